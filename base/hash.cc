@@ -1,0 +1,130 @@
+#include "base/hash.h"
+
+#define XXH_INLINE_ALL
+#include <openssl/evp.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <array>
+
+namespace quire {
+namespace {
+
+// Copied and hashed piece by piece: a piece stays in the L2 cache between the two.
+constexpr uint64_t kIngestPieceBytes = 64 * 1024;
+
+constexpr uint64_t kShaBlockBytes = 64;
+
+Hash128 from_xxh(XXH128_hash_t hash) { return {hash.low64, hash.high64}; }
+
+int hex_value(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+}  // namespace
+
+uint64_t xxh3_64(ByteSpan bytes, uint64_t seed) {
+  return XXH3_64bits_withSeed(bytes.data(), bytes.size(), seed);
+}
+
+Hash128 xxh3_128(ByteSpan bytes) { return from_xxh(XXH3_128bits(bytes.data(), bytes.size())); }
+
+Hash128 copy_and_xxh3_128(MutableByteSpan target, ByteSpan source) {
+  if (target.size() != source.size()) std::abort();
+  XXH3_state_t state;
+  XXH3_128bits_reset(&state);
+  for (uint64_t offset = 0; offset < source.size(); offset += kIngestPieceBytes) {
+    const uint64_t piece_bytes = std::min(kIngestPieceBytes, source.size() - offset);
+    std::memcpy(target.data() + offset, source.data() + offset, piece_bytes);
+    // The copy is hashed, not the source: a client may still be writing the source.
+    XXH3_128bits_update(&state, target.data() + offset, piece_bytes);
+  }
+  return from_xxh(XXH3_128bits_digest(&state));
+}
+
+std::string Digest::to_hex() const {
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  std::string text;
+  text.reserve(64);
+  for (const uint8_t byte : bytes) {
+    text += kDigits[byte >> 4];
+    text += kDigits[byte & 15];
+  }
+  return text;
+}
+
+Expected<Digest> Digest::from_hex(std::string_view hex) {
+  Digest digest;
+  if (hex.size() != 64)
+    return Status(StatusCode::kInvalidArgument, "an id has 64 hexadecimal digits");
+  for (size_t i = 0; i < 32; ++i) {
+    const int high = hex_value(hex[2 * i]);
+    const int low = hex_value(hex[2 * i + 1]);
+    if (high < 0 || low < 0)
+      return Status(StatusCode::kInvalidArgument, "an id has 64 hexadecimal digits");
+    digest.bytes[i] = static_cast<uint8_t>(high * 16 + low);
+  }
+  return digest;
+}
+
+struct Sha256::State {
+  EVP_MD_CTX* context = EVP_MD_CTX_new();
+  bool keyed = false;
+  std::array<uint8_t, kShaBlockBytes> outer_pad{};
+
+  ~State() { EVP_MD_CTX_free(context); }
+};
+
+Sha256::Sha256() : Sha256(ByteSpan{}) {}
+
+Sha256::Sha256(ByteSpan hmac_key) : state_(std::make_unique<State>()) {
+  if (EVP_DigestInit_ex(state_->context, EVP_sha256(), nullptr) != 1) std::abort();
+  if (hmac_key.empty()) return;
+  // HMAC (RFC 2104) over the same streaming context, so that a keyed prefix can be copied as well.
+  std::array<uint8_t, kShaBlockBytes> key{};
+  if (hmac_key.size() > key.size()) {
+    Sha256 shortened;
+    shortened.update(hmac_key);
+    const Digest digest = shortened.digest();
+    std::copy(digest.bytes.begin(), digest.bytes.end(), key.begin());
+  } else {
+    std::memcpy(key.data(), hmac_key.data(), hmac_key.size());
+  }
+  std::array<uint8_t, kShaBlockBytes> inner_pad{};
+  for (size_t i = 0; i < key.size(); ++i) {
+    inner_pad[i] = key[i] ^ 0x36;
+    state_->outer_pad[i] = key[i] ^ 0x5c;
+  }
+  state_->keyed = true;
+  update(std::as_bytes(std::span(inner_pad)));
+}
+
+Sha256::Sha256(const Sha256& other) : state_(std::make_unique<State>()) {
+  if (EVP_MD_CTX_copy_ex(state_->context, other.state_->context) != 1) std::abort();
+  state_->keyed = other.state_->keyed;
+  state_->outer_pad = other.state_->outer_pad;
+}
+
+Sha256::~Sha256() = default;
+
+void Sha256::update(ByteSpan bytes) {
+  if (EVP_DigestUpdate(state_->context, bytes.data(), bytes.size()) != 1) std::abort();
+}
+
+Digest Sha256::digest() const {
+  Sha256 copy(*this);
+  Digest digest;
+  unsigned length = 0;
+  if (EVP_DigestFinal_ex(copy.state_->context, digest.bytes.data(), &length) != 1 || length != 32)
+    std::abort();
+  if (!state_->keyed) return digest;
+  Sha256 outer;
+  outer.update(std::as_bytes(std::span(state_->outer_pad)));
+  outer.update(std::as_bytes(std::span(digest.bytes)));
+  return outer.digest();
+}
+
+}  // namespace quire

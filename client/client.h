@@ -1,0 +1,146 @@
+// libquire, C++ API: a session with a quired on this machine. Bytes never travel through the socket:
+// reads map the server's slab read-only, writes go into this session's own staging window.
+//
+// Threads: a Client may be used from several threads; calls are serialised inside (one request in flight
+// each). A Lease or PutWindow belongs to one thread at a time and must not outlive its Client.
+// Every call ends by its deadline with a typed error. After kUnavailable (server gone) connect anew:
+// leases of the old session are void and their bytes() must not be used any more.
+#ifndef QUIRE_CLIENT_CLIENT_H_
+#define QUIRE_CLIENT_CLIENT_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/ids.h"
+#include "base/status.h"
+#include "proto/wire.h"
+
+namespace quire {
+
+struct ClientOptions {
+  std::string socket_path;     // empty: default_socket_path()
+  std::string client_name = "libquire";
+  std::string tenant;          // empty: the default tenant
+  uint64_t staging_bytes = 0;  // 0: the server's default
+  uint32_t timeout_ms = 10'000;  // deadline of each call
+};
+
+// $QUIRE_SOCKET, else $XDG_RUNTIME_DIR/quire/quired.sock, else /tmp/quire-<uid>/quired.sock. The server
+// uses the same function for its default.
+std::string default_socket_path();
+
+// One candidate from the store for a range of the prompt (see wire::ResolveEntry for the units).
+struct Match {
+  wire::MatchKind kind = wire::MatchKind::kChunk;
+  uint32_t token_begin = 0;
+  uint32_t n_tokens = 0;
+  Digest representation;
+  Digest variant;
+  ContextKind context_kind = ContextKind::kIsolated;
+  Digest context_reference;
+  Phase phase = Phase::kPrefill;
+  uint16_t codec = 0;
+  PositionFrame frame = PositionFrame::kLocal;
+  uint64_t base_position = 0;
+  uint64_t bytes = 0;
+  wire::TierId tier = wire::TierId::kNone;
+  uint32_t load_us = 0;
+  uint32_t recompute_us = 0;
+};
+
+struct ResolveOptions {
+  bool prefix = true;
+  bool chunks = true;
+  float recompute_us_per_token = 0;
+};
+
+class Client;
+
+// A pinned, read-only object in the server's slab; released on destruction.
+class Lease {
+ public:
+  Lease() = default;
+  Lease(Lease&& other) noexcept;
+  Lease& operator=(Lease&& other) noexcept;
+  ~Lease();
+
+  bool valid() const { return client_ != nullptr; }
+  // The representation (see codecs/representation.h). Readable until release or expiry.
+  ByteSpan bytes() const { return bytes_; }
+  uint64_t id() const { return id_; }
+  uint64_t generation() const { return generation_; }
+  // OK while the lease has not expired and its session lives; ask after the last read of bytes() that
+  // took long: what was read under a stale lease must be thrown away.
+  Status check() const;
+  Status renew(uint32_t lease_ms);
+  void release();
+
+ private:
+  friend class Client;
+  Client* client_ = nullptr;
+  ByteSpan bytes_;
+  uint64_t id_ = 0;
+  uint64_t generation_ = 0;
+  uint64_t expires_ns_ = 0;  // monotonic clock of this process, taken before the request was sent
+};
+
+// A writable window for one object; aborted on destruction unless committed.
+class PutWindow {
+ public:
+  PutWindow() = default;
+  PutWindow(PutWindow&& other) noexcept;
+  PutWindow& operator=(PutWindow&& other) noexcept;
+  ~PutWindow();
+
+  bool valid() const { return client_ != nullptr; }
+  MutableByteSpan bytes() const { return bytes_; }
+  // Checksums the window, hands it to the server and waits for the acknowledgement.
+  Status commit(wire::AckLevel ack = wire::AckLevel::kMemory, uint32_t pin_ms = 0);
+  void abort();
+
+ private:
+  friend class Client;
+  Client* client_ = nullptr;
+  MutableByteSpan bytes_;
+  uint64_t reservation_id_ = 0;
+};
+
+class Client {
+ public:
+  static Expected<std::unique_ptr<Client>> connect(const ClientOptions& options);
+  ~Client();
+  Client(const Client&) = delete;
+  Client& operator=(const Client&) = delete;
+
+  // What the store has for this prompt; never pins. Ranges ascend; alternatives share a range.
+  Expected<std::vector<Match>> resolve(const Digest& model, std::span<const TokenId> tokens,
+                                       const ResolveOptions& options = {});
+  Expected<Lease> acquire(const Digest& representation);
+  // Results in the order of the ids; each is a lease or its own error.
+  Expected<std::vector<Expected<Lease>>> acquire(std::span<const Digest> representations);
+  // kAlreadyExists: somebody stored this id; nothing needs to be sent.
+  Expected<PutWindow> reserve(const Digest& representation, uint64_t bytes);
+  // reserve + copy + commit, with bounded retries while the server is BUSY. kAlreadyExists counts as OK.
+  Status put(const Digest& representation, ByteSpan bytes,
+             wire::AckLevel ack = wire::AckLevel::kMemory);
+  Status ping();
+
+  const TenantSalt& tenant_salt() const;
+  uint64_t server_epoch() const;
+  uint64_t object_bytes_max() const;
+
+ private:
+  friend class Lease;
+  friend class PutWindow;
+  class Session;
+  explicit Client(std::unique_ptr<Session> session);
+  std::unique_ptr<Session> session_;
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_CLIENT_CLIENT_H_

@@ -1,0 +1,184 @@
+// Frames of the data plane: one SOCK_SEQPACKET message = FrameHeader + body, little-endian, over a unix
+// socket. Rules, sequence diagrams and an example hexdump: docs/formats/wire.md. Only plain structs and
+// limits live here; both ends validate every field of what they receive.
+#ifndef QUIRE_PROTO_WIRE_H_
+#define QUIRE_PROTO_WIRE_H_
+
+#include <array>
+#include <cstdint>
+#include <type_traits>
+
+namespace quire::wire {
+
+inline constexpr uint32_t kFrameMagic = 0x31525751;  // "QWR1"
+inline constexpr uint16_t kProtocolVersion = 1;
+
+// A frame larger than this is refused; everything bulky travels in shared memory.
+inline constexpr uint32_t kFrameBytesMax = 64 * 1024;
+// First part of the staging window, for token ids of a resolve; reservations start behind it.
+inline constexpr uint64_t kPromptScratchBytes = 4ull << 20;
+inline constexpr uint32_t kAcquireIdsMax = 256;
+inline constexpr uint32_t kReleaseIdsMax = 1024;
+inline constexpr uint32_t kResolveEntriesMax = 400;
+inline constexpr uint32_t kMessageBytesMax = 512;
+inline constexpr uint32_t kSaltBytesMax = 64;
+inline constexpr uint32_t kNameBytesMax = 64;
+
+enum class Op : uint16_t {
+  kHello = 1,    // first frame of a session; the reply carries two file descriptors
+  kResolve = 2,
+  kAcquire = 3,  // one reply per id, as each becomes readable
+  kRelease = 4,
+  kRenew = 5,
+  kReserve = 6,
+  kCommit = 7,
+  kAbort = 8,
+  kPing = 9,
+};
+inline constexpr uint16_t kOpMax = 9;
+
+enum FrameFlag : uint32_t {
+  kFlagReply = 1u << 0,
+  kFlagMore = 1u << 1,     // further replies to this request follow
+  kFlagNoReply = 1u << 2,  // release only: the client does not wait
+};
+
+struct FrameHeader {
+  uint32_t magic = kFrameMagic;
+  uint16_t version = kProtocolVersion;
+  uint16_t op = 0;
+  uint32_t flags = 0;
+  uint32_t status = 0;          // StatusCode; replies only. Not OK: the body is a message (UTF-8 text)
+  uint64_t request_id = 0;      // chosen by the client, echoed
+  uint64_t server_epoch = 0;    // changes at every server start; a client sees a restart by it
+  uint32_t body_bytes = 0;
+  uint32_t deadline_ms = 0;     // requests: give up after this long. 0 is refused
+  uint32_t retry_after_ms = 0;  // replies with BUSY
+  uint32_t reserved0 = 0;
+  uint64_t body_xxh3 = 0;       // XXH3-64 of the body
+  uint64_t header_xxh3 = 0;     // XXH3-64 of the 56 bytes before it
+};
+static_assert(sizeof(FrameHeader) == 64);
+
+using Id = std::array<uint8_t, 32>;
+
+struct HelloRequest {
+  uint32_t client_pid = 0;
+  uint32_t reserved = 0;
+  uint64_t staging_bytes = 0;  // wanted; 0 = the server's default
+  std::array<char, kNameBytesMax> client_name{};  // zero-terminated
+  std::array<char, kNameBytesMax> tenant{};       // zero-terminated; empty = the default tenant
+};
+static_assert(sizeof(HelloRequest) == 144);
+
+// With SCM_RIGHTS: [0] the host slab, read-only; [1] this session's staging window, read-write.
+struct HelloReply {
+  uint64_t slab_bytes = 0;
+  uint64_t staging_bytes = 0;
+  uint64_t object_bytes_max = 0;
+  uint32_t lease_ms = 0;  // how long a lease lasts unless renewed
+  uint32_t salt_bytes = 0;
+  std::array<uint8_t, kSaltBytesMax> salt{};
+};
+static_assert(sizeof(HelloReply) == 96);
+
+enum ResolveFlag : uint32_t {
+  kResolvePrefix = 1u << 0,
+  kResolveChunks = 1u << 1,
+};
+
+// The token ids (u32) lie in the prompt scratch of the staging window, from its first byte.
+struct ResolveRequest {
+  Id model{};
+  uint32_t n_tokens = 0;
+  uint32_t flags = kResolvePrefix | kResolveChunks;
+  uint32_t start_token = 0;  // look for chunks from here on (paging of long answers)
+  float recompute_us_per_token = 0;  // the client's prefill speed; 0 = unknown
+};
+static_assert(sizeof(ResolveRequest) == 48);
+
+struct ResolveReply {
+  uint32_t n_entries = 0;
+  uint32_t next_token = 0;  // n_tokens where the answer is complete, else ask again from here
+};
+
+enum class MatchKind : uint8_t { kPrefix = 0, kChunk = 1 };
+enum class TierId : uint8_t { kGpu = 0, kHost = 1, kNvme = 2, kRocks = 3, kNone = 255 };
+
+// One candidate for one token range. Entries of the same range are alternatives; ranges ascend and
+// ranges of different chunks never overlap.
+struct ResolveEntry {
+  Id representation{};
+  Id variant{};
+  Id context_reference{};  // prefix digest for fixed_prefix and contextual, else zero
+  uint32_t token_begin = 0;
+  uint32_t n_tokens = 0;
+  uint64_t base_position = 0;  // K of the first token is rotated for this position (frame local)
+  uint64_t bytes = 0;
+  uint32_t load_us = 0;       // estimate for the tier that holds it
+  uint32_t recompute_us = 0;  // 0 where the client did not tell its speed
+  uint16_t codec = 0;
+  MatchKind kind = MatchKind::kChunk;
+  uint8_t context_kind = 0;
+  uint8_t phase = 0;
+  uint8_t frame = 0;
+  TierId tier = TierId::kNone;
+  uint8_t reserved0 = 0;
+  uint64_t reserved1 = 0;
+};
+static_assert(sizeof(ResolveEntry) == 144);
+static_assert(sizeof(FrameHeader) + sizeof(ResolveReply) +
+                  kResolveEntriesMax * sizeof(ResolveEntry) <= kFrameBytesMax);
+
+struct AcquireRequest {  // followed by n_ids Ids
+  uint32_t n_ids = 0;
+  uint32_t lease_ms = 0;  // 0 = the server's default; longer than its maximum is cut
+};
+
+// A reply per id. header.status != OK: no lease for this index (body = AcquireReply, then the message).
+struct AcquireReply {
+  uint32_t index = 0;
+  uint32_t lease_ms = 0;
+  uint64_t lease_id = 0;
+  uint64_t generation = 0;   // of the slot; must not change while the lease lives
+  uint64_t slab_offset = 0;
+  uint64_t bytes = 0;
+};
+static_assert(sizeof(AcquireReply) == 40);
+
+struct ReleaseRequest {  // followed by n_ids u64 lease ids; also the body of kRenew
+  uint32_t n_ids = 0;
+  uint32_t lease_ms = 0;  // renew only
+};
+
+struct ReserveRequest {
+  Id representation{};
+  uint64_t bytes = 0;
+  uint64_t reserved = 0;
+};
+static_assert(sizeof(ReserveRequest) == 48);
+
+struct ReserveReply {
+  uint64_t reservation_id = 0;
+  uint64_t staging_offset = 0;  // 64-byte aligned, inside the session's staging window
+};
+
+enum class AckLevel : uint32_t { kMemory = 0, kDurable = 1 };
+
+struct CommitRequest {
+  uint64_t reservation_id = 0;
+  uint64_t bytes = 0;          // at most what was reserved
+  uint64_t checksum_low = 0;   // XXH3-128 of the bytes; the server refuses what does not match
+  uint64_t checksum_high = 0;
+  AckLevel ack = AckLevel::kMemory;
+  uint32_t pin_ms = 0;         // keep at least this long; 0 = no pin
+};
+static_assert(sizeof(CommitRequest) == 40);
+
+struct AbortRequest {
+  uint64_t reservation_id = 0;
+};
+
+}  // namespace quire::wire
+
+#endif  // QUIRE_PROTO_WIRE_H_

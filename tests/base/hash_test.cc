@@ -1,0 +1,61 @@
+#include "base/hash.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+namespace quire {
+namespace {
+
+ByteSpan bytes_of(std::string_view text) { return std::as_bytes(std::span(text)); }
+
+TEST(Sha256, MatchesFips180Example) {
+  Sha256 stream;
+  stream.update("abc");
+  EXPECT_EQ(stream.digest().to_hex(),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+TEST(Sha256, CopyContinuesIndependently) {
+  Sha256 stream;
+  stream.update("ab");
+  Sha256 copy(stream);
+  stream.update("x");
+  copy.update("c");
+  EXPECT_EQ(copy.digest().to_hex(),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+TEST(Sha256, KeyedMatchesRfc4231) {
+  Sha256 case2(bytes_of("Jefe"));
+  case2.update("what do ya want for nothing?");
+  EXPECT_EQ(case2.digest().to_hex(),
+            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+  const std::string long_key(131, '\xaa');
+  Sha256 case6(bytes_of(long_key));
+  case6.update("Test Using Larger Than Block-Size Key - Hash Key First");
+  EXPECT_EQ(case6.digest().to_hex(),
+            "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54");
+}
+
+TEST(Digest, HexRoundTripAndRefusal) {
+  Sha256 stream;
+  stream.update("quire");
+  const Digest digest = stream.digest();
+  EXPECT_EQ(*Digest::from_hex(digest.to_hex()), digest);
+  EXPECT_FALSE(Digest::from_hex("12").is_ok());
+  EXPECT_FALSE(Digest::from_hex(std::string(64, 'g')).is_ok());
+}
+
+TEST(CopyAndHash, EqualsCopyThenHashAtEverySize) {
+  for (const size_t size : {0u, 1u, 63u, 65535u, 65536u, 65537u, 300001u}) {
+    std::vector<std::byte> source(size);
+    for (size_t i = 0; i < size; ++i) source[i] = static_cast<std::byte>(i * 31 + i / 251);
+    std::vector<std::byte> target(size);
+    EXPECT_EQ(copy_and_xxh3_128(target, source), xxh3_128(source)) << size;
+    EXPECT_EQ(target, source) << size;
+  }
+}
+
+}  // namespace
+}  // namespace quire
