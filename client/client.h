@@ -116,6 +116,8 @@ class Client {
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;
 
+  // Tells the server what a model looks like; needed once before its first put. Returns the model id.
+  Expected<Digest> register_model(const std::string& name, const ModelDescriptor& model);
   // What the store has for this prompt; never pins. Ranges ascend; alternatives share a range.
   Expected<std::vector<Match>> resolve(const Digest& model, std::span<const TokenId> tokens,
                                        const ResolveOptions& options = {});

@@ -34,8 +34,9 @@ enum class Op : uint16_t {
   kCommit = 7,
   kAbort = 8,
   kPing = 9,
+  kRegisterModel = 10,
 };
-inline constexpr uint16_t kOpMax = 9;
+inline constexpr uint16_t kOpMax = 10;
 
 enum FrameFlag : uint32_t {
   kFlagReply = 1u << 0,
@@ -178,6 +179,16 @@ static_assert(sizeof(CommitRequest) == 40);
 struct AbortRequest {
   uint64_t reservation_id = 0;
 };
+
+// The canonical model descriptor (docs/formats/ids.md) lies in the prompt scratch, from its first byte.
+// Objects of a model that was never registered are refused. Registering again is a no-op.
+struct RegisterModelRequest {
+  Id model{};
+  uint32_t descriptor_bytes = 0;
+  uint32_t reserved = 0;
+  std::array<char, kNameBytesMax> name{};  // for people; zero-terminated
+};
+static_assert(sizeof(RegisterModelRequest) == 104);
 
 }  // namespace quire::wire
 

@@ -1,0 +1,141 @@
+// What the control plane (gRPC, HTTP) may ask of the store. Implemented by the store's owner, which runs
+// each call on the reactor thread; faked in the control plane's tests. Every call may be made from any
+// thread, blocks until it is done or deadline_ms has passed (kDeadlineExceeded), and never moves KV bytes.
+#ifndef QUIRE_SERVER_ADMIN_H_
+#define QUIRE_SERVER_ADMIN_H_
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/status.h"
+#include "proto/wire.h"
+
+namespace quire::server {
+
+inline constexpr uint32_t kListLimitMax = 1000;
+inline constexpr uint32_t kPrefetchIdsMax = 4096;
+
+struct ObjectFilter {
+  std::optional<Digest> model;
+  std::optional<wire::TierId> tier;
+  std::optional<std::string> tenant;
+};
+
+struct ObjectInfo {
+  Digest representation;
+  Digest variant;
+  Digest object;
+  Digest model;
+  std::string tenant;
+  ContextKind context_kind = ContextKind::kIsolated;
+  uint16_t codec = 0;
+  PositionFrame frame = PositionFrame::kLocal;
+  uint32_t n_tokens = 0;
+  uint64_t base_position = 0;
+  uint64_t bytes = 0;
+  std::vector<wire::TierId> tiers;  // nearest first
+  bool durable = false;
+  uint32_t leases = 0;
+  uint64_t hits = 0;
+  uint64_t created_wall_ms = 0;
+  uint64_t pinned_until_wall_ms = 0;  // 0 = not pinned
+};
+
+struct ListPage {
+  std::vector<ObjectInfo> objects;  // ordered by representation id
+  std::string next_page_token;      // empty at the end
+};
+
+struct TierStats {
+  wire::TierId tier = wire::TierId::kNone;
+  std::string state;  // "ok", "read_only: no space", "quarantined: 12 read errors", "absent"
+  std::string backend;  // "io_uring", "pread pool", "memfd 4 KiB pages", ...
+  uint64_t capacity_bytes = 0;
+  uint64_t used_bytes = 0;
+  uint64_t objects = 0;
+  uint64_t hits = 0;
+  uint64_t evictions = 0;
+  uint64_t read_bytes = 0;
+  uint64_t written_bytes = 0;
+  uint64_t corruptions = 0;
+  double read_bytes_per_us = 0;  // the cost model measured at start
+  double latency_us = 0;
+};
+
+struct ServerStats {
+  std::string version;
+  std::string data_directory;
+  std::string socket_path;
+  uint64_t epoch = 0;
+  uint64_t uptime_ms = 0;
+  uint64_t recovery_ms = 0;
+  bool draining = false;
+  uint64_t objects = 0;
+  uint64_t models = 0;
+  uint64_t sessions = 0;
+  uint64_t leases = 0;
+  uint64_t reservations = 0;
+  uint64_t resolves = 0;
+  uint64_t resolved_tokens = 0;  // tokens for which a match was found
+  uint64_t acquires = 0;
+  uint64_t misses = 0;
+  uint64_t puts = 0;
+  uint64_t put_bytes = 0;
+  uint64_t refused_puts = 0;
+  uint64_t busy_replies = 0;
+  uint64_t protocol_errors = 0;
+  std::vector<TierStats> tiers;
+};
+
+struct ModelInfo {
+  Digest model;
+  std::string name;
+  uint32_t layers = 0;
+  bool movable = false;
+  std::string not_movable_because;
+  uint64_t objects = 0;
+  uint64_t bytes = 0;
+};
+
+struct PrefetchResult {
+  uint32_t ready = 0;      // now in the host tier
+  uint32_t missing = 0;    // unknown ids
+  uint32_t failed = 0;     // read errors or no room
+};
+
+class AdminApi {
+ public:
+  virtual ~AdminApi() = default;
+  virtual Expected<std::vector<wire::ResolveEntry>> lookup(const Digest& model,
+                                                           std::span<const TokenId> tokens,
+                                                           const std::string& tenant,
+                                                           uint32_t deadline_ms) = 0;
+  // limit is cut to kListLimitMax; page_token empty for the first page.
+  virtual Expected<ListPage> list(const ObjectFilter& filter, uint32_t limit,
+                                  const std::string& page_token, uint32_t deadline_ms) = 0;
+  virtual Expected<ObjectInfo> stat(const Digest& representation, uint32_t deadline_ms) = 0;
+  // ttl_ms 0 = until unpinned. Pins survive a restart.
+  virtual Status pin(const Digest& representation, uint64_t ttl_ms, uint32_t deadline_ms) = 0;
+  virtual Status unpin(const Digest& representation, uint32_t deadline_ms) = 0;
+  // Refused with kFailedPrecondition while pinned or leased, unless force (leased stays refused).
+  virtual Status remove(const Digest& representation, bool force, uint32_t deadline_ms) = 0;
+  // Removes what matches and is neither pinned nor leased; the number removed.
+  virtual Expected<uint64_t> clear(const ObjectFilter& filter, uint32_t deadline_ms) = 0;
+  virtual Expected<PrefetchResult> prefetch(std::span<const Digest> representations,
+                                            uint32_t deadline_ms) = 0;
+  virtual Expected<ServerStats> stats(uint32_t deadline_ms) = 0;
+  // No new puts; flushes, checkpoints; returns when everything is durable. The server then exits 0
+  // where exit_after is set.
+  virtual Status drain(bool exit_after, uint32_t deadline_ms) = 0;
+  virtual Expected<Digest> register_model(const std::string& name, const ModelDescriptor& model,
+                                          uint32_t deadline_ms) = 0;
+  virtual Expected<std::vector<ModelInfo>> models(uint32_t deadline_ms) = 0;
+};
+
+}  // namespace quire::server
+
+#endif  // QUIRE_SERVER_ADMIN_H_
