@@ -16,6 +16,7 @@
 
 #include "base/bytes.h"
 #include "base/ids.h"
+#include "base/paths.h"
 #include "base/status.h"
 #include "proto/wire.h"
 
@@ -28,10 +29,6 @@ struct ClientOptions {
   uint64_t staging_bytes = 0;  // 0: the server's default
   uint32_t timeout_ms = 10'000;  // deadline of each call
 };
-
-// $QUIRE_SOCKET, else $XDG_RUNTIME_DIR/quire/quired.sock, else /tmp/quire-<uid>/quired.sock. The server
-// uses the same function for its default.
-std::string default_socket_path();
 
 // One candidate from the store for a range of the prompt (see wire::ResolveEntry for the units).
 struct Match {

@@ -1,0 +1,82 @@
+// From what the store has for a prompt to what the engine does with it: a plan cuts the prompt into an
+// exact prefix, reused chunks and fresh tokens, and picks one stored representation for each reused
+// range. Pure functions of their arguments, callable from any thread.
+//
+// A plan never promises quality: a chunk that was computed in another context is approximately right,
+// and the row policy (client/reuse/policy.h) says which of its tokens are computed again.
+#ifndef QUIRE_CLIENT_REUSE_PLAN_H_
+#define QUIRE_CLIENT_REUSE_PLAN_H_
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/status.h"
+#include "client/client.h"
+
+namespace quire::reuse {
+
+enum class SegmentKind : uint8_t {
+  kFresh = 0,   // computed by the engine
+  kPrefix = 1,  // loaded; the exact KV of these tokens at this place
+  kChunk = 2,   // loaded; computed elsewhere, moved here
+};
+std::string_view segment_kind_name(SegmentKind kind);
+
+// One run of prompt tokens. The engine position of prompt token t is t.
+struct Segment {
+  SegmentKind kind = SegmentKind::kFresh;
+  uint32_t token_begin = 0;
+  uint32_t n_tokens = 0;
+  // First token of the representation that is used (> 0 where an earlier segment covers its head).
+  uint32_t source_begin = 0;
+  Match match;  // the representation to load; meaningless in fresh segments
+
+  uint32_t token_end() const { return token_begin + n_tokens; }
+};
+
+struct Plan {
+  // Ascending, without gaps or overlaps, together [0, n_tokens); none is empty. The last one is fresh.
+  std::vector<Segment> segments;
+  uint32_t n_tokens = 0;
+
+  uint32_t tokens_of(SegmentKind kind) const;
+};
+
+// A slice of a representation shorter than this is computed instead of loaded.
+inline constexpr uint32_t kSegmentTokensMin = kMatchTokensMin;
+
+struct PlanPreferences {
+  // Prefix digests whose fixed_prefix variants fit this prompt, best first: normally that of the
+  // deployment's own system prompt (notes: compiling behind it costs nothing and beats isolated).
+  std::vector<Digest> fixed_prefixes;
+  bool use_prefix = true;
+  bool use_chunks = true;
+  bool dummy_sink_only = false;  // Link0: chunks in their dummy_sink variant or not at all
+  // Tokens at the end that are always fresh: the question. At least 1 is enforced, since the engine
+  // needs the last token's logits.
+  uint32_t fresh_tail_tokens = 1;
+  // Leave a match alone where the store estimates load_us > recompute_us (where both are known).
+  bool skip_slow = true;
+  // Codecs the caller can decode; empty = all.
+  std::vector<uint16_t> codecs;
+};
+
+// matches: as Client::resolve() returns them (hostile ranges are refused with kInvalidArgument).
+//  - prefix: the longest gapless run of kPrefix matches from token 0; of alternatives with one range a
+//    raw codec wins (it is exact), then the smaller load_us;
+//  - chunks: by token_begin; a chunk whose head is covered already is used from there on. Variant by
+//    context: fixed_prefix in the order of fixed_prefixes, isolated, dummy_sink, fixed_prefix behind
+//    another text, synthetic; contextual, delta and decode variants are never used as chunks. Equal
+//    rank: smaller load_us, then smaller codec id.
+Expected<Plan> make_plan(uint32_t n_tokens, std::span<const Match> matches,
+                         const PlanPreferences& preferences = {});
+
+// kInternal with the reason where segments break the rules of Plan; for plans built by hand.
+Status check_plan(const Plan& plan);
+
+}  // namespace quire::reuse
+
+#endif  // QUIRE_CLIENT_REUSE_PLAN_H_
