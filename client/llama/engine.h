@@ -1,0 +1,197 @@
+// llama.cpp as an engine of Quire: one model and one context, on the public C API of libllama.
+//
+// The engine holds one live sequence. Its cell i always holds position i, so KV can be read in
+// place, written by one state restore, and recomputed at any scattered positions (docs/llama.md
+// tells how). Calls build on each other: place() or prefill() fill positions [0, n), ask() runs
+// tokens behind them, recompute() renews scattered rows, generate() goes on from the last token.
+//
+// Threads: an engine belongs to one thread at a time; several engines may run in several threads.
+// The abort flag may be set from anywhere, also from a signal handler. libllama's log goes into
+// error messages instead of stderr (process-wide). Errors: kInvalidArgument (ranges, token ids,
+// options), kResourceExhausted (context too small), kCorrupt / kNonFinite (payloads), kUnsupported
+// (models or ropes this engine cannot move), kCancelled (abort flag), kIoError (model file),
+// kInternal (libllama refused). After an error the live sequence is empty.
+#ifndef QUIRE_CLIENT_LLAMA_ENGINE_H_
+#define QUIRE_CLIENT_LLAMA_ENGINE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/ids.h"
+#include "base/status.h"
+#include "codecs/codec_ids.h"
+#include "codecs/representation.h"
+
+namespace quire {
+
+enum class LlamaKvType : uint8_t { kF16 = 0, kF32 = 1 };
+
+struct LlamaOptions {
+  std::string model_path;
+  uint32_t n_ctx = 8192;    // cells: prompt + recomputed rows + answer must fit
+  uint32_t n_ubatch = 512;  // tokens per graph
+  uint32_t n_threads = 0;   // 0: min(2, cores)
+  LlamaKvType kv_type = LlamaKvType::kF16;
+  // Runs the engine's own check of recompute and rope (about 1 s); without it recompute() trusts
+  // the library's graph.
+  bool self_test = true;
+  // Where digests of model files are remembered by (path, size, mtime); empty: the user's cache
+  // directory.
+  std::string cache_directory;
+  // Leaves the weights digest zero and saves hashing the file; such a model cannot be registered.
+  bool skip_digest = false;
+  const std::atomic<bool>* abort_flag = nullptr;  // set to true: running calls end with kCancelled
+};
+
+// KV of one layer and plane of consecutive tokens, where it lies: element (token, head, dim) is at
+// data + token * token_stride + head * head_stride + dim * dim_stride (bytes), of type kv_type.
+struct KvPlane {
+  const std::byte* data = nullptr;
+  int64_t token_stride = 0;
+  int64_t head_stride = 0;
+  int64_t dim_stride = 0;
+  uint32_t heads = 0;
+  uint32_t dims = 0;
+};
+
+// What capture() computed. The planes point into the engine's cache: read them before the next
+// call.
+struct KvCapture {
+  uint32_t n_tokens = 0;
+  uint64_t base_position = 0;  // K of token i is rotated for base_position + i
+  LlamaKvType kv_type = LlamaKvType::kF16;
+  std::vector<KvPlane> planes;  // [layer * 2 + plane]
+
+  const KvPlane& plane(uint32_t layer, Plane p) const {
+    return planes[size_t{layer} * 2 + static_cast<size_t>(p)];
+  }
+};
+
+// A slice of a stored representation and where it goes in the prompt.
+struct KvPiece {
+  ByteSpan representation;    // readable for the duration of the call
+  uint32_t source_begin = 0;  // first token of the representation that is used
+  uint32_t n_tokens = 0;
+  uint32_t position = 0;  // of the first used token in the prompt
+};
+
+struct PlaceTimes {
+  uint64_t check_us = 0;  // parse and verify
+  uint64_t load_us = 0;   // decode, rotate, scatter
+  uint64_t state_us = 0;  // hand over to libllama
+};
+
+// How rotation angles are made. kExact: double (moves of any length). kEngineTable: libllama's own
+// fp32 recurrence at both ends, for bit parity with K computed in place.
+enum class AngleMode : uint8_t { kExact = 0, kEngineTable = 1 };
+
+struct SelfTestReport {
+  bool ran = false;
+  bool one_pass = false;    // scattered rows in one decode work; else recompute() runs in sequence
+  double row_error = 0;     // relative distance of recomputed rows to the exact cache
+  double leaked_error = 0;  // the same with a mask that shows every future cell
+  double rope_error = 0;    // worst layer of a moved chunk against one computed there
+  bool bit_equal = false;
+};
+
+class LlamaEngine {
+ public:
+  static Expected<std::unique_ptr<LlamaEngine>> open(const LlamaOptions& options);
+  ~LlamaEngine();
+  LlamaEngine(const LlamaEngine&) = delete;
+  LlamaEngine& operator=(const LlamaEngine&) = delete;
+
+  // --- the model ---
+  const ModelDescriptor& descriptor() const;
+  const Digest& model_id() const;  // of the descriptor
+  std::string model_name() const;  // general.name of the GGUF, else the file name
+  uint32_t n_ctx() const;
+  uint32_t n_threads() const;
+  uint32_t n_layers() const;
+  uint32_t n_vocab() const;
+  LlamaKvType kv_type() const;
+  const SelfTestReport& self_test() const;
+  // Bytes of raw KV per token, all layers.
+  uint64_t kv_bytes_per_token() const;
+
+  // --- text ---
+  // add_special: BOS where the model wants one. parse_special: "<|im_end|>" becomes its token;
+  // never for text from outside.
+  Expected<std::vector<TokenId>> tokenize(std::string_view text, bool add_special,
+                                          bool parse_special) const;
+  std::string detokenize(std::span<const TokenId> tokens) const;
+  bool is_end_of_generation(TokenId token) const;
+  // The model's chat template over one system and one user message, up to where the assistant
+  // speaks; kNotFound where the model has no template that libllama knows.
+  Expected<std::string> apply_chat_template(std::string_view system, std::string_view user) const;
+
+  // --- computing and storing ---
+  // Runs prefix + chunk from an empty sequence and shows the chunk's KV. A prefix equal to what the
+  // last capture left in place is not computed again. No prefix: the isolated variant; dummy tokens
+  // as prefix: dummy_sink.
+  Expected<KvCapture> capture(std::span<const TokenId> prefix, std::span<const TokenId> chunk);
+  // The KV of the live sequence, as it is.
+  Expected<KvCapture> view(uint32_t token_begin, uint32_t n_tokens) const;
+
+  // --- reusing ---
+  void clear();
+  // Positions of the live sequence that hold tokens.
+  uint32_t size() const;
+  // Replaces the live sequence by positions [0, n_tokens): pieces are checked (ids fit this model,
+  // checksums, finite values), decoded, rotated to their positions and written; positions no piece
+  // covers and those in skip_rows (ascending) are zero and must be recomputed before they mean
+  // anything.
+  Status place(uint32_t n_tokens, std::span<const KvPiece> pieces,
+               std::span<const uint32_t> skip_rows = {}, PlaceTimes* times = nullptr);
+  void set_angle_mode(AngleMode mode);
+  // Runs tokens behind the live sequence.
+  Status append(std::span<const TokenId> tokens, bool want_logits);
+  // The same; column_mass gets one value per position [0, size() after): attention the tokens pay
+  // to it, softmax column sums over the tokens, mean over heads, mean over full-attention layers
+  // only.
+  Status append_with_mass(std::span<const TokenId> tokens, bool want_logits,
+                          std::vector<float>* column_mass);
+  // Forgets positions from n on.
+  Status truncate(uint32_t n);
+  // Computes the rows (ascending positions < size(); row_tokens: their ids) again, each seeing
+  // positions up to its own, and fresh tokens behind the live sequence, in one decode; logits of
+  // the last one. With empty fresh the rows alone are renewed.
+  Status recompute(std::span<const uint32_t> rows, std::span<const TokenId> row_tokens,
+                   std::span<const TokenId> fresh);
+  // Forces recompute() to run its rows in sequence (the fallback), for tests and comparison.
+  void force_sequential(bool sequential);
+
+  // --- answering ---
+  // Logits behind the last token run with logits; n_vocab values, until the next call.
+  Expected<std::span<const float>> logits() const;
+  // Greedy from the current logits, at most max_tokens, without the end token. on_token may be
+  // empty; returns false to stop.
+  Expected<std::vector<TokenId>> generate(uint32_t max_tokens,
+                                          const std::function<bool(TokenId)>& on_token = {});
+  // Runs tokens behind the live sequence and gives the logits after each of them (row i: after
+  // token i).
+  Expected<std::vector<std::vector<float>>> force(std::span<const TokenId> tokens);
+
+ private:
+  friend class LlamaEngineTestPeer;
+  class Impl;
+  explicit LlamaEngine(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// Writes an F32 copy of a model (exactness tests; 2.5 GB for 0.5B parameters).
+Status llama_convert_to_f32(const std::string& model_path, const std::string& target_path);
+
+// ${QUIRE_CACHE}, else ${XDG_CACHE_HOME}/quire, else ~/.cache/quire.
+std::string default_cache_directory();
+
+}  // namespace quire
+
+#endif  // QUIRE_CLIENT_LLAMA_ENGINE_H_
