@@ -1,0 +1,182 @@
+// The NVMe tier: objects in append-only segments of one preallocated file or raw device. Format and
+// recovery rule: docs/formats/segment.md.
+//
+// The tier keeps bytes, not an index: the caller remembers the Location of each object and its
+// checksum. Segments are reclaimed oldest first; what the caller wants to keep is moved. It may
+// lose the last writes in a crash (not those a sync() covered); it never returns wrong bytes.
+//
+// Threads: everything on one thread (the loop thread), callbacks too, and never inside the call
+// that started the operation. Only `offload` tasks run elsewhere.
+#ifndef QUIRE_TIERS_NVME_NVME_TIER_H_
+#define QUIRE_TIERS_NVME_NVME_TIER_H_
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/status.h"
+#include "tiers/io/block_device.h"
+
+namespace quire {
+
+using Executor = std::function<void(std::function<void()>)>;
+
+struct NvmeOptions {
+  // Of a new store; an existing one must have been made with the same (kFailedPrecondition). A
+  // multiple of 1 MiB, from kSegmentBytesMin to kSegmentBytesMax.
+  uint64_t segment_bytes = 256ull << 20;
+  // Part of the device to use; 0: all of it. An existing store may grow, not shrink.
+  uint64_t capacity_bytes = 0;
+  // Make a store where the device's superblocks are all zero; otherwise kNotFound.
+  bool create = true;
+  // Reclaiming starts when fewer segments than this are free.
+  uint32_t free_segments_min = 2;
+  // At most this part of a reclaimed segment is moved; the rest is evicted whatever `keep` says.
+  double reinsert_fraction_max = 0.5;
+  // More failed or corrupt reads than this within a minute quarantine the device.
+  uint32_t read_errors_per_minute_max = 16;
+  // Verifying a payload of at least offload_bytes_min runs through `offload` on another thread and
+  // comes back through `post` (EventLoop::post). Both or neither; neither: on the loop thread.
+  Executor offload;
+  Executor post;
+  uint64_t offload_bytes_min = 256 << 10;
+
+  Status validate() const;
+};
+
+inline constexpr uint64_t kSegmentBytesMin = 1ull << 20;
+inline constexpr uint64_t kSegmentBytesMax = 1ull << 30;
+inline constexpr uint32_t kSegmentsMin = 4;
+inline constexpr uint32_t kSegmentsMax = 1u << 20;
+// Writes accepted but not finished; beyond: kBusy.
+inline constexpr uint32_t kNvmePendingWritesMax = 1024;
+
+// Where an object lies. Plain data without padding: may be stored as is (little-endian).
+struct NvmeLocation {
+  uint64_t generation = 0;  // of the segment when the object was written; never 0 for a real object
+  uint64_t offset = 0;      // of the object header, in bytes from the start of the segment
+  uint64_t payload_bytes = 0;
+  uint64_t sequence = 0;  // grows with every write of the store, across restarts
+  uint32_t segment = 0;
+  uint32_t reserved = 0;
+  bool operator==(const NvmeLocation&) const = default;
+};
+static_assert(sizeof(NvmeLocation) == 40);
+
+struct RecoveredObject {
+  Digest key;
+  NvmeLocation location;
+  Hash128 checksum;
+};
+
+enum class NvmeState : uint8_t {
+  kOk = 0,
+  kReadOnlyNoSpace = 1,  // the device had no space for a write
+  kReadOnlyError = 2,    // a write or sync failed: what it covered is not trusted
+  kQuarantined = 3,      // too many read errors: nothing is read or written until reopened
+};
+std::string_view nvme_state_name(NvmeState state);
+
+struct NvmeStats {
+  NvmeState state = NvmeState::kOk;
+  std::string state_reason;  // empty while kOk
+  std::string backend;
+  uint64_t capacity_bytes = 0;  // of all segments
+  uint64_t used_bytes = 0;      // live objects with their headers and padding
+  uint64_t objects = 0;         // live
+  uint64_t segment_bytes = 0;
+  uint32_t segments = 0;
+  uint32_t segments_free = 0;
+  uint64_t read_bytes = 0;     // payload, verified
+  uint64_t written_bytes = 0;  // payload, by write()
+  uint64_t reinserted_bytes = 0;
+  uint64_t evicted_objects = 0;
+  uint64_t reclaimed_segments = 0;
+  uint64_t corruptions = 0;  // reads that did not verify
+  uint64_t read_errors = 0;
+  uint64_t write_errors = 0;
+  uint64_t syncs = 0;
+  uint64_t reads_inflight = 0;
+  uint64_t writes_inflight = 0;  // accepted, not finished
+  uint64_t device_inflight_bytes = 0;
+};
+
+class NvmeTier {
+ public:
+  using Location = NvmeLocation;
+
+  // Blocking. Opens the store on the device, or makes one. The clock outlives the tier.
+  // Errors: kNotFound (nothing there and create is off), kFailedPrecondition (not a Quire store, or
+  // another geometry), kCorrupt (both superblocks damaged), kVersionMismatch, kInvalidArgument,
+  // kIoError, kNoSpace. The message says what to do. Nothing is written unless it succeeds.
+  static Expected<std::unique_ptr<NvmeTier>> open(NvmeOptions options,
+                                                  std::unique_ptr<BlockDevice> device,
+                                                  Clock& clock);
+  // Callbacks that have not run are dropped, never run. Memory of unfinished operations: see
+  // open_file_device().
+  virtual ~NvmeTier() = default;
+
+  // Must be called once, before everything else, also on a new store. Walks all segments and
+  // reports every object that is there; payloads are verified when they are read. One key may be
+  // reported several times: the highest sequence is the newest. An object that the caller does not
+  // want should be remove()d or forgotten (keep() then says no).
+  virtual void recover(std::function<void(const RecoveredObject&)> on_object,
+                       std::function<void(Status)> done) = 0;
+
+  // Appends an object. The payload (memory aligned to 4 KiB, 1 .. payload_bytes_max() bytes) stays
+  // stable until done; bytes behind its end are never read: the padding is zero.
+  // Completion follows the order of writing. Errors: kBusy (no free segment or too many writes),
+  // kInvalidArgument, kNoSpace, kIoError, kUnavailable (read-only or quarantined),
+  // kFailedPrecondition (before recover()).
+  virtual void write(const Digest& key, ByteSpan payload, Hash128 checksum,
+                     std::function<void(Expected<Location>)> done) = 0;
+
+  // Reads and verifies: header (key, generation, sequence, sizes) and the payload's XXH3-128.
+  // target: memory aligned to 4 KiB, align_up(payload_bytes, 4096) bytes; its contents are
+  // undefined unless OK. Errors: kNotFound (removed or overwritten: a miss), kCorrupt, kIoError,
+  // kUnavailable (quarantined), kInvalidArgument, kFailedPrecondition. After any of the first three
+  // the entry is worthless; drop it.
+  virtual void read(const Digest& key, const Location& location, Hash128 expected,
+                    MutableByteSpan target, std::function<void(Status)> done) = 0;
+
+  // Everything whose write finished before the call is durable when done gets OK. Calls are
+  // grouped: one fdatasync serves all that came while the last one ran. A failure makes the tier
+  // read-only.
+  virtual void sync(std::function<void(Status)> done) = 0;
+
+  // Forgets one object in this process (its segment may then be reclaimed sooner). recover()
+  // reports it again until the segment is overwritten: deletions are remembered by the caller.
+  virtual void remove(const Location& location) = 0;
+
+  // Called while a segment is reclaimed, for each object in it that was not removed:
+  //   keep(key, location): true to move the object (asked first; best effort),
+  //   on_move(key, from, to): it now lies at `to`; `from` will be overwritten,
+  //   on_evict(key, location): it is about to be overwritten; reads of it become kNotFound.
+  // Hooks run on the loop thread and may call remove(). Missing hooks: nothing is kept.
+  struct ReclaimHooks {
+    std::function<bool(const Digest& key, const Location& location)> keep;
+    std::function<void(const Digest& key, const Location& from, const Location& to)> on_move;
+    std::function<void(const Digest& key, const Location& location)> on_evict;
+  };
+  virtual void set_reclaim_hooks(ReclaimHooks hooks) = 0;
+
+  // Waits for the writes in flight, writes the footer of the open segment and syncs: the next start
+  // is fast. Optional at shutdown.
+  virtual void seal(std::function<void(Status)> done) = 0;
+
+  virtual uint64_t payload_bytes_max() const = 0;  // segment_bytes / 4
+  virtual std::array<uint64_t, 2> store_uuid() const = 0;
+  virtual NvmeStats stats() const = 0;
+  // For tests on devices that complete by polling.
+  virtual BlockDevice& device() = 0;
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_TIERS_NVME_NVME_TIER_H_
