@@ -56,7 +56,7 @@ pip_install() { python3 -m pip "$@" --disable-pip-version-check; }
 build_llama() {
   local work=$quire_cache/llama-build source
   rm -rf "$work" && mkdir -p "$work"
-  pip_install download --no-deps --no-binary :all: -d "$work" "llama-cpp-python==$llama_version"
+  pip_install download --no-deps --no-binary llama-cpp-python -d "$work" "llama-cpp-python==$llama_version"
   tar -xzf "$work/llama_cpp_python-$llama_version.tar.gz" -C "$work"
   source=$work/llama_cpp_python-$llama_version/vendor/llama.cpp
   # Without OpenMP: its threads spin at every barrier and starve a machine with few cores.
