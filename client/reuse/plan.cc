@@ -1,0 +1,205 @@
+#include "client/reuse/plan.h"
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <tuple>
+
+#include "codecs/codec_ids.h"
+
+namespace quire::reuse {
+namespace {
+
+bool is_raw_codec(uint16_t codec) {
+  switch (static_cast<CodecId>(codec)) {
+    case CodecId::kRawF16:
+    case CodecId::kRawBf16:
+    case CodecId::kRawF32:
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool codec_allowed(const Match& match, const PlanPreferences& preferences) {
+  return preferences.codecs.empty() ||
+         std::find(preferences.codecs.begin(), preferences.codecs.end(), match.codec) !=
+             preferences.codecs.end();
+}
+
+bool worth_loading(const Match& match, const PlanPreferences& preferences) {
+  const bool costs_known = match.load_us != 0 && match.recompute_us != 0;
+  return !(preferences.skip_slow && costs_known && match.load_us > match.recompute_us);
+}
+
+// Smaller is better; nothing where the variant must not be used as a chunk of this prompt.
+std::optional<uint32_t> context_rank(const Match& match, const PlanPreferences& preferences) {
+  if (match.phase != Phase::kPrefill) return std::nullopt;
+  if (preferences.dummy_sink_only && match.context_kind != ContextKind::kDummySink)
+    return std::nullopt;
+  const auto& prefixes = preferences.fixed_prefixes;
+  const auto n_prefixes = static_cast<uint32_t>(prefixes.size());
+  switch (match.context_kind) {
+    case ContextKind::kFixedPrefix: {
+      const auto found = std::find(prefixes.begin(), prefixes.end(), match.context_reference);
+      if (found != prefixes.end()) return static_cast<uint32_t>(found - prefixes.begin());
+      return n_prefixes + 2;
+    }
+    case ContextKind::kIsolated:
+      return n_prefixes;
+    case ContextKind::kDummySink:
+      return n_prefixes + 1;
+    case ContextKind::kSynthetic:
+      return n_prefixes + 3;
+    case ContextKind::kContextual:
+    case ContextKind::kDeltaOf:
+      return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+Status check_match(const Match& match, uint32_t n_tokens) {
+  if (match.n_tokens == 0 || match.token_begin > n_tokens ||
+      match.n_tokens > n_tokens - match.token_begin)
+    return {StatusCode::kInvalidArgument, "a match lies outside the prompt"};
+  return Status::ok();
+}
+
+// The gapless run of prefix matches from token 0. Where ranges of different lengths begin at the same
+// token the longest is taken: a chain of blocks never offers two.
+std::vector<Segment> prefix_segments(std::span<const Match> matches,
+                                     const PlanPreferences& preferences) {
+  std::vector<const Match*> candidates;
+  for (const Match& match : matches)
+    if (match.kind == wire::MatchKind::kPrefix && codec_allowed(match, preferences) &&
+        worth_loading(match, preferences))
+      candidates.push_back(&match);
+  const auto order = [](const Match* match) {
+    return std::make_tuple(match->token_begin, UINT32_MAX - match->n_tokens,
+                           !is_raw_codec(match->codec), match->load_us, match->codec);
+  };
+  std::stable_sort(candidates.begin(), candidates.end(),
+                   [&](const Match* a, const Match* b) { return order(a) < order(b); });
+  std::vector<Segment> segments;
+  uint32_t covered = 0;
+  for (const Match* match : candidates) {
+    if (match->token_begin > covered) break;
+    if (match->token_begin < covered) continue;
+    segments.push_back({SegmentKind::kPrefix, covered, match->n_tokens, 0, *match});
+    covered += match->n_tokens;
+  }
+  return segments;
+}
+
+struct ChunkCandidate {
+  const Match* match;
+  uint32_t rank;
+};
+
+std::vector<ChunkCandidate> chunk_candidates(std::span<const Match> matches,
+                                             const PlanPreferences& preferences) {
+  std::vector<ChunkCandidate> candidates;
+  for (const Match& match : matches) {
+    if (match.kind != wire::MatchKind::kChunk || !codec_allowed(match, preferences) ||
+        !worth_loading(match, preferences))
+      continue;
+    if (const auto rank = context_rank(match, preferences)) candidates.push_back({&match, *rank});
+  }
+  const auto order = [](const ChunkCandidate& candidate) {
+    return std::make_tuple(candidate.match->token_begin, UINT32_MAX - candidate.match->n_tokens,
+                           candidate.rank, candidate.match->load_us, candidate.match->codec);
+  };
+  std::stable_sort(candidates.begin(), candidates.end(),
+                   [&](const auto& a, const auto& b) { return order(a) < order(b); });
+  return candidates;
+}
+
+void append_fresh(std::vector<Segment>& segments, uint32_t begin, uint32_t end) {
+  if (begin < end) segments.push_back({SegmentKind::kFresh, begin, end - begin, 0, {}});
+}
+
+// Adds [segment.token_begin, limit) of the segment, filling the gap before it. A slice that is not
+// worth a load is left to the fresh run that follows.
+void append_reused(std::vector<Segment>& segments, Segment segment, uint32_t& covered,
+                   uint32_t limit) {
+  const uint32_t end = std::min(segment.token_end(), limit);
+  const uint32_t begin = std::max(segment.token_begin, covered);
+  const bool whole = begin == segment.token_begin && end == segment.token_end();
+  if (begin >= end || (!whole && end - begin < kSegmentTokensMin)) return;
+  append_fresh(segments, covered, begin);
+  segment.source_begin = begin - segment.token_begin;
+  segment.token_begin = begin;
+  segment.n_tokens = end - begin;
+  segments.push_back(segment);
+  covered = end;
+}
+
+}  // namespace
+
+std::string_view segment_kind_name(SegmentKind kind) {
+  switch (kind) {
+    case SegmentKind::kFresh:
+      return "fresh";
+    case SegmentKind::kPrefix:
+      return "prefix";
+    case SegmentKind::kChunk:
+      return "chunk";
+  }
+  return "unknown";
+}
+
+uint32_t Plan::tokens_of(SegmentKind kind) const {
+  uint32_t total = 0;
+  for (const Segment& segment : segments)
+    if (segment.kind == kind) total += segment.n_tokens;
+  return total;
+}
+
+Expected<Plan> make_plan(uint32_t n_tokens, std::span<const Match> matches,
+                         const PlanPreferences& preferences) {
+  if (n_tokens == 0 || n_tokens > kPromptTokensMax)
+    return Status(StatusCode::kInvalidArgument,
+                  "a prompt has 1 to " + std::to_string(kPromptTokensMax) + " tokens, not " +
+                      std::to_string(n_tokens));
+  for (const Match& match : matches) QUIRE_RETURN_IF_ERROR(check_match(match, n_tokens));
+
+  const uint32_t tail = std::clamp(preferences.fresh_tail_tokens, 1u, n_tokens);
+  const uint32_t limit = n_tokens - tail;
+  Plan plan;
+  plan.n_tokens = n_tokens;
+  uint32_t covered = 0;
+  if (preferences.use_prefix)
+    for (const Segment& segment : prefix_segments(matches, preferences))
+      append_reused(plan.segments, segment, covered, limit);
+  if (preferences.use_chunks)
+    for (const ChunkCandidate& candidate : chunk_candidates(matches, preferences)) {
+      const Match& match = *candidate.match;
+      append_reused(plan.segments,
+                    {SegmentKind::kChunk, match.token_begin, match.n_tokens, 0, match}, covered,
+                    limit);
+    }
+  append_fresh(plan.segments, covered, n_tokens);
+  return plan;
+}
+
+Status check_plan(const Plan& plan) {
+  const auto broken = [](const char* reason) {
+    return Status(StatusCode::kInternal, std::string("plan: ") + reason);
+  };
+  if (plan.segments.empty()) return broken("no segments");
+  if (plan.n_tokens > kPromptTokensMax) return broken("more tokens than a prompt may have");
+  uint32_t covered = 0;
+  for (const Segment& segment : plan.segments) {
+    if (segment.token_begin != covered) return broken("segments leave a gap or overlap");
+    if (segment.n_tokens == 0 || segment.n_tokens > plan.n_tokens - covered)
+      return broken("a segment is empty or ends behind the prompt");
+    if (static_cast<uint8_t>(segment.kind) > static_cast<uint8_t>(SegmentKind::kChunk))
+      return broken("unknown segment kind");
+    covered += segment.n_tokens;
+  }
+  if (covered != plan.n_tokens) return broken("segments do not reach the end of the prompt");
+  if (plan.segments.back().kind != SegmentKind::kFresh) return broken("the last token is not fresh");
+  return Status::ok();
+}
+
+}  // namespace quire::reuse
