@@ -1,0 +1,70 @@
+// Which object goes first when a tier is full. A policy orders handles; it knows neither leases nor
+// pins: victim() asks the caller's predicate.
+//
+// Handles: chosen by the caller and the same each time the same key is stored (the first 8 bytes of
+// its representation id, say), because policies remember the frequency of keys that were evicted.
+// Chains: the head of an exact chain is worth nothing to those who lack it, and its tail is worth
+// nothing without the head. The caller therefore touches and inserts a chain tail first, head last;
+// every policy here then gives up the tail before the head.
+//
+// Thread rules: one thread. Costs: O(log n) or better per call, but for victim(), which asks the
+// predicate for at most kVictimScanMax handles; those it refuses count as in use and move behind
+// the others, so that the next call goes on with fresh ones.
+#ifndef QUIRE_TIERS_EVICT_POLICY_H_
+#define QUIRE_TIERS_EVICT_POLICY_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string_view>
+
+namespace quire::tiers {
+
+inline constexpr uint32_t kVictimScanMax = 4096;
+// Evicted keys remembered: this many times the most keys held at once, and never more than the
+// maximum.
+inline constexpr uint64_t kGhostKeysFactor = 4;
+inline constexpr uint64_t kGhostKeysMin = 64;
+inline constexpr uint64_t kGhostKeysMax = 1ull << 20;
+
+class EvictionPolicy {
+ public:
+  using Handle = uint64_t;
+  using Predicate = std::function<bool(Handle)>;
+
+  virtual ~EvictionPolicy() = default;
+  virtual std::string_view name() const = 0;
+  // A handle that is here already is touched instead (and false returned).
+  virtual bool insert(Handle handle, uint64_t bytes) = 0;
+  // An access. Unknown handles are ignored.
+  virtual void touch(Handle handle) = 0;
+  // Deleted: forgotten altogether. Unknown handles are ignored.
+  virtual void remove(Handle handle) = 0;
+  // Evicted: leaves the order, its frequency is remembered. Unknown handles are ignored.
+  virtual void evict(Handle handle) = 0;
+  // The first in order that evictable() grants; it stays until evict() or remove(). nullopt where
+  // none of those asked is granted.
+  virtual std::optional<Handle> victim(const Predicate& evictable) = 0;
+  virtual bool contains(Handle handle) const = 0;
+  virtual uint64_t size() const = 0;
+  virtual uint64_t bytes() const = 0;
+};
+
+enum class EvictionPolicyKind : uint8_t { kLru = 0, kDecayedLfu = 1, kS3Fifo = 2 };
+
+struct EvictionOptions {
+  uint64_t capacity_bytes = 1;  // of the tier
+  // Decayed LFU: an access loses a factor e of its weight while k * capacity_bytes are accessed.
+  // Small values approach LRU, large ones LFU.
+  double k = 2.0;
+};
+
+std::unique_ptr<EvictionPolicy> make_eviction_policy(EvictionPolicyKind kind,
+                                                     const EvictionOptions& options);
+// "lru", "decayed_lfu", "s3_fifo".
+std::optional<EvictionPolicyKind> eviction_policy_from_name(std::string_view name);
+
+}  // namespace quire::tiers
+
+#endif  // QUIRE_TIERS_EVICT_POLICY_H_
