@@ -69,7 +69,7 @@ class SlotAllocator {
   void insert_free(uint32_t start, uint32_t granules);
   void remove_free(uint32_t start);
 
-  // Indexed by granule. length_ holds a block's length at its first granule and last_of_ (for the
+  // Indexed by granule. length_ holds a block's length at its first granule, first_of_ (for the
   // block that ends there) its first granule; both are meaningless elsewhere and checked through
   // kind_.
   enum class Kind : uint8_t { kInside = 0, kFree = 1, kUsed = 2 };
