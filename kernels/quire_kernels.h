@@ -1,16 +1,18 @@
-/* Quire's kernels: one plain C ABI, a scalar reference and an AVX-512 implementation behind it (chosen
- * once by cpuid). A kernel moves one section - one layer, one plane (K or V) of a stored representation -
- * between its stored bytes and an engine's memory. Byte layout of sections: docs/formats/codecs.md.
+/* Quire's kernels: one plain C ABI, a scalar reference and an AVX-512 implementation behind it
+ * (chosen once by cpuid). A kernel moves one section - one layer, one plane (K or V) of a stored
+ * representation - between its stored bytes and an engine's memory. Byte layout of sections:
+ * docs/formats/codecs.md.
  *
  * Rules that hold for every call:
- *  - Reentrant and without allocation, locks or threads; any number of threads may call at once, also on
- *    disjoint token ranges or destinations of one section.
- *  - Memory is borrowed for the call. Parameter structs start with struct_bytes = sizeof(the struct);
- *    another value is refused, so a mismatch of header and library is an error, never a misread.
- *  - All strides are in bytes and signed. Everything is checked before the first byte is written; the
- *    result is a status code, never an abort.
- *  - Both implementations give equal bytes: fp32 operations in the same order, no fused multiply-add,
- *    round to nearest even.
+ *  - Reentrant and without allocation, locks or threads; any number of threads may call at once,
+ * also on disjoint token ranges or destinations of one section.
+ *  - Memory is borrowed for the call. Parameter structs start with struct_bytes = sizeof(the
+ * struct); another value is refused, so a mismatch of header and library is an error, never a
+ * misread.
+ *  - All strides are in bytes and signed. Everything is checked before the first byte is written;
+ * the result is a status code, never an abort.
+ *  - Both implementations give equal bytes: fp32 operations in the same order, no fused
+ * multiply-add, round to nearest even.
  */
 #ifndef QUIRE_KERNELS_QUIRE_KERNELS_H_
 #define QUIRE_KERNELS_QUIRE_KERNELS_H_
@@ -30,11 +32,12 @@ extern "C" {
 
 enum quire_kernel_status {
   QUIRE_KERNEL_OK = 0,
-  QUIRE_KERNEL_INVALID_ARGUMENT = 1, /* null, zero, misaligned, out of range, sizes that do not fit */
-  QUIRE_KERNEL_BAD_STRUCT = 2,       /* struct_bytes is not this library's */
-  QUIRE_KERNEL_UNSUPPORTED = 3,      /* unknown codec, dtype, plane, mode or style */
-  QUIRE_KERNEL_NON_FINITE = 4,       /* NaN or infinity in what was to be loaded or stored */
-  QUIRE_KERNEL_OUT_OF_RANGE = 5      /* finite, but too large for the target format */
+  QUIRE_KERNEL_INVALID_ARGUMENT =
+      1,                        /* null, zero, misaligned, out of range, sizes that do not fit */
+  QUIRE_KERNEL_BAD_STRUCT = 2,  /* struct_bytes is not this library's */
+  QUIRE_KERNEL_UNSUPPORTED = 3, /* unknown codec, dtype, plane, mode or style */
+  QUIRE_KERNEL_NON_FINITE = 4,  /* NaN or infinity in what was to be loaded or stored */
+  QUIRE_KERNEL_OUT_OF_RANGE = 5 /* finite, but too large for the target format */
 };
 /* "OK", "INVALID_ARGUMENT", ...; "UNKNOWN" for other numbers. Never NULL. */
 const char* quire_kernel_status_name(int status);
@@ -50,8 +53,8 @@ enum quire_dtype { QUIRE_DTYPE_F16 = 1, QUIRE_DTYPE_BF16 = 2, QUIRE_DTYPE_F32 = 
 enum quire_plane { QUIRE_PLANE_KEY = 0, QUIRE_PLANE_VALUE = 1 };
 enum quire_rope_style {
   QUIRE_ROPE_STYLE_NONE = 0,
-  QUIRE_ROPE_STYLE_NEOX = 1,        /* pairs (j, j + rotary_dims / 2) */
-  QUIRE_ROPE_STYLE_INTERLEAVED = 2  /* pairs (2j, 2j + 1) */
+  QUIRE_ROPE_STYLE_NEOX = 1,       /* pairs (j, j + rotary_dims / 2) */
+  QUIRE_ROPE_STYLE_INTERLEAVED = 2 /* pairs (2j, 2j + 1) */
 };
 
 /* A rotation of the first rotary_dims dims of every row; the other dims are copied.
@@ -76,10 +79,10 @@ uint64_t quire_section_bytes(int32_t codec, int32_t plane, uint32_t n_tokens, ui
  * A transposed V cache is dst_token_stride = 2, dst_dim_stride = cells * 2.
  *
  * Raw codec, dst_dtype equal to the stored one, no rotation: a bit-exact copy.
- * Payload check: all of the range's values (masked rows included) - or the scales and zeros that make
- * them - are scanned before anything is written. A NaN or infinity gives NON_FINITE. A value that could
- * exceed dst_dtype's largest finite number gives OUT_OF_RANGE (with a rotation the limit is divided by
- * sqrt(2), the most that a rotation can enlarge one dim by). */
+ * Payload check: all of the range's values (masked rows included) - or the scales and zeros that
+ * make them - are scanned before anything is written. A NaN or infinity gives NON_FINITE. A value
+ * that could exceed dst_dtype's largest finite number gives OUT_OF_RANGE (with a rotation the limit
+ * is divided by sqrt(2), the most that a rotation can enlarge one dim by). */
 struct quire_load_params {
   size_t struct_bytes;
   int32_t codec;
@@ -97,21 +100,23 @@ struct quire_load_params {
   int64_t dst_token_stride;
   int64_t dst_head_stride;
   int64_t dst_dim_stride;
-  const int64_t* dst_token; /* n_tokens row numbers (entries of masked rows unused), or NULL = identity */
-  const uint8_t* row_mask;  /* n_tokens bytes, 0 = never write this row; or NULL = write all */
+  const int64_t*
+      dst_token; /* n_tokens row numbers (entries of masked rows unused), or NULL = identity */
+  const uint8_t* row_mask; /* n_tokens bytes, 0 = never write this row; or NULL = write all */
   struct quire_rotation rotation; /* K only: refused for plane VALUE unless style is NONE */
 };
 int quire_load(const struct quire_load_params* params);
 
 /* Many sections. The arguments of all are checked before anything is written; then each section's
- * payload is checked before its own first write, in order. On failure *failed_index (may be NULL) names
- * the section; earlier ones are loaded, later ones untouched. n = 0 is OK. */
+ * payload is checked before its own first write, in order. On failure *failed_index (may be NULL)
+ * names the section; earlier ones are loaded, later ones untouched. n = 0 is OK. */
 int quire_load_batch(const struct quire_load_params* params, size_t n, size_t* failed_index);
 
-/* Engine memory -> stored bytes: gather, rotate (for example un-rotate, see quire_rope_table), encode.
- * Source addressing mirrors quire_load's destination. The whole section is written, zero padding included;
- * equal input gives equal bytes. NON_FINITE and OUT_OF_RANGE (|value| beyond the stored format, int8 K
- * channel whose range exceeds fp32, int8 V beyond fp16) leave unspecified bytes in dst. */
+/* Engine memory -> stored bytes: gather, rotate (for example un-rotate, see quire_rope_table),
+ * encode. Source addressing mirrors quire_load's destination. The whole section is written, zero
+ * padding included; equal input gives equal bytes. NON_FINITE and OUT_OF_RANGE (|value| beyond the
+ * stored format, int8 K channel whose range exceeds fp32, int8 V beyond fp16) leave unspecified
+ * bytes in dst. */
 struct quire_store_params {
   size_t struct_bytes;
   int32_t codec;
@@ -133,8 +138,8 @@ struct quire_store_params {
 int quire_store(const struct quire_store_params* params);
 
 enum quire_rope_mode {
-  /* angle = position delta (integer) * inverse frequency (the fp32 bits as given), in fp64; cos and sin
-   * rounded once to fp32. */
+  /* angle = position delta (integer) * inverse frequency (the fp32 bits as given), in fp64; cos and
+   * sin rounded once to fp32. */
   QUIRE_ROPE_MODE_EXACT = 0,
   /* The fp32 arithmetic of ggml (ggml_rope_cache_init): theta = (float)pos; for each pair
    * cosf/sinf(freq_scale * (theta / freq_factor)), then theta *= powf(base, -2.0f / rotary_dims).
@@ -147,18 +152,18 @@ enum quire_rope_flag {
 };
 
 /* Fills table[i][j] = {cos, sin} of the rotation that takes token i from its source frame to its
- * destination frame. A move sets both flags; pre-rope K to a position only TO_DST; storing rotated K
- * un-rotated only FROM_SRC. A magnitude factor (YaRN) is never applied: it stays inside K.
- * EXACT with both flags is the same rotation for every token: n_tokens = 1 and a token stride of 0 serve
+ * destination frame. A move sets both flags; pre-rope K to a position only TO_DST; storing rotated
+ * K un-rotated only FROM_SRC. A magnitude factor (YaRN) is never applied: it stays inside K. EXACT
+ * with both flags is the same rotation for every token: n_tokens = 1 and a token stride of 0 serve
  * the whole chunk. ENGINE combines the two fp32 tables in fp64, per token. */
 struct quire_rope_params {
   size_t struct_bytes;
   int32_t mode;
-  uint32_t flags;       /* at least one; unknown bits are refused */
-  int64_t src_pos;      /* position of token 0 in the source frame; |pos| < 2^31 */
+  uint32_t flags;  /* at least one; unknown bits are refused */
+  int64_t src_pos; /* position of token 0 in the source frame; |pos| < 2^31 */
   int64_t dst_pos;
   uint32_t n_tokens;
-  uint32_t rotary_dims; /* even */
+  uint32_t rotary_dims;             /* even */
   const float* inverse_frequencies; /* EXACT: rotary_dims / 2 finite values */
   float base;                       /* ENGINE: > 0 */
   float freq_scale;                 /* ENGINE: linear position scale; 0 means 1 */
@@ -171,8 +176,8 @@ int quire_rope_table(const struct quire_rope_params* params);
 /* OK, or NON_FINITE where one of n elements is NaN or infinite. */
 int quire_scan_finite(int32_t dtype, const void* elements, uint64_t n);
 
-/* Implementations. select() is for tests and comparisons; it changes what later calls of all threads
- * use. UNSUPPORTED where the machine lacks it. */
+/* Implementations. select() is for tests and comparisons; it changes what later calls of all
+ * threads use. UNSUPPORTED where the machine lacks it. */
 enum quire_isa { QUIRE_ISA_BEST = 0, QUIRE_ISA_SCALAR = 1, QUIRE_ISA_AVX512 = 2 };
 int quire_kernel_select(int32_t isa);
 /* "scalar" or "avx512": what calls use now. */

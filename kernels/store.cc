@@ -1,0 +1,231 @@
+// Engine memory -> stored bytes. Rows are gathered (through a transposed tile where dims are not
+// contiguous), widened, rotated and encoded one at a time. Int8 K reads its run twice, once for the
+// range of each channel and once for the codes: the second read comes from cache and no scratch is
+// needed.
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#include "kernels/layout.h"
+#include "kernels/params.h"
+#include "kernels/quire_kernels.h"
+#include "kernels/rows.h"
+#include "kernels/tiles.h"
+
+namespace quire_kernels {
+namespace {
+
+constexpr double kLargestHalf = 65504.0;
+
+uint16_t half_below(float value) {
+  uint16_t bits = float_to_half(value);
+  if (half_to_float(bits) > value)
+    bits = (bits & 0x8000) ? bits + 1 : bits == 0 ? 0x8001 : bits - 1;
+  return bits == 0x8000 ? 0 : bits;
+}
+
+// For values >= 0.
+uint16_t half_above(double value) {
+  uint16_t bits = float_to_half(static_cast<float>(value));
+  if (static_cast<double>(half_to_float(bits)) < value) ++bits;
+  return bits;
+}
+
+// The smallest fp32 scale with minimum + 255 * scale >= maximum; false where it has none.
+bool channel_scale(float minimum, float maximum, float* scale) {
+  const double range = static_cast<double>(maximum) - static_cast<double>(minimum);
+  if (range > static_cast<double>(FLT_MAX)) return false;
+  *scale = static_cast<float>(range / 255.0);
+  if (static_cast<double>(*scale) * 255.0 < range) *scale = nextafterf(*scale, INFINITY);
+  return true;
+}
+
+bool token_scale(float minimum, float maximum, uint16_t* zero, uint16_t* scale) {
+  if (static_cast<double>(minimum) < -kLargestHalf || static_cast<double>(maximum) > kLargestHalf)
+    return false;
+  *zero = half_below(minimum);
+  const double range = static_cast<double>(maximum) - static_cast<double>(half_to_float(*zero));
+  *scale = half_above(range / 255.0);
+  if (static_cast<double>(half_to_float(*scale)) * 255.0 < range) ++*scale;
+  return true;
+}
+
+class Storer {
+ public:
+  Storer(const quire_store_params& params, const RowOps& rows)
+      : p_(params),
+        rows_(rows),
+        src_(static_cast<const Byte*>(params.src)),
+        dst_(static_cast<Byte*>(params.dst)),
+        element_(element_bytes(params.src_dtype)),
+        rotates_(rotates(params.rotation)),
+        contiguous_(params.head_dim == 1 || params.src_dim_stride == element_),
+        tile_tokens_(tile_tokens(params.head_dim, element_)) {}
+
+  int run() {
+    for (uint32_t head = 0; head < p_.n_heads; ++head)
+      if (int status = store_head(head)) return status;
+    return QUIRE_KERNEL_OK;
+  }
+
+ private:
+  int store_head(uint32_t head) {
+    tile_end_ = 0;
+    if (is_raw(p_.codec)) return store_raw(head);
+    if (p_.plane == QUIRE_PLANE_VALUE) return store_tokens(head);
+    for (uint32_t begin = 0; begin < p_.n_tokens; begin += QUIRE_KERNEL_RUN_TOKENS) {
+      const uint32_t left = p_.n_tokens - begin;
+      const uint32_t n = left < QUIRE_KERNEL_RUN_TOKENS ? left : QUIRE_KERNEL_RUN_TOKENS;
+      if (int status = store_run(head, begin, n)) return status;
+    }
+    return QUIRE_KERNEL_OK;
+  }
+
+  int store_raw(uint32_t head) {
+    const uint64_t row_bytes = uint64_t{p_.head_dim} * element_bytes(p_.codec);
+    Byte* out = dst_ + uint64_t{head} * p_.n_tokens * row_bytes;
+    const bool copies = p_.codec == p_.src_dtype && !rotates_;
+    for (uint32_t token = 0; token < p_.n_tokens; ++token, out += row_bytes) {
+      if (copies) {
+        memcpy(out, engine_row(head, token), row_bytes);
+      } else {
+        if (int status = fetch(head, token)) return status;
+        rows_.narrow(p_.codec, row_, out, p_.head_dim);
+      }
+      if (rows_.max_abs_bits(p_.codec, out, p_.head_dim) >= infinity_bits(p_.codec))
+        return copies ? QUIRE_KERNEL_NON_FINITE : QUIRE_KERNEL_OUT_OF_RANGE;
+    }
+    return QUIRE_KERNEL_OK;
+  }
+
+  int store_tokens(uint32_t head) {
+    const uint32_t n = p_.head_dim;
+    const TokenHead at = token_head(p_.n_tokens, n, head);
+    for (uint32_t token = 0; token < p_.n_tokens; ++token) {
+      if (int status = fetch(head, token)) return status;
+      float minimum;
+      float maximum;
+      rows_.row_range(row_, n, &minimum, &maximum);
+      uint16_t pair[2];
+      if (!token_scale(minimum + 0.0f, maximum, &pair[0], &pair[1]))
+        return QUIRE_KERNEL_OUT_OF_RANGE;
+      memcpy(dst_ + at.scales + 4ull * token, pair, 4);
+      rows_.encode_token(row_, half_to_float(pair[0]), half_to_float(pair[1]),
+                         dst_ + at.codes + uint64_t{token} * n, n);
+    }
+    clear(at.scales + 4ull * p_.n_tokens, at.codes);
+    const uint64_t codes_bytes = uint64_t{p_.n_tokens} * n;
+    clear(at.codes + codes_bytes, at.codes + align_block(codes_bytes));
+    return QUIRE_KERNEL_OK;
+  }
+
+  int store_run(uint32_t head, uint32_t begin, uint32_t n_tokens) {
+    const uint32_t n = p_.head_dim;
+    const ChannelRun at = channel_run(p_.n_tokens, n, head, begin / QUIRE_KERNEL_RUN_TOKENS);
+    auto* minimums = reinterpret_cast<float*>(dst_ + at.minimums);
+    auto* scales = reinterpret_cast<float*>(dst_ + at.scales);
+    float* maximums = scales;  // until the range is known
+    for (uint32_t i = 0; i < n_tokens; ++i) {
+      if (int status = fetch(head, begin + i)) return status;
+      if (i == 0) {
+        memcpy(minimums, row_, uint64_t{n} * 4);
+        memcpy(maximums, row_, uint64_t{n} * 4);
+      } else {
+        rows_.extend_range(row_, minimums, maximums, n);
+      }
+    }
+    for (uint32_t dim = 0; dim < n; ++dim) {
+      minimums[dim] += 0.0f;  // one form of zero, whatever order the range was found in
+      if (!channel_scale(minimums[dim], maximums[dim], &scales[dim]))
+        return QUIRE_KERNEL_OUT_OF_RANGE;
+    }
+    for (uint32_t i = 0; i < n_tokens; ++i) {
+      if (int status = fetch(head, begin + i)) return status;
+      rows_.encode_channel(row_, minimums, scales, dst_ + at.codes + uint64_t{i} * n, n);
+    }
+    clear(at.minimums + 4ull * n, at.scales);
+    clear(at.scales + 4ull * n, at.codes);
+    const uint64_t codes_bytes = uint64_t{n_tokens} * n;
+    clear(at.codes + codes_bytes, at.codes + align_block(codes_bytes));
+    return QUIRE_KERNEL_OK;
+  }
+
+  void clear(uint64_t begin, uint64_t end) { memset(dst_ + begin, 0, end - begin); }
+
+  // row_ = the row in fp32, rotated and finite.
+  int fetch(uint32_t head, uint32_t token) {
+    rows_.widen(p_.src_dtype, engine_row(head, token), row_, p_.head_dim);
+    if (!row_is_finite()) return QUIRE_KERNEL_NON_FINITE;
+    if (!rotates_) return QUIRE_KERNEL_OK;
+    rows_.rotate(p_.rotation.style, rotation_of_token(p_.rotation, token), row_,
+                 p_.rotation.rotary_dims);
+    return row_is_finite() ? QUIRE_KERNEL_OK : QUIRE_KERNEL_OUT_OF_RANGE;
+  }
+
+  bool row_is_finite() const {
+    return rows_.max_abs_bits(QUIRE_DTYPE_F32, reinterpret_cast<const Byte*>(row_), p_.head_dim) <
+           infinity_bits(QUIRE_DTYPE_F32);
+  }
+
+  int64_t src_row(uint32_t token) const {
+    return p_.src_token != nullptr ? p_.src_token[token] : token;
+  }
+  const Byte* engine_at(uint32_t head, uint32_t token) const {
+    return src_ + src_row(token) * p_.src_token_stride + head * p_.src_head_stride;
+  }
+
+  // The row's elements side by side: in place, or in the tile.
+  const Byte* engine_row(uint32_t head, uint32_t token) {
+    if (contiguous_) return engine_at(head, token);
+    if (token < tile_begin_ || token >= tile_end_) fill_tile(head, token);
+    return tile_ + uint64_t{token - tile_begin_} * p_.head_dim * element_;
+  }
+
+  void fill_tile(uint32_t head, uint32_t token) {
+    const uint32_t left = p_.n_tokens - token;
+    const uint32_t n = left < tile_tokens_ ? left : tile_tokens_;
+    tile_begin_ = token;
+    tile_end_ = token + n;
+    const uint64_t row_bytes = uint64_t{p_.head_dim} * element_;
+    if (runs_on(token, n)) {
+      rows_.transpose(element_, engine_at(head, token), p_.src_dim_stride, p_.head_dim, n, tile_,
+                      static_cast<int64_t>(row_bytes));
+      return;
+    }
+    for (uint32_t i = 0; i < n; ++i) {
+      const Byte* from = engine_at(head, token + i);
+      for (uint32_t dim = 0; dim < p_.head_dim; ++dim)
+        memcpy(tile_ + i * row_bytes + uint64_t{dim} * element_, from + dim * p_.src_dim_stride,
+               element_);
+    }
+  }
+
+  bool runs_on(uint32_t token, uint32_t n) const {
+    if (p_.src_token_stride != element_) return false;
+    for (uint32_t i = 1; i < n; ++i)
+      if (src_row(token + i) != src_row(token) + i) return false;
+    return true;
+  }
+
+  const quire_store_params& p_;
+  const RowOps& rows_;
+  const Byte* src_;
+  Byte* dst_;
+  uint32_t element_;
+  bool rotates_;
+  bool contiguous_;
+  uint32_t tile_tokens_;
+  uint32_t tile_begin_ = 0;
+  uint32_t tile_end_ = 0;  // empty: nothing of this head is in the tile yet
+  alignas(64) float row_[QUIRE_KERNEL_DIMS_MAX];
+  alignas(64) Byte tile_[kTileBytes];
+};
+
+}  // namespace
+}  // namespace quire_kernels
+
+extern "C" int quire_store(const struct quire_store_params* params) {
+  if (int status = quire_kernels::check_store(params)) return status;
+  quire_kernels::Storer storer(*params, *quire_kernels::active_rows());
+  return storer.run();
+}
