@@ -1,10 +1,10 @@
-// libquire, C++ API: a session with a quired on this machine. Bytes never travel through the socket:
-// reads map the server's slab read-only, writes go into this session's own staging window.
+// libquire, C++ API: a session with a quired on this machine. Bytes never travel through the
+// socket: reads map the server's slab read-only, writes go into this session's own staging window.
 //
-// Threads: a Client may be used from several threads; calls are serialised inside (one request in flight
-// each). A Lease or PutWindow belongs to one thread at a time and must not outlive its Client.
-// Every call ends by its deadline with a typed error. After kUnavailable (server gone) connect anew:
-// leases of the old session are void and their bytes() must not be used any more.
+// Threads: a Client may be used from several threads; calls are serialised inside (one request in
+// flight each). A Lease or PutWindow belongs to one thread at a time and must not outlive its
+// Client. Every call ends by its deadline with a typed error. After kUnavailable (server gone)
+// connect anew: leases of the old session are void and their bytes() must not be used any more.
 #ifndef QUIRE_CLIENT_CLIENT_H_
 #define QUIRE_CLIENT_CLIENT_H_
 
@@ -23,10 +23,10 @@
 namespace quire {
 
 struct ClientOptions {
-  std::string socket_path;     // empty: default_socket_path()
+  std::string socket_path;  // empty: default_socket_path()
   std::string client_name = "libquire";
-  std::string tenant;          // empty: the default tenant
-  uint64_t staging_bytes = 0;  // 0: the server's default
+  std::string tenant;            // empty: the default tenant
+  uint64_t staging_bytes = 0;    // 0: the server's default
   uint32_t timeout_ms = 10'000;  // deadline of each call
 };
 
@@ -70,8 +70,8 @@ class Lease {
   ByteSpan bytes() const { return bytes_; }
   uint64_t id() const { return id_; }
   uint64_t generation() const { return generation_; }
-  // OK while the lease has not expired and its session lives; ask after the last read of bytes() that
-  // took long: what was read under a stale lease must be thrown away.
+  // OK while the lease has not expired and its session lives; ask after the last read of bytes()
+  // that took long: what was read under a stale lease must be thrown away.
   Status check() const;
   Status renew(uint32_t lease_ms);
   void release();
@@ -113,7 +113,8 @@ class Client {
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;
 
-  // Tells the server what a model looks like; needed once before its first put. Returns the model id.
+  // Tells the server what a model looks like; needed once before its first put. Returns the model
+  // id.
   Expected<Digest> register_model(const std::string& name, const ModelDescriptor& model);
   // What the store has for this prompt; never pins. Ranges ascend; alternatives share a range.
   Expected<std::vector<Match>> resolve(const Digest& model, std::span<const TokenId> tokens,
@@ -123,7 +124,8 @@ class Client {
   Expected<std::vector<Expected<Lease>>> acquire(std::span<const Digest> representations);
   // kAlreadyExists: somebody stored this id; nothing needs to be sent.
   Expected<PutWindow> reserve(const Digest& representation, uint64_t bytes);
-  // reserve + copy + commit, with bounded retries while the server is BUSY. kAlreadyExists counts as OK.
+  // reserve + copy + commit, with bounded retries while the server is BUSY. kAlreadyExists counts
+  // as OK.
   Status put(const Digest& representation, ByteSpan bytes,
              wire::AckLevel ack = wire::AckLevel::kMemory);
   Status ping();
@@ -136,7 +138,11 @@ class Client {
   friend class Lease;
   friend class PutWindow;
   class Session;
+  friend class ClientTestPeer;
   explicit Client(std::unique_ptr<Session> session);
+  Expected<Lease> accept_lease(const wire::AcquireReply& reply, uint64_t asked_ns);
+  // At most wire::kAcquireIdsMax ids in one request; appends one entry per id.
+  Status acquire_some(std::span<const Digest> ids, std::vector<Expected<Lease>>& leases);
   std::unique_ptr<Session> session_;
 };
 

@@ -1,17 +1,18 @@
 /* libquire, C ABI (libquire.so). Opaque handles, no exceptions, plain C11 types.
  *
- * Versions: quire_abi_version() is QUIRE_ABI_VERSION of the library; a caller compiled against another
- * number must not go on. Structs that may grow begin with struct_bytes = sizeof(the struct): the caller
- * sets it in what it passes in; the library sets it in what it returns (the stride of returned arrays is
- * the first element's struct_bytes). Fields beyond the caller's struct_bytes take their defaults. Bytes
- * a newer caller sets beyond the library's struct must be zero, else QUIRE_INVALID_ARGUMENT.
+ * Versions: quire_abi_version() is QUIRE_ABI_VERSION of the library; a caller compiled against
+ * another number must not go on. Structs that may grow begin with struct_bytes = sizeof(the
+ * struct): the caller sets it in what it passes in; the library sets it in what it returns (the
+ * stride of returned arrays is the first element's struct_bytes). Fields beyond the caller's
+ * struct_bytes take their defaults. Bytes a newer caller sets beyond the library's struct must be
+ * zero, else QUIRE_INVALID_ARGUMENT.
  *
- * Errors: every fallible function returns a status number (see QUIRE_OK ...; stable, the same as on the
- * wire). quire_last_error() is the message of the last failed call on this thread. On failure outputs
- * are set to NULL / 0.
+ * Errors: every fallible function returns a status number (see QUIRE_OK ...; stable, the same as on
+ * the wire). quire_last_error() is the message of the last failed call on this thread. On failure
+ * outputs are set to NULL / 0.
  *
- * Threads: a client may be used from several threads; its calls are serialised inside. A lease or window
- * belongs to one thread at a time. Every call ends by the client's timeout_ms.
+ * Threads: a client may be used from several threads; its calls are serialised inside. A lease or
+ * window belongs to one thread at a time. Every call ends by the client's timeout_ms.
  *
  * Lifetimes: leases and windows keep their client's memory mapped, so quire_close() before their
  * ..._free() is safe. After QUIRE_UNAVAILABLE (server gone) connect anew.
@@ -107,16 +108,19 @@ typedef struct quire_coverage {
 } quire_coverage;
 
 /* descriptor: the canonical bytes of a model descriptor. salt: NULL, 0 for the default tenant. */
-QUIRE_API quire_status quire_model_id(const void* descriptor, size_t descriptor_bytes, quire_id* id);
-QUIRE_API quire_status quire_object_id(const quire_id* model, const uint32_t* tokens, size_t n_tokens,
-                                       const void* salt, size_t salt_bytes, quire_id* id);
+QUIRE_API quire_status quire_model_id(const void* descriptor, size_t descriptor_bytes,
+                                      quire_id* id);
+QUIRE_API quire_status quire_object_id(const quire_id* model, const uint32_t* tokens,
+                                       size_t n_tokens, const void* salt, size_t salt_bytes,
+                                       quire_id* id);
 QUIRE_API quire_status quire_prefix_digest(const quire_id* model, const uint32_t* tokens,
                                            size_t n_tokens, const void* salt, size_t salt_bytes,
                                            quire_id* digest);
 QUIRE_API quire_status quire_variant_id(const quire_id* object, const quire_context* context,
                                         quire_id* id);
-QUIRE_API quire_status quire_representation_id(const quire_id* variant, uint16_t codec, uint8_t frame,
-                                               const quire_coverage* coverage, quire_id* id);
+QUIRE_API quire_status quire_representation_id(const quire_id* variant, uint16_t codec,
+                                               uint8_t frame, const quire_coverage* coverage,
+                                               quire_id* id);
 
 /* ---- Session ---- */
 
@@ -185,7 +189,8 @@ typedef struct quire_match {
 enum { QUIRE_RESOLVE_PREFIX = 1, QUIRE_RESOLVE_CHUNKS = 2 };
 
 /* What the store has for this prompt; never pins. flags: QUIRE_RESOLVE_..., 0 = both.
- * recompute_us_per_token: the caller's prefill speed, 0 = unknown. Free *matches with quire_free(). */
+ * recompute_us_per_token: the caller's prefill speed, 0 = unknown. Free *matches with quire_free().
+ */
 QUIRE_API quire_status quire_resolve(quire_client* client, const quire_id* model,
                                      const uint32_t* tokens, size_t n_tokens, uint32_t flags,
                                      float recompute_us_per_token, quire_match** matches,
@@ -195,12 +200,12 @@ QUIRE_API quire_status quire_resolve(quire_client* client, const quire_id* model
 
 typedef struct quire_lease quire_lease;
 
-/* *data stays readable until quire_lease_free(); its content is only promised until release or expiry
- * (quire_lease_check() after a long read). */
+/* *data stays readable until quire_lease_free(); its content is only promised until release or
+ * expiry (quire_lease_check() after a long read). */
 QUIRE_API quire_status quire_acquire(quire_client* client, const quire_id* representation,
                                      quire_lease** lease, const void** data, uint64_t* bytes);
-/* All in one request. leases[i] is NULL where statuses[i] is not QUIRE_OK. The result is the status of
- * the call as a whole. At most 1,000,000 ids. */
+/* All in one request. leases[i] is NULL where statuses[i] is not QUIRE_OK. The result is the status
+ * of the call as a whole. At most 1,000,000 ids. */
 QUIRE_API quire_status quire_acquire_many(quire_client* client, const quire_id* representations,
                                           size_t n_representations, quire_lease** leases,
                                           quire_status* statuses);
@@ -208,7 +213,8 @@ QUIRE_API const void* quire_lease_data(const quire_lease* lease);
 QUIRE_API uint64_t quire_lease_bytes(const quire_lease* lease);
 QUIRE_API quire_status quire_lease_check(const quire_lease* lease);
 QUIRE_API quire_status quire_lease_renew(quire_lease* lease, uint32_t lease_ms);
-/* Gives the pin back, at once and without waiting; the memory stays mapped until quire_lease_free(). */
+/* Gives the pin back, at once and without waiting; the memory stays mapped until
+ * quire_lease_free(). */
 QUIRE_API void quire_lease_release(quire_lease* lease);
 /* Releases too; NULL is fine. */
 QUIRE_API void quire_lease_free(quire_lease* lease);
@@ -222,17 +228,17 @@ enum { QUIRE_ACK_MEMORY = 0, QUIRE_ACK_DURABLE = 1 };
 /* A writable window of `bytes` bytes. QUIRE_ALREADY_EXISTS: this id is stored; send nothing. */
 QUIRE_API quire_status quire_reserve(quire_client* client, const quire_id* representation,
                                      uint64_t bytes, quire_window** window, void** data);
-/* Checksums the window and waits for the acknowledgement. The window cannot be used again but still has
- * to be freed. pin_ms: keep at least this long, 0 = no pin. */
+/* Checksums the window and waits for the acknowledgement. The window cannot be used again but still
+ * has to be freed. pin_ms: keep at least this long, 0 = no pin. */
 QUIRE_API quire_status quire_window_commit(quire_window* window, uint32_t ack, uint32_t pin_ms);
 /* Gives the reservation back unless committed. */
 QUIRE_API void quire_window_abort(quire_window* window);
 /* Aborts too; NULL is fine. */
 QUIRE_API void quire_window_free(quire_window* window);
-/* reserve + copy + commit, with bounded retries while the server is busy. QUIRE_OK where it was stored
- * already. */
-QUIRE_API quire_status quire_put(quire_client* client, const quire_id* representation, const void* data,
-                                 uint64_t bytes, uint32_t ack);
+/* reserve + copy + commit, with bounded retries while the server is busy. QUIRE_OK where it was
+ * stored already. */
+QUIRE_API quire_status quire_put(quire_client* client, const quire_id* representation,
+                                 const void* data, uint64_t bytes, uint32_t ack);
 
 /* ---- Reuse: plans and rows (contracts: client/reuse/plan.h, policy.h) ---- */
 
@@ -251,7 +257,8 @@ typedef struct quire_plan_options {
   uint32_t struct_bytes;
   uint32_t fresh_tail_tokens; /* at least this many tokens at the end are fresh; 0 = 1 */
   const char* policy;         /* NULL: the default, "query:0.15"; shapes what is reused */
-  const quire_id* fixed_prefixes; /* prefix digests of the deployment's system prompts, best first */
+  const quire_id*
+      fixed_prefixes; /* prefix digests of the deployment's system prompts, best first */
   size_t n_fixed_prefixes;
   uint32_t keep_slow; /* 1: use matches whose load_us exceeds recompute_us, too */
   uint32_t reserved0;
@@ -261,8 +268,9 @@ typedef struct quire_plan_options {
 QUIRE_API quire_status quire_plan(uint32_t n_tokens, const quire_match* matches, size_t n_matches,
                                   const quire_plan_options* options, quire_segment** segments,
                                   size_t* n_segments);
-/* Tokens of reused segments to compute again under the policy, ascending. column_mass: n_tokens values,
- * needed by policies that look at the question's attention, else NULL. Free *rows with quire_free(). */
+/* Tokens of reused segments to compute again under the policy, ascending. column_mass: n_tokens
+ * values, needed by policies that look at the question's attention, else NULL. Free *rows with
+ * quire_free(). */
 QUIRE_API quire_status quire_select_rows(const char* policy, uint32_t n_tokens,
                                          const quire_segment* segments, size_t n_segments,
                                          const float* column_mass, uint32_t** rows, size_t* n_rows);

@@ -1,5 +1,5 @@
-// Engine memory into a representation: gather, bring K into the stored frame, encode; straight into a
-// staging window of the server where one is given.
+// Engine memory into a representation: gather, bring K into the stored frame, encode; straight into
+// a staging window of the server where one is given.
 #ifndef QUIRE_CLIENT_REUSE_ENCODE_H_
 #define QUIRE_CLIENT_REUSE_ENCODE_H_
 
@@ -16,21 +16,21 @@ namespace quire::reuse {
 
 struct EncodeOptions {
   RowMap rows;  // one engine row per token of the header
-  // The engine's K is rotated at header.base_position + i. False: it was taken before rope; then the
-  // header's frame must be kPreRope.
+  // The engine's K is rotated at header.base_position + i. False: it was taken before rope; then
+  // the header's frame must be kPreRope.
   bool key_is_rotated = true;
   Angles angles;
 };
 
-// Section sizes and total for a header whose ids are filled in (fill_ids()); the header's model must be
-// this model's id (kModelMismatch).
+// Section sizes and total for a header whose ids are filled in (fill_ids()); the header's model
+// must be this model's id (kModelMismatch).
 Expected<RepresentationWriter> plan_representation(const RepresentationHeader& header,
                                                    const ModelDescriptor& model);
 
-// Encodes every section into buffer (buffer.size() == writer.total_bytes()) and writes the manifest.
-// Frame local stores K as the engine holds it; pre_rope turns it back by its position. Errors:
-// kInvalidArgument, kUnsupported, kNonFinite; the buffer's content is then unspecified. A plane with
-// data == nullptr is refused unless its section is empty.
+// Encodes every section into buffer (buffer.size() == writer.total_bytes()) and writes the
+// manifest. Frame local stores K as the engine holds it; pre_rope turns it back by its position.
+// Errors: kInvalidArgument, kUnsupported, kNonFinite; the buffer's content is then unspecified. A
+// plane with data == nullptr is refused unless its section is empty.
 Status encode_representation(const RepresentationWriter& writer, const RepresentationHeader& header,
                              const ModelDescriptor& model, const EnginePlaneOf& source,
                              const EncodeOptions& options, MutableByteSpan buffer);

@@ -19,8 +19,8 @@ namespace quire::reuse {
 
 // One plane of one layer. Element (row, KV head, dim) lies at
 //   data + row * token_stride + head * head_stride + dim * dim_stride    (bytes, signed).
-// A row is whatever the engine keeps a token in: a cell, a slot of a page. data == nullptr: the engine
-// does not keep this plane; it is left out.
+// A row is whatever the engine keeps a token in: a cell, a slot of a page. data == nullptr: the
+// engine does not keep this plane; it is left out.
 struct EnginePlane {
   std::byte* data = nullptr;
   int64_t n_rows = 0;  // rows that data has; anything outside is refused
@@ -59,8 +59,8 @@ struct Angles {
 // rotations point into the object.
 class RopeTables {
  public:
-  // The rotation that takes token i from src_pos + i (without QUIRE_ROPE_FROM_SRC: from un-rotated K)
-  // to dst_pos + i (without QUIRE_ROPE_TO_DST: to un-rotated K). flags as in quire_rope_params.
+  // The rotation that takes token i from src_pos + i (without QUIRE_ROPE_FROM_SRC: from un-rotated
+  // K) to dst_pos + i (without QUIRE_ROPE_TO_DST: to un-rotated K). flags as in quire_rope_params.
   RopeTables(uint32_t flags, int64_t src_pos, int64_t dst_pos, uint32_t n_tokens,
              const Angles& angles);
   // None for layers without rope, and where source and destination frame are the same.

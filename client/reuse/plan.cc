@@ -65,8 +65,17 @@ Status check_match(const Match& match, uint32_t n_tokens) {
   return Status::ok();
 }
 
-// The gapless run of prefix matches from token 0. Where ranges of different lengths begin at the same
-// token the longest is taken: a chain of blocks never offers two.
+// match is an element of matches.
+Segment reused_segment(SegmentKind kind, std::span<const Match> matches, const Match& match) {
+  return {.kind = kind,
+          .token_begin = match.token_begin,
+          .n_tokens = match.n_tokens,
+          .match = match,
+          .match_index = static_cast<uint32_t>(&match - matches.data())};
+}
+
+// The gapless run of prefix matches from token 0. Where ranges of different lengths begin at the
+// same token the longest is taken: a chain of blocks never offers two.
 std::vector<Segment> prefix_segments(std::span<const Match> matches,
                                      const PlanPreferences& preferences) {
   std::vector<const Match*> candidates;
@@ -85,7 +94,7 @@ std::vector<Segment> prefix_segments(std::span<const Match> matches,
   for (const Match* match : candidates) {
     if (match->token_begin > covered) break;
     if (match->token_begin < covered) continue;
-    segments.push_back({SegmentKind::kPrefix, covered, match->n_tokens, 0, *match});
+    segments.push_back(reused_segment(SegmentKind::kPrefix, matches, *match));
     covered += match->n_tokens;
   }
   return segments;
@@ -115,7 +124,7 @@ std::vector<ChunkCandidate> chunk_candidates(std::span<const Match> matches,
 }
 
 void append_fresh(std::vector<Segment>& segments, uint32_t begin, uint32_t end) {
-  if (begin < end) segments.push_back({SegmentKind::kFresh, begin, end - begin, 0, {}});
+  if (begin < end) segments.push_back({.token_begin = begin, .n_tokens = end - begin});
 }
 
 // Adds [segment.token_begin, limit) of the segment, filling the gap before it. A slice that is not
@@ -158,9 +167,9 @@ uint32_t Plan::tokens_of(SegmentKind kind) const {
 Expected<Plan> make_plan(uint32_t n_tokens, std::span<const Match> matches,
                          const PlanPreferences& preferences) {
   if (n_tokens == 0 || n_tokens > kPromptTokensMax)
-    return Status(StatusCode::kInvalidArgument,
-                  "a prompt has 1 to " + std::to_string(kPromptTokensMax) + " tokens, not " +
-                      std::to_string(n_tokens));
+    return Status(StatusCode::kInvalidArgument, "a prompt has 1 to " +
+                                                    std::to_string(kPromptTokensMax) +
+                                                    " tokens, not " + std::to_string(n_tokens));
   for (const Match& match : matches) QUIRE_RETURN_IF_ERROR(check_match(match, n_tokens));
 
   const uint32_t tail = std::clamp(preferences.fresh_tail_tokens, 1u, n_tokens);
@@ -172,12 +181,9 @@ Expected<Plan> make_plan(uint32_t n_tokens, std::span<const Match> matches,
     for (const Segment& segment : prefix_segments(matches, preferences))
       append_reused(plan.segments, segment, covered, limit);
   if (preferences.use_chunks)
-    for (const ChunkCandidate& candidate : chunk_candidates(matches, preferences)) {
-      const Match& match = *candidate.match;
-      append_reused(plan.segments,
-                    {SegmentKind::kChunk, match.token_begin, match.n_tokens, 0, match}, covered,
-                    limit);
-    }
+    for (const ChunkCandidate& candidate : chunk_candidates(matches, preferences))
+      append_reused(plan.segments, reused_segment(SegmentKind::kChunk, matches, *candidate.match),
+                    covered, limit);
   append_fresh(plan.segments, covered, n_tokens);
   return plan;
 }
@@ -198,7 +204,8 @@ Status check_plan(const Plan& plan) {
     covered += segment.n_tokens;
   }
   if (covered != plan.n_tokens) return broken("segments do not reach the end of the prompt");
-  if (plan.segments.back().kind != SegmentKind::kFresh) return broken("the last token is not fresh");
+  if (plan.segments.back().kind != SegmentKind::kFresh)
+    return broken("the last token is not fresh");
   return Status::ok();
 }
 

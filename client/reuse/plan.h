@@ -1,9 +1,9 @@
-// From what the store has for a prompt to what the engine does with it: a plan cuts the prompt into an
-// exact prefix, reused chunks and fresh tokens, and picks one stored representation for each reused
-// range. Pure functions of their arguments, callable from any thread.
+// From what the store has for a prompt to what the engine does with it: a plan cuts the prompt into
+// an exact prefix, reused chunks and fresh tokens, and picks one stored representation for each
+// reused range. Pure functions of their arguments, callable from any thread.
 //
-// A plan never promises quality: a chunk that was computed in another context is approximately right,
-// and the row policy (client/reuse/policy.h) says which of its tokens are computed again.
+// A plan never promises quality: a chunk that was computed in another context is approximately
+// right, and the row policy (client/reuse/policy.h) says which of its tokens are computed again.
 #ifndef QUIRE_CLIENT_REUSE_PLAN_H_
 #define QUIRE_CLIENT_REUSE_PLAN_H_
 
@@ -32,13 +32,15 @@ struct Segment {
   uint32_t n_tokens = 0;
   // First token of the representation that is used (> 0 where an earlier segment covers its head).
   uint32_t source_begin = 0;
-  Match match;  // the representation to load; meaningless in fresh segments
+  Match match = {};          // the representation to load; meaningless in fresh segments
+  uint32_t match_index = 0;  // of match in the matches given to make_plan()
 
   uint32_t token_end() const { return token_begin + n_tokens; }
 };
 
 struct Plan {
-  // Ascending, without gaps or overlaps, together [0, n_tokens); none is empty. The last one is fresh.
+  // Ascending, without gaps or overlaps, together [0, n_tokens); none is empty. The last one is
+  // fresh.
   std::vector<Segment> segments;
   uint32_t n_tokens = 0;
 
@@ -65,12 +67,14 @@ struct PlanPreferences {
 };
 
 // matches: as Client::resolve() returns them (hostile ranges are refused with kInvalidArgument).
-//  - prefix: the longest gapless run of kPrefix matches from token 0; of alternatives with one range a
+//  - prefix: the longest gapless run of kPrefix matches from token 0; of alternatives with one
+//  range a
 //    raw codec wins (it is exact), then the smaller load_us;
-//  - chunks: by token_begin; a chunk whose head is covered already is used from there on. Variant by
-//    context: fixed_prefix in the order of fixed_prefixes, isolated, dummy_sink, fixed_prefix behind
-//    another text, synthetic; contextual, delta and decode variants are never used as chunks. Equal
-//    rank: smaller load_us, then smaller codec id.
+//  - chunks: by token_begin; a chunk whose head is covered already is used from there on. Variant
+//  by
+//    context: fixed_prefix in the order of fixed_prefixes, isolated, dummy_sink, fixed_prefix
+//    behind another text, synthetic; contextual, delta and decode variants are never used as
+//    chunks. Equal rank: smaller load_us, then smaller codec id.
 Expected<Plan> make_plan(uint32_t n_tokens, std::span<const Match> matches,
                          const PlanPreferences& preferences = {});
 

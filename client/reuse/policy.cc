@@ -63,8 +63,8 @@ class Epic final : public RowPolicy {
   PolicyNeeds needs() const override { return {}; }
   std::string name() const override { return "epic:" + std::to_string(rows_per_chunk_); }
 
-  // A chunk at position 0 has nothing before it: its first tokens are right as they are. A chunk whose
-  // head is covered by the prefix lacks the seam at its head, so its first used tokens count.
+  // A chunk at position 0 has nothing before it: its first tokens are right as they are. A chunk
+  // whose head is covered by the prefix lacks the seam at its head, so its first used tokens count.
   Expected<Rows> select_rows(const Plan& plan, std::span<const float>) const override {
     Rows rows;
     for (const Segment& segment : plan.segments)
@@ -85,13 +85,12 @@ class QueryGuided final : public RowPolicy {
   }
   std::string name() const override { return name_; }
 
-  Expected<Rows> select_rows(const Plan& plan,
-                             std::span<const float> column_mass) const override {
+  Expected<Rows> select_rows(const Plan& plan, std::span<const float> column_mass) const override {
     if (column_mass.size() != plan.n_tokens)
-      return Status(StatusCode::kInvalidArgument,
-                    name_ + " needs one column mass per prompt token (" +
-                        std::to_string(plan.n_tokens) + "), got " +
-                        std::to_string(column_mass.size()));
+      return Status(StatusCode::kInvalidArgument, name_ +
+                                                      " needs one column mass per prompt token (" +
+                                                      std::to_string(plan.n_tokens) + "), got " +
+                                                      std::to_string(column_mass.size()));
     Rows rows;
     for (const Segment& segment : plan.segments)
       if (segment.kind == SegmentKind::kChunk)
@@ -133,7 +132,8 @@ uint64_t rows_in_chunks(const Plan& plan, std::span<const uint32_t> rows) {
   for (const Segment& segment : plan.segments) {
     if (segment.kind != SegmentKind::kChunk) continue;
     const auto first = std::lower_bound(rows.begin(), rows.end(), segment.token_begin);
-    count += static_cast<uint64_t>(std::lower_bound(first, rows.end(), segment.token_end()) - first);
+    count +=
+        static_cast<uint64_t>(std::lower_bound(first, rows.end(), segment.token_end()) - first);
   }
   return count;
 }

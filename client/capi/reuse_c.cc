@@ -1,0 +1,161 @@
+// Plans and rows in C.
+#include "client/capi/errors.h"
+#include "client/capi/matches.h"
+#include "client/reuse/plan.h"
+#include "client/reuse/policy.h"
+
+namespace quire::capi {
+
+quire_match to_c_match(const Match& match) {
+  quire_match result{};
+  result.struct_bytes = sizeof(result);
+  result.kind = static_cast<uint32_t>(match.kind);
+  result.token_begin = match.token_begin;
+  result.n_tokens = match.n_tokens;
+  result.representation = to_id(match.representation);
+  result.variant = to_id(match.variant);
+  result.context_reference = to_id(match.context_reference);
+  result.context_kind = static_cast<uint32_t>(match.context_kind);
+  result.phase = static_cast<uint32_t>(match.phase);
+  result.codec = match.codec;
+  result.frame = static_cast<uint32_t>(match.frame);
+  result.base_position = match.base_position;
+  result.bytes = match.bytes;
+  result.tier = static_cast<uint32_t>(match.tier);
+  result.load_us = match.load_us;
+  result.recompute_us = match.recompute_us;
+  return result;
+}
+
+Expected<Match> from_c_match(const quire_match& match) {
+  if (match.kind > 1 || match.context_kind >= kContextKindCount || match.phase > 1 ||
+      match.frame > 1 || match.codec > UINT16_MAX || match.tier > UINT8_MAX)
+    return Status(StatusCode::kInvalidArgument, "a match holds a value that is not of its kind");
+  Match result;
+  result.kind = static_cast<wire::MatchKind>(match.kind);
+  result.token_begin = match.token_begin;
+  result.n_tokens = match.n_tokens;
+  result.representation = to_digest(match.representation);
+  result.variant = to_digest(match.variant);
+  result.context_kind = static_cast<ContextKind>(match.context_kind);
+  result.context_reference = to_digest(match.context_reference);
+  result.phase = static_cast<Phase>(match.phase);
+  result.codec = static_cast<uint16_t>(match.codec);
+  result.frame = static_cast<PositionFrame>(match.frame);
+  result.base_position = match.base_position;
+  result.bytes = match.bytes;
+  result.tier = static_cast<wire::TierId>(match.tier);
+  result.load_us = match.load_us;
+  result.recompute_us = match.recompute_us;
+  return result;
+}
+
+namespace {
+
+constexpr size_t kMatchesMax = 1u << 20;
+constexpr size_t kFixedPrefixesMax = 1024;
+
+Expected<std::unique_ptr<reuse::RowPolicy>> policy_of(const char* text) {
+  return reuse::parse_policy(text == nullptr ? reuse::kDefaultPolicy : std::string_view(text));
+}
+
+Expected<reuse::PlanPreferences> to_preferences(const quire_plan_options* source) {
+  quire_plan_options known{};
+  if (source != nullptr) {
+    QUIRE_RETURN_IF_ERROR(read_struct(source, known));
+  }
+  if (known.n_fixed_prefixes > kFixedPrefixesMax)
+    return Status(StatusCode::kResourceExhausted, "too many fixed prefixes");
+  if (known.n_fixed_prefixes != 0 && known.fixed_prefixes == nullptr)
+    return null_argument("fixed_prefixes");
+  reuse::PlanPreferences preferences;
+  for (size_t i = 0; i < known.n_fixed_prefixes; ++i)
+    preferences.fixed_prefixes.push_back(to_digest(known.fixed_prefixes[i]));
+  preferences.fresh_tail_tokens = std::max(known.fresh_tail_tokens, 1u);
+  preferences.skip_slow = known.keep_slow == 0;
+  QUIRE_ASSIGN_OR_RETURN(const auto policy, policy_of(known.policy));
+  return reuse::preferences_for(*policy, std::move(preferences));
+}
+
+Expected<reuse::Plan> plan_of(uint32_t n_tokens, const quire_match* matches, size_t n_matches,
+                              const quire_plan_options* options) {
+  std::vector<quire_match> known;
+  QUIRE_RETURN_IF_ERROR(read_struct_array(matches, n_matches, kMatchesMax, known));
+  std::vector<Match> converted;
+  converted.reserve(known.size());
+  for (const quire_match& source : known) {
+    QUIRE_ASSIGN_OR_RETURN(const Match match, from_c_match(source));
+    converted.push_back(match);
+  }
+  QUIRE_ASSIGN_OR_RETURN(const auto preferences, to_preferences(options));
+  return reuse::make_plan(n_tokens, converted, preferences);
+}
+
+Expected<reuse::Plan> to_plan(uint32_t n_tokens, const quire_segment* segments, size_t n_segments) {
+  std::vector<quire_segment> known;
+  QUIRE_RETURN_IF_ERROR(read_struct_array(segments, n_segments, kPromptTokensMax, known));
+  reuse::Plan plan;
+  plan.n_tokens = n_tokens;
+  for (const quire_segment& segment : known) {
+    if (segment.kind > QUIRE_SEGMENT_CHUNK)
+      return Status(StatusCode::kInvalidArgument, "unknown segment kind");
+    plan.segments.push_back({.kind = static_cast<reuse::SegmentKind>(segment.kind),
+                             .token_begin = segment.token_begin,
+                             .n_tokens = segment.n_tokens,
+                             .source_begin = segment.source_begin});
+  }
+  const Status status = reuse::check_plan(plan);
+  if (!status.is_ok()) return Status(StatusCode::kInvalidArgument, status.message());
+  return plan;
+}
+
+}  // namespace
+}  // namespace quire::capi
+
+using quire::Status;
+using quire::StatusCode;
+using quire::capi::guarded;
+using quire::capi::null_argument;
+
+quire_status quire_plan(uint32_t n_tokens, const quire_match* matches, size_t n_matches,
+                        const quire_plan_options* options, quire_segment** segments,
+                        size_t* n_segments) {
+  return guarded([&]() -> Status {
+    if (segments == nullptr) return null_argument("segments");
+    if (n_segments == nullptr) return null_argument("n_segments");
+    *segments = nullptr;
+    *n_segments = 0;
+    QUIRE_ASSIGN_OR_RETURN(const auto plan,
+                           quire::capi::plan_of(n_tokens, matches, n_matches, options));
+    *segments = quire::capi::new_array<quire_segment>(plan.segments.size());
+    *n_segments = plan.segments.size();
+    for (size_t i = 0; i < plan.segments.size(); ++i) {
+      const quire::reuse::Segment& segment = plan.segments[i];
+      const bool fresh = segment.kind == quire::reuse::SegmentKind::kFresh;
+      (*segments)[i] = {
+          sizeof(quire_segment), static_cast<uint32_t>(segment.kind),
+          segment.token_begin,   segment.n_tokens,
+          segment.source_begin,  fresh ? -1 : static_cast<int32_t>(segment.match_index)};
+    }
+    return Status::ok();
+  });
+}
+
+quire_status quire_select_rows(const char* policy, uint32_t n_tokens, const quire_segment* segments,
+                               size_t n_segments, const float* column_mass, uint32_t** rows,
+                               size_t* n_rows) {
+  return guarded([&]() -> Status {
+    if (rows == nullptr) return null_argument("rows");
+    if (n_rows == nullptr) return null_argument("n_rows");
+    *rows = nullptr;
+    *n_rows = 0;
+    QUIRE_ASSIGN_OR_RETURN(const auto chosen, quire::capi::policy_of(policy));
+    QUIRE_ASSIGN_OR_RETURN(const auto plan, quire::capi::to_plan(n_tokens, segments, n_segments));
+    const std::span<const float> mass(column_mass, column_mass == nullptr ? 0 : n_tokens);
+    QUIRE_ASSIGN_OR_RETURN(const auto selected, chosen->select_rows(plan, mass));
+    *rows = quire::capi::new_array<uint32_t>(selected.size());
+    *n_rows = selected.size();
+    std::copy(selected.begin(), selected.end(), *rows);
+    return Status::ok();
+  });
+}
