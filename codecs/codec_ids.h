@@ -1,5 +1,5 @@
-// Numeric ids of codecs. They are stored and hashed into representation ids: never reuse, never change.
-// A page for each: docs/formats/codecs.md.
+// Numeric ids of codecs. They are stored and hashed into representation ids: never reuse, never
+// change. A page for each: docs/formats/codecs.md.
 #ifndef QUIRE_CODECS_CODEC_IDS_H_
 #define QUIRE_CODECS_CODEC_IDS_H_
 

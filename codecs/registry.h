@@ -1,6 +1,6 @@
-// The table of codecs: what a codec id means and how large its sections must be; and the typed-error
-// front of the kernels for C++ callers. Bytes of each codec: docs/formats/codecs.md. All functions are
-// pure (but for the memory they are told to fill) and thread safe.
+// The table of codecs: what a codec id means and how large its sections must be; and the
+// typed-error front of the kernels for C++ callers. Bytes of each codec: docs/formats/codecs.md.
+// All functions are pure (but for the memory they are told to fill) and thread safe.
 #ifndef QUIRE_CODECS_REGISTRY_H_
 #define QUIRE_CODECS_REGISTRY_H_
 
@@ -30,8 +30,8 @@ struct CodecInfo {
   // Position frames that K may have under this codec.
   bool allows_pre_rope;
   bool allows_local;
-  // Rotating and encoding again loses more each time: representations in this codec are made from the
-  // engine's K, never from another representation of this codec in a new frame.
+  // Rotating and encoding again loses more each time: representations in this codec are made from
+  // the engine's K, never from another representation of this codec in a new frame.
   bool recodes_with_loss;
 };
 
@@ -41,8 +41,8 @@ std::span<const CodecInfo> codecs();
 Expected<const CodecInfo*> find_codec(CodecId id);
 Expected<const CodecInfo*> find_codec(std::string_view name);
 
-// Bytes of one section; 0 for a plane without elements (heads or dims 0). kInvalidArgument beyond the
-// limits of base/ids.h.
+// Bytes of one section; 0 for a plane without elements (heads or dims 0). kInvalidArgument beyond
+// the limits of base/ids.h.
 Expected<uint64_t> section_bytes(CodecId codec, Plane plane, uint32_t n_tokens, uint32_t n_heads,
                                  uint32_t head_dim);
 // Of each section a representation must have, in the order of RepresentationWriter::plan().

@@ -1,7 +1,7 @@
-// A stored representation: manifest (ids, context, token ids, section table) followed by sections, one
-// per (layer, plane), each 64-byte aligned with its own XXH3-64. It is self-describing: tiers keep it as
-// opaque bytes, the server checks it on ingest, an index can be rebuilt from it. Offsets and an example
-// hexdump: docs/formats/representation.md. Parsing is safe on hostile bytes.
+// A stored representation: manifest (ids, context, token ids, section table) followed by sections,
+// one per (layer, plane), each 64-byte aligned with its own XXH3-64. It is self-describing: tiers
+// keep it as opaque bytes, the server checks it on ingest, an index can be rebuilt from it. Offsets
+// and an example hexdump: docs/formats/representation.md. Parsing is safe on hostile bytes.
 #ifndef QUIRE_CODECS_REPRESENTATION_H_
 #define QUIRE_CODECS_REPRESENTATION_H_
 
@@ -40,11 +40,13 @@ struct RepresentationHeader {
   std::vector<TokenId> tokens;
 };
 
-// Fills in object, variant and representation ids from model, tokens, context, codec, frame, coverage.
+// Fills in object, variant and representation ids from model, tokens, context, codec, frame,
+// coverage.
 void fill_ids(RepresentationHeader& header, ByteSpan tenant_salt);
 
-// Lays out a representation whose section sizes are known: place() says where each section's bytes go,
-// so encoders write straight into a staging window; finish() writes the manifest and section checksums.
+// Lays out a representation whose section sizes are known: place() says where each section's bytes
+// go, so encoders write straight into a staging window; finish() writes the manifest and section
+// checksums.
 class RepresentationWriter {
  public:
   // section_bytes[(layer - layer_begin) * 2 + plane]; header.ids must be filled in.
@@ -66,9 +68,9 @@ class RepresentationWriter {
 // A parsed manifest over bytes that outlive it.
 class RepresentationView {
  public:
-  // Checks magic, version, limits, section table bounds and the manifest checksum, and that object-free
-  // ids fit (variant from object and context, representation from variant). Section checksums are
-  // checked by verify_sections(), the object id by verify_object().
+  // Checks magic, version, limits, section table bounds and the manifest checksum, and that
+  // object-free ids fit (variant from object and context, representation from variant). Section
+  // checksums are checked by verify_sections(), the object id by verify_object().
   static Expected<RepresentationView> parse(ByteSpan bytes);
 
   const RepresentationHeader& header() const { return header_; }
