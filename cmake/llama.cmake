@@ -25,7 +25,8 @@ if(QUIRE_WITH_LLAMA)
     add_library(quire_llama_runtime INTERFACE)
     target_include_directories(quire_llama_runtime SYSTEM INTERFACE "${quire_llama_prefix}/include")
     target_link_libraries(quire_llama_runtime INTERFACE ${quire_llama_libraries})
-    target_link_options(quire_llama_runtime INTERFACE "-Wl,-rpath,${quire_llama_prefix}/lib")
+    # DT_RPATH, not RUNPATH: the libraries find each other through it too.
+    target_link_options(quire_llama_runtime INTERFACE "-Wl,--disable-new-dtags,-rpath,${quire_llama_prefix}/lib")
     set(QUIRE_LLAMA_FOUND TRUE)
   else()
     message(STATUS "llama.cpp not found in ${quire_llama_prefix}: its connector, quire-warm and "

@@ -2,8 +2,8 @@
 //
 // The engine holds one live sequence. Its cell i always holds position i, so KV can be read in
 // place, written by one state restore, and recomputed at any scattered positions (docs/llama.md
-// tells how). Calls build on each other: place() or prefill() fill positions [0, n), ask() runs
-// tokens behind them, recompute() renews scattered rows, generate() goes on from the last token.
+// tells how). Calls build on each other: place() or append() fill positions [0, n), recompute()
+// renews scattered rows, generate() goes on from the last token.
 //
 // Threads: an engine belongs to one thread at a time; several engines may run in several threads.
 // The abort flag may be set from anywhere, also from a signal handler. libllama's log goes into
@@ -26,8 +26,8 @@
 #include "base/bytes.h"
 #include "base/ids.h"
 #include "base/status.h"
+#include "client/reuse/engine_memory.h"
 #include "codecs/codec_ids.h"
-#include "codecs/representation.h"
 
 namespace quire {
 
@@ -50,28 +50,14 @@ struct LlamaOptions {
   const std::atomic<bool>* abort_flag = nullptr;  // set to true: running calls end with kCancelled
 };
 
-// KV of one layer and plane of consecutive tokens, where it lies: element (token, head, dim) is at
-// data + token * token_stride + head * head_stride + dim * dim_stride (bytes), of type kv_type.
-struct KvPlane {
-  const std::byte* data = nullptr;
-  int64_t token_stride = 0;
-  int64_t head_stride = 0;
-  int64_t dim_stride = 0;
-  uint32_t heads = 0;
-  uint32_t dims = 0;
-};
-
-// What capture() computed. The planes point into the engine's cache: read them before the next
+// What capture() or view() shows: engine rows first_row .. first_row + n_tokens of every layer and
+// plane, in the engine's cache, ready for reuse::encode_representation(). Read it before the next
 // call.
 struct KvCapture {
   uint32_t n_tokens = 0;
+  int64_t first_row = 0;
   uint64_t base_position = 0;  // K of token i is rotated for base_position + i
-  LlamaKvType kv_type = LlamaKvType::kF16;
-  std::vector<KvPlane> planes;  // [layer * 2 + plane]
-
-  const KvPlane& plane(uint32_t layer, Plane p) const {
-    return planes[size_t{layer} * 2 + static_cast<size_t>(p)];
-  }
+  reuse::EnginePlaneOf plane_of;
 };
 
 // A slice of a stored representation and where it goes in the prompt.
@@ -88,10 +74,6 @@ struct PlaceTimes {
   uint64_t state_us = 0;  // hand over to libllama
 };
 
-// How rotation angles are made. kExact: double (moves of any length). kEngineTable: libllama's own
-// fp32 recurrence at both ends, for bit parity with K computed in place.
-enum class AngleMode : uint8_t { kExact = 0, kEngineTable = 1 };
-
 struct SelfTestReport {
   bool ran = false;
   bool one_pass = false;    // scattered rows in one decode work; else recompute() runs in sequence
@@ -103,6 +85,8 @@ struct SelfTestReport {
 
 class LlamaEngine {
  public:
+  class Impl;
+
   static Expected<std::unique_ptr<LlamaEngine>> open(const LlamaOptions& options);
   ~LlamaEngine();
   LlamaEngine(const LlamaEngine&) = delete;
@@ -150,7 +134,8 @@ class LlamaEngine {
   // anything.
   Status place(uint32_t n_tokens, std::span<const KvPiece> pieces,
                std::span<const uint32_t> skip_rows = {}, PlaceTimes* times = nullptr);
-  void set_angle_mode(AngleMode mode);
+  // kExact unless set: kEngineTable for bit parity with K computed in place.
+  void set_angle_mode(reuse::AngleMode mode);
   // Runs tokens behind the live sequence.
   Status append(std::span<const TokenId> tokens, bool want_logits);
   // The same; column_mass gets one value per position [0, size() after): attention the tokens pay
@@ -181,7 +166,6 @@ class LlamaEngine {
 
  private:
   friend class LlamaEngineTestPeer;
-  class Impl;
   explicit LlamaEngine(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

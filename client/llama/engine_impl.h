@@ -1,0 +1,96 @@
+// Inside of LlamaEngine; for client/llama and its tests only.
+#ifndef QUIRE_CLIENT_LLAMA_ENGINE_IMPL_H_
+#define QUIRE_CLIENT_LLAMA_ENGINE_IMPL_H_
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "client/llama/engine.h"
+#include "client/llama/graph_hooks.h"
+#include "client/llama/state_blob.h"
+
+struct llama_context;
+struct llama_model;
+struct llama_vocab;
+
+namespace quire {
+
+// Sequences of the context: the live one, and one for scattered rows and sequential runs.
+inline constexpr int kLiveSequence = 0;
+inline constexpr int kScratchSequence = 1;
+inline constexpr uint32_t kContextTokensMax = 1u << 20;
+
+// Tokens of one decode.
+struct DecodeToken {
+  TokenId token = 0;
+  uint32_t position = 0;
+  int sequence = kLiveSequence;
+  bool logits = false;
+};
+
+class LlamaEngine::Impl {
+ public:
+  Impl() = default;
+  ~Impl();
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+
+  Status open(const LlamaOptions& wanted);
+  // model_probe.cc
+  Status learn_graph();
+  Status make_descriptor();
+  // self_test.cc
+  Status run_self_test();
+
+  Status check_tokens(std::span<const TokenId> tokens) const;
+  Status check_room(uint64_t n_more) const;
+  Status decode(std::span<const DecodeToken> tokens);
+  Status run_behind(std::span<const TokenId> tokens, bool want_logits, bool all_logits);
+  // Leaves the engine empty and hands the error on.
+  Status fail(Status status);
+  void clear(bool zero_memory);
+
+  Status place(uint32_t n_tokens, std::span<const KvPiece> pieces,
+               std::span<const uint32_t> skip_rows, PlaceTimes* times);
+  Status load_pieces(std::span<const KvPiece> pieces, std::span<const uint32_t> skip_rows);
+  Status load_piece(const KvPiece& piece, std::span<const uint32_t> skip_rows);
+  Status check_piece(const KvPiece& piece, uint32_t n_tokens) const;
+  Status check_rows(std::span<const uint32_t> rows, size_t n_row_tokens) const;
+  Status recompute_one_pass(std::span<const uint32_t> rows, std::span<const TokenId> row_tokens,
+                            std::span<const TokenId> fresh);
+  Status recompute_in_sequence(std::span<const uint32_t> rows, std::span<const TokenId> row_tokens,
+                               std::span<const TokenId> fresh);
+  reuse::EnginePlane cache_plane(uint32_t layer, Plane plane) const;
+
+  LlamaOptions options;
+  llama_model* model = nullptr;
+  llama_context* context = nullptr;
+  const llama_vocab* vocab = nullptr;
+  uint32_t n_vocab = 0;
+  uint32_t n_ctx = 0;
+  uint32_t n_threads = 1;
+  GraphHooks hooks;
+  ModelDescriptor descriptor;
+  Digest model_digest;
+  std::unique_ptr<StateBlob> blob;
+  SelfTestReport report;
+  bool ropes_hold = true;  // the self test found K movable as the descriptor says
+  bool sequential = false;
+  reuse::AngleMode angle_mode = reuse::AngleMode::kExact;
+
+  uint32_t size = 0;     // positions [0, size) of the live sequence hold tokens
+  uint32_t ordered = 0;  // cell i holds position i for i < ordered
+  // Tokens of the live sequence where all of it was computed here from the first on; else empty.
+  std::vector<TokenId> exact_tokens;
+  int32_t logits_row = -1;  // batch index of the last logits; -1: none
+};
+
+// The least and the largest distance to say "these are the same planes": relative L2 over rows.
+double plane_distance(const reuse::EnginePlane& a, const reuse::EnginePlane& b,
+                      std::span<const uint32_t> rows, uint32_t heads, uint32_t dims);
+
+}  // namespace quire
+
+#endif  // QUIRE_CLIENT_LLAMA_ENGINE_IMPL_H_

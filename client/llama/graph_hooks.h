@@ -1,0 +1,118 @@
+// What the connector does inside libllama's graphs, through the public evaluation callback: learn
+// the graph, put scattered rows where they belong, and sum attention columns. Node names and source
+// order are not API of libllama, so everything here is checked at start by the engine's self test,
+// and after every use by counting what was touched.
+#ifndef QUIRE_CLIENT_LLAMA_GRAPH_HOOKS_H_
+#define QUIRE_CLIENT_LLAMA_GRAPH_HOOKS_H_
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/status.h"
+
+struct ggml_tensor;
+
+namespace quire {
+
+// What a graph tells about one layer. Cache tensors live as long as the context.
+struct LayerGraph {
+  ggml_tensor* cache_key = nullptr;
+  ggml_tensor* cache_value = nullptr;
+  const ggml_tensor* mask = nullptr;  // of the graph seen last
+  uint32_t kv_heads = 0;
+  uint32_t key_dims = 0;
+  bool has_rope = false;
+  int32_t rope_mode = 0;
+  uint32_t rotary_dims = 0;
+  uint32_t original_context = 0;
+  float rope_base = 0;
+  float rope_scale = 1;
+  float yarn_ext_factor = 0;
+  float attention_factor = 1;
+  float yarn_beta_fast = 0;
+  float yarn_beta_slow = 0;
+  std::vector<float> rope_factors;  // per pair; empty where there are none
+  bool sliding = false;
+  uint32_t window_tokens = 0;
+};
+
+class GraphHooks {
+ public:
+  // The callback for llama_context_params::cb_eval; self is a GraphHooks.
+  static bool callback(ggml_tensor* tensor, bool ask, void* self);
+
+  // Learning: layers() grows with what the next graphs show; mask_rows: the first row of each
+  // layer's mask is kept, for finding out which layers slide.
+  void start_learning(uint32_t n_layers);
+  std::vector<LayerGraph>& layers() { return layers_; }
+  const std::vector<std::vector<float>>& mask_rows() const { return mask_rows_; }
+
+  // Scattered rows: the first positions.size() tokens of the next decode are rows that belong at
+  // these positions (ascending; cell = position) of n_cells cells; the rest of the batch is left
+  // alone.
+  void start_rows(std::span<const uint32_t> positions, uint32_t n_cells);
+  // Shows every row all n_cells cells: the deliberate fault of the self test.
+  void set_leak(bool leak) { leak_ = leak; }
+
+  // Attention columns: sums softmax columns of the next decode over all its tokens.
+  void start_mass();
+  // One value per cell seen: mean over heads and full-attention layers of the sums.
+  std::vector<float> take_mass(uint32_t n_cells) const;
+  // Keeps every full-attention layer's softmax, [layer][head][token][cell], of single-graph
+  // decodes.
+  void keep_attention(bool keep) { keep_attention_ = keep; }
+  struct Attention {
+    uint32_t layers = 0, heads = 0, tokens = 0, cells = 0;
+    std::vector<float> values;
+  };
+  const Attention& attention() const { return attention_; }
+
+  // Ends any of these; kInternal where a graph lacked something that should have been touched.
+  Status stop();
+
+ private:
+  enum class Mode : uint8_t { kOff, kLearn, kRows, kMass };
+
+  bool on_ask(ggml_tensor* tensor);
+  void on_done(ggml_tensor* tensor);
+  void begin_graph(int64_t n_tokens);
+  void end_graph();
+  void learn(ggml_tensor* tensor);
+  void patch(ggml_tensor* tensor);
+  void patch_positions(ggml_tensor* positions);
+  void patch_destinations(ggml_tensor* indices, const ggml_tensor* cache, bool key);
+  void patch_mask(ggml_tensor* mask, uint32_t layer);
+  bool once(const ggml_tensor* tensor);
+  uint32_t rows_in_graph() const;
+  void fail(const char* what);
+
+  Mode mode_ = Mode::kOff;
+  bool leak_ = false;
+  bool keep_attention_ = false;
+  std::vector<LayerGraph> layers_;
+  std::vector<std::vector<float>> mask_rows_;
+  std::vector<uint32_t> positions_;
+  uint32_t n_cells_ = 0;
+
+  // The graph being evaluated.
+  bool in_graph_ = false;
+  uint32_t graph_tokens_ = 0;
+  uint32_t tokens_before_ = 0;
+  uint32_t graphs_ = 0;
+  uint32_t key_writes_ = 0, value_writes_ = 0, masks_ = 0, ropes_ = 0;
+  std::vector<const ggml_tensor*> patched_;
+
+  std::vector<double> mass_;
+  uint32_t mass_layers_ = 0;  // of the first graph
+  uint32_t mass_heads_ = 0;
+  Attention attention_;
+  const char* failure_ = nullptr;
+};
+
+// The number behind "prefix" in a node name such as "kq_soft_max-7"; -1 where it is another name.
+int layer_of_name(const char* name, const char* prefix);
+
+}  // namespace quire
+
+#endif  // QUIRE_CLIENT_LLAMA_GRAPH_HOOKS_H_
