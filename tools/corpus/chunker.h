@@ -2,8 +2,9 @@
 // options and counter give the same chunks on every machine.
 //
 // A cut is made at the last paragraph end that fits the target; where the minimum would not be
-// reached (an oversize paragraph), at the last sentence end, else word end, else between two code
-// points. A heading is never the last paragraph of a chunk while there is another place to cut.
+// reached (an oversize paragraph), at the last sentence end, else line end, else word end, else
+// between two code points. A heading is never the last paragraph of a chunk while there is another
+// place to cut.
 #ifndef QUIRE_TOOLS_CORPUS_CHUNKER_H_
 #define QUIRE_TOOLS_CORPUS_CHUNKER_H_
 

@@ -103,6 +103,15 @@ TEST(Chunker, OversizeParagraphsAreCutAtSentencesThenWords) {
   EXPECT_TRUE(chunks[1].text(no_sentences).starts_with("word"));
 }
 
+TEST(Chunker, CodeIsCutAtLineEnds) {
+  std::string text;
+  for (int i = 0; i < 30; ++i) text += "call(" + std::to_string(i) + ", x, y)\n";
+  const Document code = document_of(text);
+  const auto chunks = chunk(code, count_words, {.target_tokens = 32});
+  ASSERT_EQ(chunks.size(), 3u);
+  for (const Chunk& c : chunks) EXPECT_TRUE(c.text(code).ends_with("y)\n"));
+}
+
 TEST(Chunker, SentenceEndsOfQuotesAndFullWidthStops) {
   std::string text;
   for (int i = 0; i < 12; ++i) text += words(9) + " \"(end!)\" ";
