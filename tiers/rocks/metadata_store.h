@@ -51,6 +51,9 @@ struct MetadataBatch {
   void clear();
 };
 
+// OK, or kInvalidArgument naming the limit that the batch breaks. write() asks it first.
+Status validate_batch(const MetadataBatch& batch);
+
 struct ScanReport {
   uint64_t records = 0;             // given to the callback
   uint64_t corrupt = 0;             // did not verify and were skipped
@@ -60,7 +63,7 @@ struct ScanReport {
 // How the store was found when it was opened.
 struct StoreIdentity {
   std::string uuid;             // 32 hexadecimal digits, made with the store
-  uint64_t epoch = 0;           // one more at every open
+  uint64_t epoch = 0;           // grows at every open
   bool created = false;         // by this open
   bool clean_shutdown = false;  // the last user called close()
 };

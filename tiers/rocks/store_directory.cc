@@ -1,0 +1,197 @@
+#include "tiers/rocks/store_directory.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <filesystem>
+#include <string_view>
+#include <utility>
+
+namespace quire::tiers {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kMarkerName = "FORMAT";
+constexpr std::string_view kMarkerTemporaryName = "FORMAT.tmp";
+constexpr std::string_view kLockName = "LOCK";
+constexpr std::string_view kMarkerHead = "quire metadata store\nversion ";
+constexpr size_t kMarkerBytesMax = 256;
+
+std::string quoted(const std::string& path) {
+  return "'" + path + "'";
+}
+
+Status errno_status(int error, const std::string& what) {
+  const std::string message = what + ": " + std::strerror(error);
+  switch (error) {
+    case EACCES:
+    case EPERM:
+    case EROFS:
+      return {StatusCode::kPermissionDenied, message};
+    case ENOSPC:
+    case EDQUOT:
+      return {StatusCode::kNoSpace, message};
+    default:
+      return {StatusCode::kIoError, message};
+  }
+}
+
+// Closes at the end of its scope.
+struct ScopedFd {
+  int fd;
+  ~ScopedFd() {
+    if (fd >= 0) ::close(fd);
+  }
+};
+
+Status sync_directory(const std::string& path) {
+  const ScopedFd directory{::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+  if (directory.fd < 0 || ::fsync(directory.fd) != 0)
+    return errno_status(errno, "cannot sync " + quoted(path));
+  return Status::ok();
+}
+
+enum class Contents : uint8_t { kEmpty, kStore, kForeign };
+
+Expected<Contents> contents_of(const std::string& path) {
+  std::error_code error;
+  Contents contents = Contents::kEmpty;
+  for (fs::directory_iterator it(path, error), end; !error && it != end; it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    if (name == kMarkerName) return Contents::kStore;
+    // Left by a start that was killed before its marker was there.
+    if (name != kLockName && name != kMarkerTemporaryName) contents = Contents::kForeign;
+  }
+  if (error) return errno_status(error.value(), "cannot list " + quoted(path));
+  return contents;
+}
+
+Status check_marker(const std::string& directory) {
+  const std::string path = directory + "/" + std::string(kMarkerName);
+  const ScopedFd file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  if (file.fd < 0) return errno_status(errno, "cannot open " + quoted(path));
+  char buffer[kMarkerBytesMax];
+  const ssize_t count = ::read(file.fd, buffer, sizeof(buffer));
+  if (count < 0) return errno_status(errno, "cannot read " + quoted(path));
+  const Status damaged(StatusCode::kCorrupt,
+                       quoted(path) +
+                           " is damaged, so this may not be a metadata store of Quire; "
+                           "nothing was changed. Choose another directory, or restore it");
+  std::string_view text(buffer, static_cast<size_t>(count));
+  if (!text.starts_with(kMarkerHead)) return damaged;
+  text.remove_prefix(kMarkerHead.size());
+  uint32_t version = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), version);
+  if (error != std::errc{} || std::string_view(end, text.data() + text.size()) != "\n")
+    return damaged;
+  if (version != kStoreFormatVersion)
+    return {StatusCode::kVersionMismatch,
+            "the metadata store in " + quoted(directory) + " has format version " +
+                std::to_string(version) + ", this Quire reads version " +
+                std::to_string(kStoreFormatVersion) +
+                "; use the Quire that wrote it, or another directory"};
+  return Status::ok();
+}
+
+Expected<int> take_lock(const std::string& directory) {
+  const std::string path = directory + "/" + std::string(kLockName);
+  ScopedFd file{::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)};
+  if (file.fd < 0) return errno_status(errno, "cannot open " + quoted(path));
+  if (::flock(file.fd, LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return errno_status(errno, "cannot lock " + quoted(path));
+    char owner[16] = {};
+    const ssize_t count = ::pread(file.fd, owner, sizeof(owner) - 1, 0);
+    return Status(StatusCode::kFailedPrecondition,
+                  "the data directory " + quoted(directory) + " is in use by another server" +
+                      (count > 0 ? " (process " + std::string(owner) + ")" : std::string()) +
+                      "; stop that one or choose another directory");
+  }
+  // For the message above only: the lock itself is what counts.
+  const std::string owner = std::to_string(::getpid());
+  if (::ftruncate(file.fd, 0) != 0 || ::pwrite(file.fd, owner.data(), owner.size(), 0) < 0)
+    return errno_status(errno, "cannot write " + quoted(path));
+  return std::exchange(file.fd, -1);
+}
+
+}  // namespace
+
+Status write_store_marker(const std::string& directory) {
+  const std::string temporary = directory + "/" + std::string(kMarkerTemporaryName);
+  const std::string path = directory + "/" + std::string(kMarkerName);
+  const std::string text = std::string(kMarkerHead) + std::to_string(kStoreFormatVersion) + "\n";
+  {
+    const ScopedFd file{::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)};
+    if (file.fd < 0) return errno_status(errno, "cannot create " + quoted(temporary));
+    if (::write(file.fd, text.data(), text.size()) != static_cast<ssize_t>(text.size()) ||
+        ::fsync(file.fd) != 0)
+      return errno_status(errno, "cannot write " + quoted(temporary));
+  }
+  if (::rename(temporary.c_str(), path.c_str()) != 0)
+    return errno_status(errno, "cannot rename " + quoted(temporary));
+  return sync_directory(directory);
+}
+
+Expected<StoreDirectory> StoreDirectory::open(const std::string& path, bool create_if_missing) {
+  std::error_code error;
+  if (!fs::exists(path, error)) {
+    if (!create_if_missing)
+      return Status(StatusCode::kNotFound, "there is no metadata store in " + quoted(path));
+    fs::create_directories(path, error);
+    if (error) return errno_status(error.value(), "cannot create " + quoted(path));
+  }
+  if (!fs::is_directory(path, error))
+    return Status(StatusCode::kFailedPrecondition,
+                  quoted(path) + " is not a directory; choose another one");
+  QUIRE_ASSIGN_OR_RETURN(const Contents contents, contents_of(path));
+  if (contents == Contents::kForeign)
+    return Status(StatusCode::kFailedPrecondition,
+                  quoted(path) +
+                      " holds files that are not a metadata store of Quire; nothing was "
+                      "changed. Choose an empty directory");
+  if (contents == Contents::kEmpty && !create_if_missing)
+    return Status(StatusCode::kNotFound, "there is no metadata store in " + quoted(path));
+  if (contents == Contents::kStore) QUIRE_RETURN_IF_ERROR(check_marker(path));
+  QUIRE_ASSIGN_OR_RETURN(const int lock_fd, take_lock(path));
+  StoreDirectory directory(path, lock_fd);
+  if (contents == Contents::kEmpty) QUIRE_RETURN_IF_ERROR(write_store_marker(path));
+  return directory;
+}
+
+StoreDirectory::StoreDirectory(std::string path, int lock_fd)
+    : path_(std::move(path)), lock_fd_(lock_fd) {}
+
+StoreDirectory::StoreDirectory(StoreDirectory&& other) noexcept
+    : path_(std::move(other.path_)), lock_fd_(std::exchange(other.lock_fd_, -1)) {}
+
+StoreDirectory& StoreDirectory::operator=(StoreDirectory&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(lock_fd_, other.lock_fd_);
+  return *this;
+}
+
+StoreDirectory::~StoreDirectory() {
+  if (lock_fd_ >= 0) ::close(lock_fd_);
+}
+
+bool StoreDirectory::has_database() const {
+  std::error_code error;
+  return fs::exists(database_path() + "/CURRENT", error);
+}
+
+bool StoreDirectory::has_database_files() const {
+  std::error_code error;
+  for (fs::directory_iterator it(database_path(), error), end; !error && it != end;
+       it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    // Made before CURRENT by a first start that may have been killed.
+    if (name.ends_with(".sst") || name.ends_with(".blob") || name.ends_with(".log")) return true;
+  }
+  return false;
+}
+
+}  // namespace quire::tiers
