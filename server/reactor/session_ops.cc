@@ -1,0 +1,278 @@
+// What each request of a session does.
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "server/reactor/session.h"
+
+namespace quire::server {
+namespace {
+
+Status bad_body(const char* what) {
+  return Status(StatusCode::kInvalidArgument, what);
+}
+
+Digest digest_of(const wire::Id& id) {
+  return Digest{id};
+}
+
+// Zero-terminated within its array; false where it is not.
+template <size_t N>
+bool read_name(const std::array<char, N>& field, std::string& name) {
+  const auto end = std::find(field.begin(), field.end(), '\0');
+  if (end == field.end()) return false;
+  name.assign(field.begin(), end);
+  return true;
+}
+
+std::string printable(std::string text) {
+  for (char& c : text) {
+    if (c < 0x20 || c > 0x7e) c = '?';
+  }
+  return text;
+}
+
+}  // namespace
+
+void Session::handle_hello(const RequestFrame& frame) {
+  wire::HelloRequest request;
+  ByteSpan body = frame.body;
+  std::string tenant;
+  if (!take(body, request) || !body.empty() || !read_name(request.client_name, client_name_) ||
+      !read_name(request.tenant, tenant)) {
+    return violation(frame.header, bad_body("hello body is not a HelloRequest"));
+  }
+  client_name_ = printable(client_name_);
+  if (const Status status = context_.store.fill_tenant(tenant, store_session_); !status.is_ok()) {
+    return violation(frame.header, status);
+  }
+  const Config& config = context_.config;
+  const uint64_t wanted =
+      request.staging_bytes == 0 ? config.staging_default_bytes : request.staging_bytes;
+  auto staging = StagingWindow::create(
+      std::clamp(wanted, wire::kPromptScratchBytes + kStagingAlignment, config.staging_max_bytes));
+  if (!staging) return violation(frame.header, staging.status());
+  store_session_.staging = std::move(*staging);
+  context_.store.add_session(store_session_);
+  said_hello_ = true;
+
+  wire::HelloReply hello;
+  hello.slab_bytes = context_.store.slab().capacity_bytes();
+  hello.staging_bytes = store_session_.staging->bytes();
+  hello.object_bytes_max = context_.store.object_bytes_max();
+  hello.lease_ms = config.lease_default_ms;
+  const TenantSalt& salt = *store_session_.salt;
+  hello.salt_bytes = static_cast<uint32_t>(salt.size());
+  if (!salt.empty()) std::memcpy(hello.salt.data(), salt.data(), salt.size());
+  ReplyBuilder builder(context_.send_buffer, frame.header, context_.store.epoch());
+  builder.append_value(hello);
+  const std::array<int, 2> descriptors = {context_.store.slab().readonly_fd(),
+                                          store_session_.staging->fd()};
+  send_with_descriptors(builder.seal(), descriptors);
+  spdlog::debug("session {} is \"{}\", pid {}", id_, client_name_, request.client_pid);
+}
+
+void Session::handle_resolve(const RequestFrame& frame) {
+  wire::ResolveRequest request;
+  ByteSpan body = frame.body;
+  if (!take(body, request) || !body.empty()) {
+    return violation(frame.header, bad_body("resolve body is not a ResolveRequest"));
+  }
+  if (request.n_tokens > kPromptTokensMax || request.start_token > request.n_tokens) {
+    return reply(frame.header, bad_body("resolve: n_tokens or start_token is out of range"));
+  }
+  const ByteSpan scratch =
+      store_session_.staging->memory().first(request.n_tokens * uint64_t{sizeof(TokenId)});
+  // A copy: the client could change the ids between a look-up and a comparison.
+  context_.tokens.resize(request.n_tokens);
+  if (!scratch.empty()) std::memcpy(context_.tokens.data(), scratch.data(), scratch.size());
+  wire::ResolveReply answer;
+  answer.next_token = context_.store.resolve(store_session_.tenant, *store_session_.salt, request,
+                                             context_.tokens, context_.entries);
+  answer.n_entries = static_cast<uint32_t>(context_.entries.size());
+  ReplyBuilder builder(context_.send_buffer, frame.header, context_.store.epoch());
+  builder.append_value(answer);
+  builder.append(std::as_bytes(std::span(context_.entries)));
+  send(builder.seal());
+}
+
+void Session::reply_acquire(const wire::FrameHeader& header, uint32_t index,
+                            const Expected<Grant>& result, bool more) {
+  ReplyBuilder builder(context_.send_buffer, header, context_.store.epoch());
+  wire::AcquireReply answer;
+  answer.index = index;
+  if (result) {
+    answer.lease_ms = result->lease_ms;
+    answer.lease_id = result->lease_id;
+    answer.generation = result->generation;
+    answer.slab_offset = result->slab_offset;
+    answer.bytes = result->bytes;
+  }
+  builder.append_value(answer);
+  if (!result) builder.set_error(result.status());
+  if (more) builder.set_flags(wire::kFlagMore);
+  send(builder.seal());
+}
+
+void Session::handle_acquire(const RequestFrame& frame) {
+  wire::AcquireRequest request;
+  ByteSpan body = frame.body;
+  if (!take(body, request) || request.n_ids == 0 || request.n_ids > wire::kAcquireIdsMax ||
+      body.size() != request.n_ids * sizeof(wire::Id)) {
+    return violation(frame.header, bad_body("acquire body is not an AcquireRequest and its ids"));
+  }
+  // The ids stay valid: replies are built in another buffer.
+  uint32_t remaining = request.n_ids;
+  uint64_t ticket = 0;
+  for (uint32_t index = 0; index < request.n_ids && !closed(); ++index) {
+    wire::Id raw;
+    take(body, raw);
+    const Digest id = digest_of(raw);
+    ObjectEntry* must_load = nullptr;
+    Expected<Grant> grant =
+        context_.store.try_acquire(store_session_, id, request.lease_ms, &must_load);
+    if (must_load != nullptr) {
+      Status status;
+      if (ticket == 0 && pending_.size() >= kPendingRequestsMax) {
+        status = Status(StatusCode::kBusy, "too many requests of this session wait", kBusyRetryMs);
+      } else {
+        if (ticket == 0) {
+          ticket = add_pending(frame, 0);
+          pending_[ticket].unanswered.resize(request.n_ids, false);
+          pending_[ticket].lease_ms = request.lease_ms;
+        }
+        status = context_.store.load(*must_load, [find = context_.find_session, session_id = id_,
+                                                  ticket, index, id](const Status& loaded) {
+          if (Session* session = find(session_id)) {
+            session->finish_acquire(ticket, index, id, loaded);
+          }
+        });
+      }
+      if (status.is_ok()) {
+        Pending& pending = pending_[ticket];
+        pending.unanswered[index] = true;
+        ++pending.remaining;
+        continue;
+      }
+      grant = status;
+    }
+    // What waits for its load is still part of remaining.
+    --remaining;
+    reply_acquire(frame.header, index, grant, remaining != 0);
+  }
+  if (!closed() && ticket != 0 && pending_[ticket].remaining == 0) {
+    context_.loop.cancel_timer(pending_[ticket].timer);
+    pending_.erase(ticket);
+  }
+}
+
+void Session::finish_acquire(uint64_t ticket, uint32_t index, const Digest& id,
+                             const Status& status) {
+  const auto found = pending_.find(ticket);
+  if (found == pending_.end()) return;  // its deadline has answered
+  Pending& pending = found->second;
+  const wire::FrameHeader header = pending.header;
+  const uint32_t lease_ms = pending.lease_ms;
+  pending.unanswered[index] = false;
+  const bool more = --pending.remaining != 0;
+  if (!more) {
+    context_.loop.cancel_timer(pending.timer);
+    pending_.erase(found);
+  }
+  ObjectEntry* must_load = nullptr;
+  if (!status.is_ok()) return reply_acquire(header, index, status, more);
+  auto grant = context_.store.try_acquire(store_session_, id, lease_ms, &must_load);
+  if (!grant && must_load != nullptr) {
+    grant = Status(StatusCode::kBusy, "it was evicted again at once", kBusyRetryMs);
+  }
+  reply_acquire(header, index, grant, more);
+}
+
+void Session::handle_release(const RequestFrame& frame) {
+  wire::ReleaseRequest request;
+  ByteSpan body = frame.body;
+  if (!take(body, request) || request.n_ids > wire::kReleaseIdsMax ||
+      body.size() != request.n_ids * sizeof(uint64_t)) {
+    return violation(frame.header, bad_body("body is not a ReleaseRequest and its lease ids"));
+  }
+  uint32_t failed = 0;
+  Status first;
+  for (uint32_t index = 0; index < request.n_ids; ++index) {
+    uint64_t lease_id = 0;
+    take(body, lease_id);
+    const Status status = frame.op == wire::Op::kRelease
+                              ? context_.store.release(store_session_, lease_id)
+                              : context_.store.renew(store_session_, lease_id, request.lease_ms);
+    if (!status.is_ok() && failed++ == 0) first = status;
+  }
+  reply(frame.header, first);
+}
+
+void Session::handle_reserve(const RequestFrame& frame) {
+  wire::ReserveRequest request;
+  ByteSpan body = frame.body;
+  if (!take(body, request) || !body.empty()) {
+    return violation(frame.header, bad_body("reserve body is not a ReserveRequest"));
+  }
+  const auto answer =
+      context_.store.reserve(store_session_, digest_of(request.representation), request.bytes);
+  if (!answer) return reply(frame.header, answer.status());
+  reply(frame.header, Status::ok(), std::as_bytes(std::span(&*answer, 1)));
+}
+
+void Session::handle_commit(const RequestFrame& frame) {
+  wire::CommitRequest request;
+  ByteSpan body = frame.body;
+  if (!take(body, request) || !body.empty()) {
+    return violation(frame.header, bad_body("commit body is not a CommitRequest"));
+  }
+  if (pending_.size() >= kPendingRequestsMax) {
+    return reply(frame.header,
+                 Status(StatusCode::kBusy, "too many requests of this session wait", kBusyRetryMs));
+  }
+  const uint64_t ticket = add_pending(frame, 1);
+  const Status status = context_.store.commit(
+      store_session_, request,
+      [find = context_.find_session, session_id = id_, ticket](const Status& result) {
+        if (Session* session = find(session_id)) session->finish_pending(ticket, result);
+      });
+  if (!status.is_ok()) finish_pending(ticket, status);
+}
+
+void Session::handle_abort(const RequestFrame& frame) {
+  wire::AbortRequest request;
+  ByteSpan body = frame.body;
+  if (!take(body, request) || !body.empty()) {
+    return violation(frame.header, bad_body("abort body is not an AbortRequest"));
+  }
+  reply(frame.header, context_.store.abort(store_session_, request.reservation_id));
+}
+
+void Session::handle_register_model(const RequestFrame& frame) {
+  wire::RegisterModelRequest request;
+  ByteSpan body = frame.body;
+  std::string name;
+  if (!take(body, request) || !body.empty() || !read_name(request.name, name)) {
+    return violation(frame.header, bad_body("body is not a RegisterModelRequest"));
+  }
+  if (request.descriptor_bytes > wire::kPromptScratchBytes) {
+    return reply(frame.header, bad_body("descriptor_bytes is above the prompt scratch"));
+  }
+  if (pending_.size() >= kPendingRequestsMax) {
+    return reply(frame.header,
+                 Status(StatusCode::kBusy, "too many requests of this session wait", kBusyRetryMs));
+  }
+  const ByteSpan scratch = store_session_.staging->memory().first(request.descriptor_bytes);
+  const std::vector<std::byte> descriptor(scratch.begin(), scratch.end());
+  const uint64_t ticket = add_pending(frame, 1);
+  const Status status = context_.store.register_model(
+      digest_of(request.model), printable(name), descriptor,
+      [find = context_.find_session, session_id = id_, ticket](const Status& result) {
+        if (Session* session = find(session_id)) session->finish_pending(ticket, result);
+      });
+  if (!status.is_ok()) finish_pending(ticket, status);
+}
+
+}  // namespace quire::server

@@ -1,0 +1,57 @@
+#include "server/server.h"
+
+#include <spdlog/spdlog.h>
+
+namespace quire::server {
+
+Expected<std::unique_ptr<Server>> Server::open(Config config) {
+  QUIRE_RETURN_IF_ERROR(config.validate());
+  std::unique_ptr<Server> server(new Server(std::move(config)));
+  const Config& fixed = server->config_;
+  QUIRE_RETURN_IF_ERROR(make_private_directory(fixed.data_directory));
+  QUIRE_ASSIGN_OR_RETURN(server->lock_,
+                         LockFile::acquire(fixed.data_directory + "/lock",
+                                           "the data directory " + fixed.data_directory));
+  QUIRE_ASSIGN_OR_RETURN(server->loop_, make_event_loop());
+  QUIRE_ASSIGN_OR_RETURN(server->store_, Store::open(fixed, *server->loop_, system_clock()));
+  server->slab_ = server->store_->shared_slab();
+  QUIRE_ASSIGN_OR_RETURN(server->reactor_,
+                         Reactor::start(fixed, *server->loop_, system_clock(), *server->store_));
+  Server* raw = server.get();
+  server->admin_ = std::make_unique<AdminService>(*server->loop_, system_clock(), *server->store_,
+                                                  *server->reactor_, [raw] {
+                                                    raw->drained_ = true;
+                                                    raw->loop_->stop();
+                                                  });
+  return server;
+}
+
+Server::~Server() {
+  // Sessions first, then the store (its workers post to the loop), the loop last.
+  reactor_.reset();
+  store_.reset();
+}
+
+Status Server::run() {
+  loop_->run();
+  admin_->stop();
+  reactor_.reset();
+  if (!drained_) return Status::ok();
+  return store_->shutdown();
+}
+
+void Server::request_drain() {
+  loop_->post([this] {
+    store_->drain([this](const Status& status) {
+      if (!status.is_ok()) spdlog::error("drain: {}", status.to_string());
+      drained_ = true;
+      loop_->stop();
+    });
+  });
+}
+
+void Server::stop_fast() {
+  loop_->stop();
+}
+
+}  // namespace quire::server
