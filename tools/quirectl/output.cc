@@ -1,0 +1,306 @@
+#include "tools/quirectl/output.h"
+
+#include <cstdio>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "tools/quirectl/format.h"
+
+namespace quire::ctl {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr size_t kShortIdDigits = 12;
+constexpr uint64_t kPinnedForever = std::numeric_limits<uint64_t>::max();
+
+std::string short_id(const std::string& id) {
+  return to_hex(id).substr(0, kShortIdDigits);
+}
+
+const char* tier_text(pb::Tier tier) {
+  switch (tier) {
+    case pb::TIER_GPU:
+      return "gpu";
+    case pb::TIER_HOST:
+      return "host";
+    case pb::TIER_NVME:
+      return "nvme";
+    case pb::TIER_ROCKS:
+      return "rocks";
+    default:
+      return "none";
+  }
+}
+
+const char* context_text(pb::ContextKind kind) {
+  switch (kind) {
+    case pb::CONTEXT_KIND_ISOLATED:
+      return "isolated";
+    case pb::CONTEXT_KIND_FIXED_PREFIX:
+      return "fixed_prefix";
+    case pb::CONTEXT_KIND_DUMMY_SINK:
+      return "dummy_sink";
+    case pb::CONTEXT_KIND_CONTEXTUAL:
+      return "contextual";
+    case pb::CONTEXT_KIND_SYNTHETIC:
+      return "synthetic";
+    case pb::CONTEXT_KIND_DELTA_OF:
+      return "delta_of";
+    default:
+      return "unknown";
+  }
+}
+
+const char* frame_text(pb::PositionFrame frame) {
+  switch (frame) {
+    case pb::POSITION_FRAME_PRE_ROPE:
+      return "pre_rope";
+    case pb::POSITION_FRAME_LOCAL:
+      return "local";
+    default:
+      return "unknown";
+  }
+}
+
+// Names of codecs/codec_ids.h; a newer server may know more.
+std::string codec_text(uint32_t codec) {
+  switch (codec) {
+    case 1:
+      return "raw_f16";
+    case 2:
+      return "raw_bf16";
+    case 3:
+      return "raw_f32";
+    case 16:
+      return "int8_channel";
+    default:
+      return "codec_" + std::to_string(codec);
+  }
+}
+
+template <typename Tiers>
+std::string joined_tiers(const Tiers& tiers) {
+  std::string text;
+  for (const auto tier : tiers)
+    text += (text.empty() ? "" : ",") + std::string(tier_text(static_cast<pb::Tier>(tier)));
+  return text.empty() ? "none" : text;
+}
+
+std::string pin_text(const pb::Object& object, uint64_t now_wall_ms) {
+  if (!object.pinned()) return "no";
+  const uint64_t until = object.pinned_until_wall_ms();
+  if (until == kPinnedForever) return "until unpinned";
+  return until > now_wall_ms ? "for " + format_duration_ms(until - now_wall_ms) : "ending";
+}
+
+std::string line(const char* name, const std::string& value) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%-16s", name);
+  return text + value + "\n";
+}
+
+std::string percent(uint64_t part, uint64_t whole) {
+  if (whole == 0) return "-";
+  char text[16];
+  std::snprintf(text, sizeof(text), "%.1f%%",
+                100.0 * static_cast<double>(part) / static_cast<double>(whole));
+  return text;
+}
+
+}  // namespace
+
+Json to_json(const pb::Object& object) {
+  Json tiers = Json::array();
+  for (const auto tier : object.tiers()) tiers.push_back(tier_text(static_cast<pb::Tier>(tier)));
+  Json json;
+  json["id"] = to_hex(object.representation());
+  json["variant"] = to_hex(object.variant());
+  json["object"] = to_hex(object.object());
+  json["model"] = to_hex(object.model());
+  json["tenant"] = object.tenant();
+  json["context"] = context_text(object.context_kind());
+  json["codec"] = codec_text(object.codec());
+  json["frame"] = frame_text(object.frame());
+  json["tokens"] = object.n_tokens();
+  json["base_position"] = object.base_position();
+  json["bytes"] = object.bytes();
+  json["tiers"] = tiers;
+  json["durable"] = object.durable();
+  json["leases"] = object.leases();
+  json["hits"] = object.hits();
+  json["created_wall_ms"] = object.created_wall_ms();
+  json["pinned"] = object.pinned();
+  const bool ends = object.pinned() && object.pinned_until_wall_ms() != kPinnedForever;
+  json["pinned_until_wall_ms"] = ends ? Json(object.pinned_until_wall_ms()) : Json(nullptr);
+  return json;
+}
+
+Json to_json(const pb::StatsResponse& stats) {
+  Json json;
+  json["version"] = stats.version();
+  json["data_directory"] = stats.data_directory();
+  json["socket_path"] = stats.socket_path();
+  json["epoch"] = stats.epoch();
+  json["uptime_ms"] = stats.uptime_ms();
+  json["recovery_ms"] = stats.recovery_ms();
+  json["draining"] = stats.draining();
+  json["objects"] = stats.objects();
+  json["models"] = stats.models();
+  json["sessions"] = stats.sessions();
+  json["leases"] = stats.leases();
+  json["reservations"] = stats.reservations();
+  json["resolves"] = stats.resolves();
+  json["resolved_tokens"] = stats.resolved_tokens();
+  json["acquires"] = stats.acquires();
+  json["misses"] = stats.misses();
+  json["puts"] = stats.puts();
+  json["put_bytes"] = stats.put_bytes();
+  json["refused_puts"] = stats.refused_puts();
+  json["busy_replies"] = stats.busy_replies();
+  json["protocol_errors"] = stats.protocol_errors();
+  json["tiers"] = Json::array();
+  for (const pb::TierStats& tier : stats.tiers()) {
+    Json entry;
+    entry["tier"] = tier_text(tier.tier());
+    entry["state"] = tier.state();
+    entry["backend"] = tier.backend();
+    entry["capacity_bytes"] = tier.capacity_bytes();
+    entry["used_bytes"] = tier.used_bytes();
+    entry["objects"] = tier.objects();
+    entry["hits"] = tier.hits();
+    entry["evictions"] = tier.evictions();
+    entry["read_bytes"] = tier.read_bytes();
+    entry["written_bytes"] = tier.written_bytes();
+    entry["corruptions"] = tier.corruptions();
+    entry["read_bytes_per_us"] = tier.read_bytes_per_us();
+    entry["latency_us"] = tier.latency_us();
+    json["tiers"].push_back(std::move(entry));
+  }
+  return json;
+}
+
+Json to_json(const pb::Model& model) {
+  Json json;
+  json["id"] = to_hex(model.model());
+  json["name"] = model.name();
+  json["layers"] = model.layers();
+  json["movable"] = model.movable();
+  json["not_movable_because"] = model.not_movable_because();
+  json["objects"] = model.objects();
+  json["bytes"] = model.bytes();
+  return json;
+}
+
+Json to_json(const pb::LookupResponse& lookup) {
+  Json entries = Json::array();
+  for (const pb::LookupEntry& entry : lookup.entries()) {
+    Json json;
+    json["id"] = to_hex(entry.representation());
+    json["variant"] = to_hex(entry.variant());
+    json["match"] = entry.match_kind() == pb::MATCH_KIND_PREFIX ? "prefix" : "chunk";
+    json["context"] = context_text(entry.context_kind());
+    json["context_reference"] = to_hex(entry.context_reference());
+    json["token_begin"] = entry.token_begin();
+    json["tokens"] = entry.n_tokens();
+    json["base_position"] = entry.base_position();
+    json["bytes"] = entry.bytes();
+    json["load_us"] = entry.load_us();
+    json["codec"] = codec_text(entry.codec());
+    json["frame"] = frame_text(entry.frame());
+    json["tier"] = tier_text(entry.tier());
+    entries.push_back(std::move(json));
+  }
+  Json json;
+  json["matched_tokens"] = lookup.matched_tokens();
+  json["truncated"] = lookup.truncated();
+  json["entries"] = std::move(entries);
+  return json;
+}
+
+std::string objects_table(const std::vector<pb::Object>& objects, uint64_t now_wall_ms) {
+  Table table({"ID", "MODEL", "TENANT", "CONTEXT", "CODEC", ">TOKENS", ">SIZE", "TIERS", "DURABLE",
+               "PINNED", ">HITS", ">AGE"});
+  for (const pb::Object& object : objects)
+    table.add({short_id(object.representation()), short_id(object.model()),
+               object.tenant().empty() ? "-" : object.tenant(), context_text(object.context_kind()),
+               codec_text(object.codec()), std::to_string(object.n_tokens()),
+               format_mib(object.bytes()), joined_tiers(object.tiers()),
+               object.durable() ? "yes" : "no", pin_text(object, now_wall_ms),
+               std::to_string(object.hits()), format_age(object.created_wall_ms(), now_wall_ms)});
+  return table.text();
+}
+
+std::string object_details(const pb::Object& object, uint64_t now_wall_ms) {
+  return line("id", to_hex(object.representation())) + line("variant", to_hex(object.variant())) +
+         line("object", to_hex(object.object())) + line("model", to_hex(object.model())) +
+         line("tenant", object.tenant().empty() ? "-" : object.tenant()) +
+         line("context", context_text(object.context_kind())) +
+         line("codec", codec_text(object.codec())) + line("frame", frame_text(object.frame())) +
+         line("tokens", std::to_string(object.n_tokens())) +
+         line("base position", std::to_string(object.base_position())) +
+         line("size",
+              format_mib(object.bytes()) + " (" + std::to_string(object.bytes()) + " bytes)") +
+         line("tiers", joined_tiers(object.tiers())) +
+         line("durable", object.durable() ? "yes" : "no") +
+         line("leases", std::to_string(object.leases())) +
+         line("hits", std::to_string(object.hits())) +
+         line("age", format_age(object.created_wall_ms(), now_wall_ms)) +
+         line("pinned", pin_text(object, now_wall_ms));
+}
+
+std::string stats_text(const pb::StatsResponse& stats) {
+  std::string text =
+      line("quired", stats.version() + (stats.draining() ? ", draining" : ", serving") + ", up " +
+                         format_duration_ms(stats.uptime_ms()) + ", warm after " +
+                         std::to_string(stats.recovery_ms()) + " ms") +
+      line("data", stats.data_directory()) + line("socket", stats.socket_path()) +
+      line("objects",
+           std::to_string(stats.objects()) + " of " + std::to_string(stats.models()) + " models") +
+      line("clients", std::to_string(stats.sessions()) + " sessions, " +
+                          std::to_string(stats.leases()) + " leases, " +
+                          std::to_string(stats.reservations()) + " puts in progress") +
+      line("lookups", std::to_string(stats.resolves()) + ", " +
+                          std::to_string(stats.resolved_tokens()) + " tokens found") +
+      line("acquires",
+           std::to_string(stats.acquires()) + ", " + std::to_string(stats.misses()) + " misses") +
+      line("puts", std::to_string(stats.puts()) + " (" + format_mib(stats.put_bytes()) + "), " +
+                       std::to_string(stats.refused_puts()) + " refused") +
+      line("trouble", std::to_string(stats.busy_replies()) + " busy replies, " +
+                          std::to_string(stats.protocol_errors()) + " protocol errors") +
+      "\n";
+  Table table({"TIER", "STATE", "BACKEND", ">USED", ">CAPACITY", ">FULL", ">OBJECTS", ">HITS",
+               ">EVICTED", ">CORRUPT"});
+  for (const pb::TierStats& tier : stats.tiers())
+    table.add({tier_text(tier.tier()), tier.state(), tier.backend().empty() ? "-" : tier.backend(),
+               format_mib(tier.used_bytes()), format_mib(tier.capacity_bytes()),
+               percent(tier.used_bytes(), tier.capacity_bytes()), std::to_string(tier.objects()),
+               std::to_string(tier.hits()), std::to_string(tier.evictions()),
+               std::to_string(tier.corruptions())});
+  return text + table.text();
+}
+
+std::string models_table(const pb::ListModelsResponse& models) {
+  Table table({"ID", "NAME", ">LAYERS", "MOVABLE", ">OBJECTS", ">SIZE"});
+  for (const pb::Model& model : models.models())
+    table.add({short_id(model.model()), model.name(), std::to_string(model.layers()),
+               model.movable() ? "yes" : "no: " + model.not_movable_because(),
+               std::to_string(model.objects()), format_mib(model.bytes())});
+  return table.text();
+}
+
+std::string lookup_table(const pb::LookupResponse& lookup, uint64_t n_tokens) {
+  Table table({">FROM", ">TOKENS", "MATCH", "CONTEXT", "ID", "CODEC", "TIER", ">SIZE", ">LOAD"});
+  for (const pb::LookupEntry& entry : lookup.entries())
+    table.add({std::to_string(entry.token_begin()), std::to_string(entry.n_tokens()),
+               entry.match_kind() == pb::MATCH_KIND_PREFIX ? "prefix" : "chunk",
+               context_text(entry.context_kind()), short_id(entry.representation()),
+               codec_text(entry.codec()), tier_text(entry.tier()), format_mib(entry.bytes()),
+               std::to_string(entry.load_us()) + " us"});
+  return table.text() + "\n" + std::to_string(lookup.matched_tokens()) + " of " +
+         std::to_string(n_tokens) + " tokens are stored (" +
+         percent(lookup.matched_tokens(), n_tokens) + ")" +
+         (lookup.truncated() ? "; there are more entries than shown" : "") + "\n";
+}
+
+}  // namespace quire::ctl
