@@ -64,17 +64,21 @@ class S3Fifo final : public EvictionPolicy {
     const uint64_t steps_max =
         std::min<uint64_t>((kHitsMax + 2) * by_handle_.size(), kVictimScanMax);
     for (uint64_t i = 0; i < steps_max; ++i) {
+      // The small queue also where all of the main queue is in use.
       const bool from_small =
-          !small_.empty() && (small_bytes_ > small_bytes_target_ || main_.empty());
+          !small_.empty() && (small_bytes_ > small_bytes_target_ || main_refusals_ >= main_.size());
       std::list<Node>& queue = from_small ? small_ : main_;
       Node& node = queue.front();
       if (node.hits > 0) {
-        if (!from_small) --node.hits;
-        if (from_small) node.hits = 0;
+        node.hits = from_small ? 0 : node.hits - 1;
         to_main_end(queue);
         continue;
       }
-      if (evictable(node.handle)) return node.handle;
+      if (evictable(node.handle)) {
+        main_refusals_ = 0;
+        return node.handle;
+      }
+      if (!from_small) ++main_refusals_;
       to_main_end(queue);
     }
     return std::nullopt;
@@ -103,7 +107,8 @@ class S3Fifo final : public EvictionPolicy {
   uint64_t small_bytes_ = 0;
   uint64_t bytes_ = 0;
   uint64_t most_keys_ = 0;
-  std::list<Node> small_;  // oldest first
+  uint64_t main_refusals_ = 0;  // since the last victim
+  std::list<Node> small_;       // oldest first
   std::list<Node> main_;
   std::unordered_map<Handle, std::list<Node>::iterator> by_handle_;
   GhostKeys<Nothing> ghosts_;
