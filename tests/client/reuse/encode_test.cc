@@ -14,10 +14,10 @@ namespace {
 
 constexpr uint32_t kTokens = 12;
 
-struct Setup {
+struct Rig {
   ModelDescriptor model = toy_model();
   ToyEngine engine{model, 32, 0};
-  Setup() { engine.randomize(3); }
+  Rig() { engine.randomize(3); }
   RepresentationHeader header(CodecId codec = CodecId::kRawF32,
                               PositionFrame frame = PositionFrame::kLocal) const {
     return toy_header(model, kTokens, codec, frame, 4);
@@ -31,35 +31,35 @@ struct Setup {
 };
 
 TEST(Encode, SectionsHoldLayerPlaneHeadTokenDim) {
-  Setup setup;
+  Rig rig;
   std::vector<std::byte> bytes;
   const std::vector<int64_t> rows = {31, 0, 5, 6, 7, 8, 9, 1, 2, 3, 4, 30};
   EncodeOptions options;
   options.rows.rows = rows;
-  ASSERT_TRUE(setup.encode(setup.header(), options, &bytes).is_ok());
+  ASSERT_TRUE(rig.encode(rig.header(), options, &bytes).is_ok());
   const auto view = RepresentationView::parse(bytes);
   ASSERT_TRUE(view.is_ok()) << view.status().to_string();
   EXPECT_TRUE(view->verify_sections().is_ok());
-  EXPECT_EQ(view->header().tokens, setup.header().tokens);
+  EXPECT_EQ(view->header().tokens, rig.header().tokens);
   for (const Plane plane : {Plane::kKey, Plane::kValue}) {
     const auto section = view->section(1, plane);
     ASSERT_TRUE(section.is_ok());
-    const uint32_t dims = setup.engine.dims(1, plane);
+    const uint32_t dims = rig.engine.dims(1, plane);
     for (uint32_t head = 0; head < 2; ++head)
       for (uint32_t token = 0; token < kTokens; ++token)
         for (uint32_t dim = 0; dim < dims; ++dim) {
           float stored;
           std::memcpy(&stored, section->data() + ((head * kTokens + token) * dims + dim) * 4, 4);
-          EXPECT_EQ(stored, setup.engine.at(1, plane, rows[token], head, dim));
+          EXPECT_EQ(stored, rig.engine.at(1, plane, rows[token], head, dim));
         }
   }
 }
 
 TEST(Encode, PreRopeKeysDoNotDependOnThePositionTheyWereComputedAt) {
-  Setup setup;
+  Rig rig;
   std::vector<std::byte> bytes;
   ASSERT_TRUE(
-      setup.encode(setup.header(CodecId::kRawF32, PositionFrame::kPreRope), {}, &bytes).is_ok());
+      rig.encode(rig.header(CodecId::kRawF32, PositionFrame::kPreRope), {}, &bytes).is_ok());
   const auto view = RepresentationView::parse(bytes);
   ASSERT_TRUE(view.is_ok());
   const auto section = view->section(0, Plane::kKey);
@@ -68,54 +68,53 @@ TEST(Encode, PreRopeKeysDoNotDependOnThePositionTheyWereComputedAt) {
     for (uint32_t dim = 0; dim < 8; ++dim) {
       float stored;
       std::memcpy(&stored, section->data() + (token * 8 + dim) * 4, 4);
-      EXPECT_NEAR(stored, rotated_key(setup.engine, setup.model, 0, token, 0, dim, -4.0 - token),
-                  2e-6);
+      EXPECT_NEAR(stored, rotated_key(rig.engine, rig.model, 0, token, 0, dim, -4.0 - token), 2e-6);
     }
 }
 
 TEST(Encode, RefusesWhatDoesNotFit) {
-  Setup setup;
+  Rig rig;
   std::vector<std::byte> bytes;
   EncodeOptions options;
   const std::vector<int64_t> short_rows(kTokens - 1, 0);
   options.rows.rows = short_rows;
-  EXPECT_EQ(setup.encode(setup.header(), options, &bytes).code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(rig.encode(rig.header(), options, &bytes).code(), StatusCode::kInvalidArgument);
   options = {};
   options.rows.first_row = 32 - kTokens + 1;
-  EXPECT_EQ(setup.encode(setup.header(), options, &bytes).code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(rig.encode(rig.header(), options, &bytes).code(), StatusCode::kInvalidArgument);
   options.rows.first_row = -1;
-  EXPECT_EQ(setup.encode(setup.header(), options, &bytes).code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(rig.encode(rig.header(), options, &bytes).code(), StatusCode::kInvalidArgument);
   options = {};
   options.key_is_rotated = false;
-  EXPECT_EQ(setup.encode(setup.header(), options, &bytes).code(), StatusCode::kInvalidArgument);
-  RepresentationHeader header = setup.header();
+  EXPECT_EQ(rig.encode(rig.header(), options, &bytes).code(), StatusCode::kInvalidArgument);
+  RepresentationHeader header = rig.header();
   header.model.bytes[0] ^= 1;
-  EXPECT_EQ(plan_representation(header, setup.model).status().code(), StatusCode::kModelMismatch);
-  header = setup.header();
-  const auto writer = plan_representation(header, setup.model);
+  EXPECT_EQ(plan_representation(header, rig.model).status().code(), StatusCode::kModelMismatch);
+  header = rig.header();
+  const auto writer = plan_representation(header, rig.model);
   ASSERT_TRUE(writer.is_ok());
   bytes.resize(writer->total_bytes() - 1);
   EXPECT_EQ(
-      encode_representation(*writer, header, setup.model, setup.engine.planes(), {}, bytes).code(),
+      encode_representation(*writer, header, rig.model, rig.engine.planes(), {}, bytes).code(),
       StatusCode::kInvalidArgument);
   bytes.resize(writer->total_bytes());
   const auto no_planes = [](uint32_t, Plane) { return EnginePlane{}; };
-  EXPECT_EQ(encode_representation(*writer, header, setup.model, no_planes, {}, bytes).code(),
+  EXPECT_EQ(encode_representation(*writer, header, rig.model, no_planes, {}, bytes).code(),
             StatusCode::kInvalidArgument);
 }
 
 TEST(Encode, NonFiniteKvIsNeverStored) {
-  Setup setup;
+  Rig rig;
   std::vector<std::byte> bytes;
-  setup.engine.at(2, Plane::kValue, 3, 1, 2) = std::numeric_limits<float>::infinity();
+  rig.engine.at(2, Plane::kValue, 3, 1, 2) = std::numeric_limits<float>::infinity();
   for (const CodecId codec : {CodecId::kRawF32, CodecId::kRawF16, CodecId::kInt8Channel})
-    EXPECT_EQ(setup.encode(setup.header(codec), {}, &bytes).code(), StatusCode::kNonFinite);
+    EXPECT_EQ(rig.encode(rig.header(codec), {}, &bytes).code(), StatusCode::kNonFinite);
 }
 
 TEST(PutRepresentation, EncodesIntoTheWindowAndWaitsWhileBusy) {
-  Setup setup;
+  Rig rig;
   std::vector<std::byte> expected;
-  ASSERT_TRUE(setup.encode(setup.header(), {}, &expected).is_ok());
+  ASSERT_TRUE(rig.encode(rig.header(), {}, &expected).is_ok());
   uint32_t busy_left = 2;
   std::vector<std::byte> stored;
   FakeServer server([&](FakeServer& self, const FakeServer::Request& request) {
@@ -138,14 +137,14 @@ TEST(PutRepresentation, EncodesIntoTheWindowAndWaitsWhileBusy) {
   put.ack = wire::AckLevel::kDurable;
   put.pin_ms = 9;
   const auto result =
-      put_representation(**client, setup.header(), setup.model, setup.engine.planes(), {}, put);
+      put_representation(**client, rig.header(), rig.model, rig.engine.planes(), {}, put);
   ASSERT_TRUE(result.is_ok()) << result.status().to_string();
   EXPECT_EQ(*result, PutResult::kStored);
   EXPECT_EQ(stored, expected);
 }
 
 TEST(PutRepresentation, WhatIsStoredIsNotEncodedAgain) {
-  Setup setup;
+  Rig rig;
   FakeServer server([&](FakeServer& self, const FakeServer::Request& request) {
     self.reply_error(request, StatusCode::kAlreadyExists, "have it");
   });
@@ -155,7 +154,7 @@ TEST(PutRepresentation, WhatIsStoredIsNotEncodedAgain) {
     ADD_FAILURE() << "the engine was read";
     return EnginePlane{};
   };
-  const auto result = put_representation(**client, setup.header(), setup.model, never, {});
+  const auto result = put_representation(**client, rig.header(), rig.model, never, {});
   ASSERT_TRUE(result.is_ok());
   EXPECT_EQ(*result, PutResult::kAlreadyStored);
 }
