@@ -1,0 +1,189 @@
+#include "tiers/rocks/records.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <random>
+
+#include "tests/tiers/rocks/samples.h"
+
+namespace quire::tiers {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+
+const Digest kKey = sample_digest(1);
+constexpr uint32_t kTenant = 7;
+constexpr std::string_view kStateKey = "warm/cursor";
+
+struct Kind {
+  const char* file;
+  Bytes encoded;
+  std::function<Status(ByteSpan)> parse;            // under its own key
+  std::function<Status(ByteSpan)> parse_other_key;  // under another
+};
+
+std::vector<Kind> all_kinds() {
+  const Digest other = sample_digest(2);
+  const Bytes value = {std::byte{0xde}, std::byte{0xad}};
+  return {
+      {"metadata_representation.bin", encode_record(kKey, sample_representation()),
+       [](ByteSpan bytes) { return parse_representation_record(kKey, bytes).status(); },
+       [=](ByteSpan bytes) { return parse_representation_record(other, bytes).status(); }},
+      {"metadata_object.bin", encode_record(kKey, sample_object()),
+       [](ByteSpan bytes) { return parse_object_record(kKey, bytes).status(); },
+       [=](ByteSpan bytes) { return parse_object_record(other, bytes).status(); }},
+      {"metadata_model.bin", encode_record(kKey, sample_model()),
+       [](ByteSpan bytes) { return parse_model_record(kKey, bytes).status(); },
+       [=](ByteSpan bytes) { return parse_model_record(other, bytes).status(); }},
+      {"metadata_tenant.bin", encode_record(kTenant, sample_tenant()),
+       [](ByteSpan bytes) { return parse_tenant_record(kTenant, bytes).status(); },
+       [](ByteSpan bytes) { return parse_tenant_record(kTenant + 1, bytes).status(); }},
+      {"metadata_state.bin", encode_state_record(kStateKey, value),
+       [](ByteSpan bytes) { return parse_state_record(kStateKey, bytes).status(); },
+       [](ByteSpan bytes) { return parse_state_record("other", bytes).status(); }},
+  };
+}
+
+// As an attacker would: a change with a checksum that fits.
+void reseal(Bytes& record, ByteSpan key) {
+  const uint64_t sum = xxh3_64(ByteSpan(record).first(record.size() - 8), xxh3_64(key));
+  std::memcpy(record.data() + record.size() - 8, &sum, 8);
+}
+
+ByteSpan key_bytes(const Digest& key) {
+  return std::as_bytes(std::span(key.bytes));
+}
+
+TEST(Records, RoundTrip) {
+  RepresentationRecord representation = sample_representation();
+  EXPECT_EQ(*parse_representation_record(kKey, encode_record(kKey, representation)),
+            representation);
+  representation.location = PayloadLocation::kRocks;
+  representation.nvme = {};
+  representation.context = VariantContext::dummy_sink({1, 2, 3}, 2);
+  representation.pinned_until_wall_ms = kPinnedForever;
+  EXPECT_EQ(*parse_representation_record(kKey, encode_record(kKey, representation)),
+            representation);
+  EXPECT_EQ(*parse_object_record(kKey, encode_record(kKey, sample_object())), sample_object());
+  EXPECT_EQ(*parse_model_record(kKey, encode_record(kKey, sample_model())), sample_model());
+  EXPECT_EQ(*parse_tenant_record(kTenant, encode_record(kTenant, sample_tenant())),
+            sample_tenant());
+  EXPECT_TRUE(parse_state_record(kStateKey, encode_state_record(kStateKey, {}))->empty());
+}
+
+TEST(Records, RandomRepresentationsRoundTrip) {
+  constexpr uint64_t kSeed = 5;
+  std::mt19937_64 random(kSeed);
+  for (int i = 0; i < 500; ++i) {
+    RepresentationRecord record = sample_representation();
+    record.n_tokens = 1 + random() % kChunkTokensMax;
+    record.bytes = random();
+    record.nvme = {static_cast<uint32_t>(random()), random(), random(), record.bytes, random()};
+    record.base_position = random();
+    record.hits = random();
+    record.checksum = {random(), random()};
+    record.coverage = {static_cast<uint32_t>(random()), static_cast<uint32_t>(random()),
+                       static_cast<uint32_t>(random()), static_cast<uint32_t>(random())};
+    const auto parsed = parse_representation_record(kKey, encode_record(kKey, record));
+    ASSERT_TRUE(parsed);
+    ASSERT_EQ(*parsed, record);
+  }
+}
+
+TEST(Records, EveryTruncationIsRefused) {
+  for (const Kind& kind : all_kinds()) {
+    ASSERT_TRUE(kind.parse(kind.encoded)) << kind.file;
+    for (size_t size = 0; size < kind.encoded.size(); ++size)
+      ASSERT_EQ(kind.parse(ByteSpan(kind.encoded).first(size)).code(), StatusCode::kCorrupt)
+          << kind.file << " cut to " << size;
+    Bytes longer = kind.encoded;
+    longer.push_back(std::byte{0});
+    EXPECT_EQ(kind.parse(longer).code(), StatusCode::kCorrupt) << kind.file;
+  }
+}
+
+TEST(Records, EveryBitFlipIsRefused) {
+  for (const Kind& kind : all_kinds()) {
+    for (size_t bit = 0; bit < kind.encoded.size() * 8; ++bit) {
+      Bytes flipped = kind.encoded;
+      flipped[bit / 8] ^= std::byte(1u << bit % 8);
+      const StatusCode code = kind.parse(flipped).code();
+      // A flip in the version field reads as a later version.
+      const bool in_version = bit / 8 == 6 || bit / 8 == 7;
+      ASSERT_TRUE(code == StatusCode::kCorrupt ||
+                  (in_version && code == StatusCode::kVersionMismatch))
+          << kind.file << " bit " << bit;
+    }
+  }
+}
+
+TEST(Records, ARecordUnderAnotherKeyIsRefused) {
+  for (const Kind& kind : all_kinds())
+    EXPECT_EQ(kind.parse_other_key(kind.encoded).code(), StatusCode::kCorrupt) << kind.file;
+}
+
+TEST(Records, LaterVersionsAreRefusedAsSuch) {
+  for (const Kind& kind : all_kinds()) {
+    Bytes later = kind.encoded;
+    later[6] = std::byte{2};
+    const Status status = kind.parse(later);
+    EXPECT_EQ(status.code(), StatusCode::kVersionMismatch) << kind.file;
+    EXPECT_NE(status.message().find("version 2"), std::string::npos);
+  }
+}
+
+TEST(Records, WrongFieldsBehindAGoodChecksumAreRefused) {
+  const Bytes good = encode_record(kKey, sample_representation());
+  const auto change = [&](size_t offset, uint8_t value) {
+    Bytes bad = good;
+    bad[sizeof(RecordHeader) + offset] = std::byte{value};
+    reseal(bad, key_bytes(kKey));
+    return parse_representation_record(kKey, bad).status().code();
+  };
+  EXPECT_EQ(change(216, 4), StatusCode::kOk) << "hits may be anything";
+  EXPECT_EQ(change(106, 2), StatusCode::kCorrupt) << "frame";
+  EXPECT_EQ(change(107, 3), StatusCode::kCorrupt) << "location";
+  EXPECT_EQ(change(107, 2), StatusCode::kCorrupt) << "NVMe place of a payload that is elsewhere";
+  EXPECT_EQ(change(108, 1), StatusCode::kCorrupt) << "context length";
+  EXPECT_EQ(change(111, 0xff), StatusCode::kCorrupt) << "huge context length";
+  EXPECT_EQ(change(102, 0xff), StatusCode::kCorrupt) << "token count";
+  EXPECT_EQ(change(164, 1), StatusCode::kCorrupt) << "reserved";
+  EXPECT_EQ(change(184, 1), StatusCode::kCorrupt) << "payload bytes";
+  EXPECT_EQ(change(224, 9), StatusCode::kCorrupt) << "context kind";
+
+  Bytes object = encode_record(kKey, sample_object());
+  object[sizeof(RecordHeader) + 36] = std::byte{4};
+  reseal(object, key_bytes(kKey));
+  EXPECT_EQ(parse_object_record(kKey, object).status().code(), StatusCode::kCorrupt);
+  Bytes model = encode_record(kKey, sample_model());
+  model[sizeof(RecordHeader) + 11] = std::byte{0xff};
+  reseal(model, key_bytes(kKey));
+  EXPECT_EQ(parse_model_record(kKey, model).status().code(), StatusCode::kCorrupt);
+}
+
+// Set QUIRE_WRITE_GOLDEN=1 to write them anew, after a deliberate change of version.
+TEST(Records, GoldenFiles) {
+  for (const Kind& kind : all_kinds()) {
+    const std::string path = std::string(QUIRE_SOURCE_DIR) + "/tests/data/" + kind.file;
+    if (std::getenv("QUIRE_WRITE_GOLDEN") != nullptr)
+      std::ofstream(path, std::ios::binary)
+          .write(reinterpret_cast<const char*>(kind.encoded.data()),
+                 static_cast<std::streamsize>(kind.encoded.size()));
+    std::ifstream file(path, std::ios::binary);
+    ASSERT_TRUE(file) << path;
+    const std::string text((std::istreambuf_iterator<char>(file)), {});
+    const auto golden = std::as_bytes(std::span(text));
+    EXPECT_TRUE(std::equal(golden.begin(), golden.end(), kind.encoded.begin(), kind.encoded.end()))
+        << path << ": the format changed without a new version";
+    EXPECT_TRUE(kind.parse(golden)) << path;
+  }
+}
+
+}  // namespace
+}  // namespace quire::tiers
