@@ -110,7 +110,7 @@ Status LlamaEngine::Impl::open(const LlamaOptions& wanted) {
 
 void LlamaEngine::Impl::clear(bool zero_memory) {
   llama_memory_clear(llama_get_memory(context), zero_memory);
-  size = ordered = 0;
+  size = 0;
   exact_tokens.clear();
   logits_row = -1;
 }
@@ -201,7 +201,6 @@ Status LlamaEngine::Impl::run_behind(std::span<const TokenId> tokens, bool want_
   if (exact_tokens.size() == size) {
     exact_tokens.insert(exact_tokens.end(), tokens.begin(), tokens.end());
   }
-  if (ordered == size) ordered += static_cast<uint32_t>(tokens.size());
   size += static_cast<uint32_t>(tokens.size());
   return Status::ok();
 }
@@ -273,6 +272,13 @@ void LlamaEngine::force_sequential(bool sequential) {
   impl_->sequential = sequential;
 }
 
+void LlamaEngine::keep_attention(bool keep) {
+  impl_->hooks.keep_attention(keep);
+}
+const LlamaEngine::Attention& LlamaEngine::attention() const {
+  return impl_->hooks.attention();
+}
+
 uint32_t LlamaEngine::n_layers() const {
   return static_cast<uint32_t>(impl_->descriptor.layers.size());
 }
@@ -304,7 +310,7 @@ Expected<KvCapture> LlamaEngine::capture(std::span<const TokenId> prefix,
 }
 
 Expected<KvCapture> LlamaEngine::view(uint32_t token_begin, uint32_t n_tokens) const {
-  if (n_tokens == 0 || token_begin > impl_->ordered || n_tokens > impl_->ordered - token_begin) {
+  if (n_tokens == 0 || token_begin > impl_->size || n_tokens > impl_->size - token_begin) {
     return Status(StatusCode::kInvalidArgument, "the live sequence does not hold these tokens");
   }
   KvCapture capture;
@@ -328,10 +334,6 @@ Status LlamaEngine::append_with_mass(std::span<const TokenId> tokens, bool want_
   const Status seen = impl_->hooks.stop();
   QUIRE_RETURN_IF_ERROR(ran);
   if (!seen.is_ok()) return impl_->fail(seen);
-  if (impl_->ordered != impl_->size) {
-    return Status(StatusCode::kFailedPrecondition,
-                  "attention columns need a sequence whose rows were not recomputed before");
-  }
   *column_mass = impl_->hooks.take_mass(impl_->size);
   return Status::ok();
 }
@@ -341,7 +343,6 @@ Status LlamaEngine::truncate(uint32_t n) {
   llama_memory_seq_rm(llama_get_memory(impl_->context), kLiveSequence, static_cast<llama_pos>(n),
                       -1);
   impl_->size = n;
-  impl_->ordered = std::min(impl_->ordered, n);
   if (impl_->exact_tokens.size() > n) impl_->exact_tokens.resize(n);
   impl_->logits_row = -1;
   return Status::ok();

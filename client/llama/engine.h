@@ -145,11 +145,13 @@ class LlamaEngine {
                           std::vector<float>* column_mass);
   // Forgets positions from n on.
   Status truncate(uint32_t n);
-  // Computes the rows (ascending positions < size(); row_tokens: their ids) again, each seeing
-  // positions up to its own, and fresh tokens behind the live sequence, in one decode; logits of
-  // the last one. With empty fresh the rows alone are renewed.
+  // Computes rows (ascending positions < size(); row_tokens: their ids) again in one decode, each
+  // seeing positions up to its own. Tokens computed for the first time are rows too: place() makes
+  // room for them. want_logits: of the last row, which should then be the prompt's last token.
+  // Afterwards everything lies where a prefill would have put it, so an exact cache stays exact to
+  // the bit. Needs rows.size() free cells beyond size().
   Status recompute(std::span<const uint32_t> rows, std::span<const TokenId> row_tokens,
-                   std::span<const TokenId> fresh);
+                   bool want_logits);
   // Forces recompute() to run its rows in sequence (the fallback), for tests and comparison.
   void force_sequential(bool sequential);
 
@@ -160,6 +162,14 @@ class LlamaEngine {
   // empty; returns false to stop.
   Expected<std::vector<TokenId>> generate(uint32_t max_tokens,
                                           const std::function<bool(TokenId)>& on_token = {});
+  // The softmax of the last append_with_mass() that fitted one graph, for checks against other
+  // tools: full-attention layers only, values [layer][head][token][cell].
+  struct Attention {
+    uint32_t layers = 0, heads = 0, tokens = 0, cells = 0;
+    std::vector<float> values;
+  };
+  void keep_attention(bool keep);
+  const Attention& attention() const;
   // Runs tokens behind the live sequence and gives the logits after each of them (row i: after
   // token i).
   Expected<std::vector<std::vector<float>>> force(std::span<const TokenId> tokens);

@@ -59,9 +59,9 @@ class LlamaEngine::Impl {
   Status check_piece(const KvPiece& piece, uint32_t n_tokens) const;
   Status check_rows(std::span<const uint32_t> rows, size_t n_row_tokens) const;
   Status recompute_one_pass(std::span<const uint32_t> rows, std::span<const TokenId> row_tokens,
-                            std::span<const TokenId> fresh);
+                            bool want_logits);
   Status recompute_in_sequence(std::span<const uint32_t> rows, std::span<const TokenId> row_tokens,
-                               std::span<const TokenId> fresh);
+                               bool want_logits);
   reuse::EnginePlane cache_plane(uint32_t layer, Plane plane) const;
 
   LlamaOptions options;
@@ -80,8 +80,7 @@ class LlamaEngine::Impl {
   bool sequential = false;
   reuse::AngleMode angle_mode = reuse::AngleMode::kExact;
 
-  uint32_t size = 0;     // positions [0, size) of the live sequence hold tokens
-  uint32_t ordered = 0;  // cell i holds position i for i < ordered
+  uint32_t size = 0;  // positions [0, size) of the live sequence hold tokens, position i in cell i
   // Tokens of the live sequence where all of it was computed here from the first on; else empty.
   std::vector<TokenId> exact_tokens;
   int32_t logits_row = -1;  // batch index of the last logits; -1: none

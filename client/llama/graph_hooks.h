@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "client/llama/engine.h"
 
 struct ggml_tensor;
 
@@ -62,11 +63,7 @@ class GraphHooks {
   // Keeps every full-attention layer's softmax, [layer][head][token][cell], of single-graph
   // decodes.
   void keep_attention(bool keep) { keep_attention_ = keep; }
-  struct Attention {
-    uint32_t layers = 0, heads = 0, tokens = 0, cells = 0;
-    std::vector<float> values;
-  };
-  const Attention& attention() const { return attention_; }
+  const LlamaEngine::Attention& attention() const { return attention_; }
 
   // Ends any of these; kInternal where a graph lacked something that should have been touched.
   Status stop();
@@ -106,7 +103,7 @@ class GraphHooks {
   std::vector<double> mass_;
   uint32_t mass_layers_ = 0;  // of the first graph
   uint32_t mass_heads_ = 0;
-  Attention attention_;
+  LlamaEngine::Attention attention_;
   const char* failure_ = nullptr;
 };
 

@@ -140,7 +140,7 @@ Status LlamaEngine::Impl::place(uint32_t n_tokens, std::span<const KvPiece> piec
     return fail(
         Status(StatusCode::kInternal, "libllama refused the composed state: " + llama_log_text()));
   }
-  size = ordered = n_tokens;
+  size = n_tokens;
   if (times != nullptr) *times = {check_us, load_us, elapsed_us(state_ns)};
   return Status::ok();
 }
@@ -148,7 +148,7 @@ Status LlamaEngine::Impl::place(uint32_t n_tokens, std::span<const KvPiece> piec
 Status LlamaEngine::Impl::check_rows(std::span<const uint32_t> rows, size_t n_row_tokens) const {
   if (rows.size() != n_row_tokens) return invalid("one token id per row is needed");
   for (size_t i = 0; i < rows.size(); ++i) {
-    if (rows[i] >= ordered) return invalid("a row lies behind what was placed or prefilled");
+    if (rows[i] >= size) return invalid("a row lies behind what was placed or prefilled");
     if (i > 0 && rows[i] <= rows[i - 1]) return invalid("rows must ascend");
   }
   return Status::ok();
@@ -156,16 +156,14 @@ Status LlamaEngine::Impl::check_rows(std::span<const uint32_t> rows, size_t n_ro
 
 Status LlamaEngine::Impl::recompute_one_pass(std::span<const uint32_t> rows,
                                              std::span<const TokenId> row_tokens,
-                                             std::span<const TokenId> fresh) {
-  QUIRE_RETURN_IF_ERROR(check_room(rows.size() + fresh.size()));
+                                             bool want_logits) {
+  QUIRE_RETURN_IF_ERROR(check_room(rows.size()));
   // The batch shows the rows as a sequence of their own; the hooks put them where they belong.
   std::vector<DecodeToken> batch;
-  batch.reserve(rows.size() + fresh.size());
+  batch.reserve(rows.size());
   for (uint32_t i = 0; i < rows.size(); ++i) {
-    batch.push_back({row_tokens[i], i, kScratchSequence, false});
-  }
-  for (uint32_t i = 0; i < fresh.size(); ++i) {
-    batch.push_back({fresh[i], size + i, kLiveSequence, i + 1 == fresh.size()});
+    batch.push_back(
+        {row_tokens[i], i, kScratchSequence, want_logits && size_t{i} + 1 == rows.size()});
   }
   hooks.start_rows(rows, size);
   const Status ran = decode(batch);
@@ -177,7 +175,7 @@ Status LlamaEngine::Impl::recompute_one_pass(std::span<const uint32_t> rows,
 
 Status LlamaEngine::Impl::recompute_in_sequence(std::span<const uint32_t> rows,
                                                 std::span<const TokenId> row_tokens,
-                                                std::span<const TokenId> fresh) {
+                                                bool want_logits) {
   llama_memory_t memory = llama_get_memory(context);
   std::vector<DecodeToken> batch;
   for (size_t begin = 0; begin < rows.size();) {
@@ -187,7 +185,8 @@ Status LlamaEngine::Impl::recompute_in_sequence(std::span<const uint32_t> rows,
     const auto last = static_cast<llama_pos>(rows[end - 1]) + 1;
     batch.clear();
     for (size_t i = begin; i < end; ++i) {
-      batch.push_back({row_tokens[i], rows[i], kScratchSequence, false});
+      batch.push_back(
+          {row_tokens[i], rows[i], kScratchSequence, want_logits && i + 1 == rows.size()});
     }
     // The freed cells are the first free ones, so cell and position stay equal.
     llama_memory_seq_cp(memory, kLiveSequence, kScratchSequence, 0, first);
@@ -198,11 +197,7 @@ Status LlamaEngine::Impl::recompute_in_sequence(std::span<const uint32_t> rows,
     QUIRE_RETURN_IF_ERROR(status);
     begin = end;
   }
-  batch.clear();
-  for (uint32_t i = 0; i < fresh.size(); ++i) {
-    batch.push_back({fresh[i], size + i, kLiveSequence, i + 1 == fresh.size()});
-  }
-  return decode(batch);
+  return Status::ok();
 }
 
 Status LlamaEngine::place(uint32_t n_tokens, std::span<const KvPiece> pieces,
@@ -213,21 +208,14 @@ Status LlamaEngine::place(uint32_t n_tokens, std::span<const KvPiece> pieces,
 }
 
 Status LlamaEngine::recompute(std::span<const uint32_t> rows, std::span<const TokenId> row_tokens,
-                              std::span<const TokenId> fresh) {
+                              bool want_logits) {
   QUIRE_RETURN_IF_ERROR(impl_->check_rows(rows, row_tokens.size()));
   QUIRE_RETURN_IF_ERROR(impl_->check_tokens(row_tokens));
-  QUIRE_RETURN_IF_ERROR(impl_->check_tokens(fresh));
-  QUIRE_RETURN_IF_ERROR(impl_->check_room(fresh.size()));
-  if (rows.empty()) return impl_->run_behind(fresh, true, false);
-  const bool whole = impl_->ordered == impl_->size;
-  if (!whole) return invalid("rows can be recomputed once; truncate or place first");
-  const Status status = impl_->sequential ? impl_->recompute_in_sequence(rows, row_tokens, fresh)
-                                          : impl_->recompute_one_pass(rows, row_tokens, fresh);
+  if (rows.empty()) return Status::ok();
+  const Status status = impl_->sequential
+                            ? impl_->recompute_in_sequence(rows, row_tokens, want_logits)
+                            : impl_->recompute_one_pass(rows, row_tokens, want_logits);
   if (!status.is_ok()) return impl_->fail(status);
-  // Fresh tokens lie behind the scratch cells: readable by position only after a truncate.
-  const uint32_t before = impl_->size;
-  impl_->size += static_cast<uint32_t>(fresh.size());
-  impl_->ordered = fresh.empty() || impl_->sequential ? impl_->size : before;
   impl_->exact_tokens.clear();
   return Status::ok();
 }

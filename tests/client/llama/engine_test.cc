@@ -1,1 +1,1 @@
-
+// Errors, life cycle and the exact prefix of LlamaEngine.
