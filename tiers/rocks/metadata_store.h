@@ -2,10 +2,11 @@
 // objects, models and tenants, small state, and payloads under kBlobBytesMax. RocksStore keeps it
 // on disk, MemoryMetadataStore in memory for tests.
 //
-// Thread rules: all methods may be called from any thread; scans see the state of when they began.
-// Durability: write(batch, sync = true) has reached the disk when it returns OK; with sync = false
-// the last writes may be lost in a power failure (not in a crash of the process), never a part of a
-// batch and never an earlier batch while a later one is kept.
+// Thread rules: all methods may be called from any thread; scans see the state of when they began,
+// and their visitors may read and write the store, but not close it. Durability: write(batch, sync
+// = true) has reached the disk when it returns OK; with sync = false the last writes may be lost in
+// a power failure (not in a crash of the process), never a part of a batch and never an earlier
+// batch while a later one is kept.
 #ifndef QUIRE_TIERS_ROCKS_METADATA_STORE_H_
 #define QUIRE_TIERS_ROCKS_METADATA_STORE_H_
 

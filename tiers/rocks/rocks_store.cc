@@ -8,9 +8,9 @@
 #include <cstring>
 #include <exception>
 #include <filesystem>
-#include <shared_mutex>
 #include <utility>
 
+#include "tiers/rocks/operation_gate.h"
 #include "tiers/rocks/rocks_open.h"
 #include "tiers/rocks/scan.h"
 
@@ -108,7 +108,7 @@ struct RocksStore::State {
 
   // Destroyed in reverse: the lock goes last.
   StoreDirectory directory;
-  mutable std::shared_mutex mutex;  // exclusive: close only
+  mutable OperationGate gate;
   Database database;
   StoreIdentity identity;
 
@@ -137,8 +137,8 @@ template <typename Parse>
 auto RocksStore::State::get(Family which, const rocksdb::Slice& key, const Parse& parse) const
     -> decltype(parse(ByteSpan{})) {
   return guarded([&]() -> decltype(parse(ByteSpan{})) {
-    const std::shared_lock lock(mutex);
-    if (!db()) return closed();
+    const OperationGate::Pass pass(gate);
+    if (!pass) return closed();
     rocksdb::PinnableSlice value;
     const rocksdb::Status status = db()->Get(verified_read(), family(which), key, &value);
     if (!status.ok()) return map(status, "reading from");
@@ -151,8 +151,8 @@ Expected<ScanReport> RocksStore::State::scan(Family which, std::string_view pref
                                              bool (*key_from)(const rocksdb::Slice&, Key&),
                                              const Parse& parse, const Visit& visit) const {
   return guarded([&]() -> Expected<ScanReport> {
-    const std::shared_lock lock(mutex);
-    if (!db()) return closed();
+    const OperationGate::Pass pass(gate);
+    if (!pass) return closed();
     rocksdb::ReadOptions options = verified_read();
     options.fill_cache = false;
     const std::unique_ptr<rocksdb::Iterator> it(db()->NewIterator(options, family(which)));
@@ -261,8 +261,8 @@ StoreIdentity RocksStore::identity() const {
 Status RocksStore::write(const MetadataBatch& batch, bool sync) {
   QUIRE_RETURN_IF_ERROR(validate_batch(batch));
   return guarded([&]() -> Status {
-    const std::shared_lock lock(state_->mutex);
-    if (!state_->db()) return state_->closed();
+    const OperationGate::Pass pass(state_->gate);
+    if (!pass) return state_->closed();
     rocksdb::WriteBatch target;
     state_->fill(batch, target);
     rocksdb::WriteOptions options;
@@ -274,8 +274,8 @@ Status RocksStore::write(const MetadataBatch& batch, bool sync) {
 Status RocksStore::get_blob(const Digest& representation, MutableByteSpan target,
                             const Hash128& expected) const {
   return guarded([&]() -> Status {
-    const std::shared_lock lock(state_->mutex);
-    if (!state_->db()) return state_->closed();
+    const OperationGate::Pass pass(state_->gate);
+    if (!pass) return state_->closed();
     rocksdb::PinnableSlice value;
     const rocksdb::Status status = state_->db()->Get(
         verified_read(), state_->family(Family::kBlobs), slice(representation), &value);
@@ -326,8 +326,8 @@ Expected<ScanReport> RocksStore::scan_tenants(const Visitor<uint32_t, TenantReco
 Expected<uint64_t> RocksStore::scan_blob_ids(
     const std::function<bool(const Digest&)>& visit) const {
   return guarded([&]() -> Expected<uint64_t> {
-    const std::shared_lock lock(state_->mutex);
-    if (!state_->db()) return state_->closed();
+    const OperationGate::Pass pass(state_->gate);
+    if (!pass) return state_->closed();
     rocksdb::ReadOptions options = verified_read();
     options.fill_cache = false;
     const std::unique_ptr<rocksdb::Iterator> it(
@@ -346,9 +346,9 @@ Expected<uint64_t> RocksStore::scan_blob_ids(
 
 MetadataSizes RocksStore::approximate_sizes() const {
   using Properties = rocksdb::DB::Properties;
-  const std::shared_lock lock(state_->mutex);
   MetadataSizes sizes;
-  if (!state_->db()) return sizes;
+  const OperationGate::Pass pass(state_->gate);
+  if (!pass) return sizes;
   const auto property = [&](Family which, const std::string& name) {
     uint64_t value = 0;
     return state_->db()->GetIntProperty(state_->family(which), name, &value) ? value : 0;
@@ -368,8 +368,8 @@ MetadataSizes RocksStore::approximate_sizes() const {
 
 Status RocksStore::checkpoint(const std::string& directory) const {
   return guarded([&]() -> Status {
-    const std::shared_lock lock(state_->mutex);
-    if (!state_->db()) return state_->closed();
+    const OperationGate::Pass pass(state_->gate);
+    if (!pass) return state_->closed();
     std::error_code error;
     if (std::filesystem::exists(directory, error))
       return {StatusCode::kAlreadyExists,
@@ -389,8 +389,7 @@ Status RocksStore::checkpoint(const std::string& directory) const {
 
 Status RocksStore::close() {
   return guarded([&]() -> Status {
-    const std::unique_lock lock(state_->mutex);
-    if (!state_->db()) return Status::ok();
+    if (!state_->gate.close()) return Status::ok();
     const Status marked = state_->write_meta(kCleanShutdownKey, {}, true);
     const rocksdb::Status closed = state_->database.close();
     QUIRE_RETURN_IF_ERROR(marked);
