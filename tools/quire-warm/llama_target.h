@@ -1,0 +1,76 @@
+// WarmTarget over llama.cpp and a quired: capture, encode, put.
+#ifndef QUIRE_TOOLS_QUIRE_WARM_LLAMA_TARGET_H_
+#define QUIRE_TOOLS_QUIRE_WARM_LLAMA_TARGET_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "client/client.h"
+#include "client/llama/engine.h"
+#include "codecs/representation.h"
+#include "tools/quire-warm/warm_target.h"
+
+namespace quire::warm {
+
+// In what context chunks are computed (docs/formats/ids.md tells how contexts enter the ids).
+enum class WarmVariant : uint8_t {
+  kFixedPrefix = 0,        // behind the deployment's system prefix
+  kFixedPrefixFiller = 1,  // the same, and kFillerText
+  kIsolated = 2,
+  kDummySink = 3,  // behind four dummy tokens whose KV is dropped
+};
+inline constexpr uint32_t kDummySinkTokens = 4;
+
+struct LlamaTargetOptions {
+  WarmVariant variant = WarmVariant::kFixedPrefix;
+  CodecId codec = CodecId::kInt8Channel;
+  std::string system_text;
+  wire::AckLevel ack = wire::AckLevel::kDurable;
+};
+
+// Not thread safe. Engine and client outlive it.
+class LlamaTarget final : public WarmTarget {
+ public:
+  // client may be null: then only tokenize(), identify() (for the tenant without salt) and
+  // measure_tokens_per_second() work. With a client the model is registered.
+  static Expected<std::unique_ptr<LlamaTarget>> make(LlamaEngine& engine, Client* client,
+                                                     const LlamaTargetOptions& options);
+
+  Expected<std::vector<TokenId>> tokenize(std::string_view text) override;
+  Expected<ChunkIds> identify(std::span<const TokenId> tokens) override;
+  Expected<bool> is_stored(const ChunkIds& ids) override;
+  Expected<StoreResult> store(std::span<const TokenId> tokens, const ChunkIds& ids) override;
+
+  // Stores the system prefix as an exact prefix at position 0, always lossless. kAlreadyStored is
+  // fine.
+  Status store_system_prefix();
+
+  // Runs chunk_tokens tokens behind the prefix; about the speed of a run.
+  Expected<double> measure_tokens_per_second(uint32_t chunk_tokens);
+
+  // Tokens chunks are computed behind (system prefix and filler, or the dummies).
+  const std::vector<TokenId>& prefix_tokens() const { return prefix_; }
+  const VariantContext& context() const { return context_; }
+
+ private:
+  LlamaTarget(LlamaEngine& engine, Client* client, const LlamaTargetOptions& options)
+      : engine_(engine), client_(client), options_(options) {}
+  Status prepare();
+  Expected<std::vector<TokenId>> dummy_tokens() const;
+  RepresentationHeader header_of(std::span<const TokenId> tokens, const VariantContext& context,
+                                 CodecId codec, uint64_t base_position) const;
+  ByteSpan salt() const;
+  Expected<StoreResult> put(const RepresentationHeader& header, std::span<const TokenId> prefix);
+
+  LlamaEngine& engine_;
+  Client* client_;
+  LlamaTargetOptions options_;
+  std::vector<TokenId> system_prefix_;
+  std::vector<TokenId> prefix_;
+  VariantContext context_;
+};
+
+}  // namespace quire::warm
+
+#endif  // QUIRE_TOOLS_QUIRE_WARM_LLAMA_TARGET_H_

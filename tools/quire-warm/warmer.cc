@@ -1,0 +1,219 @@
+#include "tools/quire-warm/warmer.h"
+
+namespace quire::warm {
+namespace {
+
+// Errors after which every further chunk would fail the same way.
+bool ends_the_run(StatusCode code) {
+  switch (code) {
+    case StatusCode::kUnavailable:
+    case StatusCode::kCancelled:
+    case StatusCode::kNoSpace:
+    case StatusCode::kModelMismatch:
+    case StatusCode::kPermissionDenied:
+    case StatusCode::kVersionMismatch:
+    case StatusCode::kFailedPrecondition:
+      return true;
+    default:
+      return false;
+  }
+}
+
+Status cancelled() {
+  return {StatusCode::kCancelled, "interrupted"};
+}
+
+}  // namespace
+
+Warmer::Warmer(WarmTarget& target, const corpus::ChunkOptions& chunking, Manifest* manifest,
+               Progress& progress, const std::atomic<bool>& stop)
+    : target_(target), chunking_(chunking), manifest_(manifest), progress_(progress), stop_(stop) {}
+
+void Warmer::report(const corpus::SourceError& error) {
+  files_failed_.insert(error.path);
+  summary_.files_failed = files_failed_.size();
+  std::string text = error.to_string();
+  if (errors_seen_.insert(text).second) progress_.message("error: " + text);
+}
+
+template <typename OnDocument>
+Status Warmer::read_all(const OnDocument& on_document) {
+  for (const corpus::SourceFile& file : files_.files) {
+    Status status;
+    const bool went_on = corpus::read_documents(
+        file,
+        [&](corpus::Document document) {
+          status = stop_.load() ? cancelled() : on_document(document);
+          return status.is_ok();
+        },
+        [this](const corpus::SourceError& error) { report(error); });
+    if (!went_on) return status;
+    if (stop_.load()) return cancelled();
+  }
+  return Status::ok();
+}
+
+Expected<std::vector<corpus::Chunk>> Warmer::chunks_of(const corpus::Document& document) {
+  Status failed;
+  const corpus::TokenCounter count = [&](std::string_view text) -> uint64_t {
+    const auto tokens = target_.tokenize(text);
+    if (!tokens && failed.is_ok()) failed = tokens.status();
+    return tokens ? tokens->size() : 0;
+  };
+  auto chunks = corpus::chunk_document(document, chunking_, count);
+  if (!failed) return failed;
+  return chunks;
+}
+
+Expected<WarmSummary> Warmer::scan(const std::vector<std::string>& paths) {
+  files_ = corpus::list_files(paths);
+  for (const corpus::SourceError& error : files_.errors) report(error);
+  QUIRE_RETURN_IF_ERROR(
+      read_all([this](const corpus::Document& document) { return scan_document(document); }));
+  WarmSummary found = std::move(summary_);
+  found.files = files_.files.size();
+  found.files_skipped = files_.skipped;
+  progress_.set_total_tokens(found.tokens);
+  // The run counts anew; what it cannot read is counted and reported once.
+  summary_ = WarmSummary{};
+  summary_.files = found.files;
+  summary_.files_skipped = found.files_skipped;
+  summary_.files_failed = files_failed_.size();
+  return found;
+}
+
+Status Warmer::scan_document(const corpus::Document& document) {
+  ++summary_.documents;
+  const auto chunks = chunks_of(document);
+  if (!chunks) {
+    if (ends_the_run(chunks.status().code())) return chunks.status();
+    report({document.id, 0, chunks.status()});
+    return Status::ok();
+  }
+  if (chunks->empty()) ++summary_.documents_empty;
+  for (const corpus::Chunk& chunk : *chunks) {
+    QUIRE_ASSIGN_OR_RETURN(const auto tokens, target_.tokenize(chunk.text(document)));
+    ++summary_.chunks;
+    summary_.tokens += tokens.size();
+    if (tokens.size() < kMatchTokensMin) {
+      ++summary_.chunks_too_short;
+      continue;
+    }
+    QUIRE_ASSIGN_OR_RETURN(const ChunkIds ids, target_.identify(tokens));
+    summary_.bytes += ids.bytes;
+  }
+  return Status::ok();
+}
+
+Status Warmer::run() {
+  const Status status =
+      read_all([this](const corpus::Document& document) { return warm_document(document); });
+  progress_.finish();
+  // What was noted before an interruption is kept.
+  if (manifest_ != nullptr && manifest_changed_) QUIRE_RETURN_IF_ERROR(manifest_->sync());
+  return status;
+}
+
+Status Warmer::warm_document(const corpus::Document& document) {
+  ++summary_.documents;
+  const auto chunks = chunks_of(document);
+  if (!chunks) {
+    if (ends_the_run(chunks.status().code())) return chunks.status();
+    report({document.id, 0, chunks.status()});
+    return Status::ok();
+  }
+  if (chunks->empty()) ++summary_.documents_empty;
+  const bool changed_before = manifest_changed_;
+  manifest_changed_ = false;
+  DocumentLine line{document.id, document.path, document.title, chunks->size(), 0, true};
+  for (const corpus::Chunk& chunk : *chunks) {
+    ChunkLine chunk_line;
+    const Status status = warm_chunk(document, chunk, chunk_line);
+    if (!status) {
+      manifest_changed_ |= changed_before;
+      return status;
+    }
+    line.n_tokens += chunk_line.n_tokens;
+    line.complete &= chunk_line.status != ChunkStatus::kFailed;
+  }
+  if (manifest_ == nullptr || !manifest_changed_) {
+    manifest_changed_ |= changed_before;
+    return Status::ok();
+  }
+  QUIRE_RETURN_IF_ERROR(manifest_->append(line));
+  manifest_changed_ = false;
+  return manifest_->sync();
+}
+
+Status Warmer::warm_chunk(const corpus::Document& document, const corpus::Chunk& chunk,
+                          ChunkLine& line) {
+  if (stop_.load()) return cancelled();
+  line.document = document.id;
+  line.chunk = chunk.index;
+  line.chunk_id = chunk.id;
+  line.text_begin = chunk.text_begin;
+  line.text_end = chunk.end;
+  QUIRE_ASSIGN_OR_RETURN(const auto tokens, target_.tokenize(chunk.text(document)));
+  line.n_tokens = static_cast<uint32_t>(tokens.size());
+  ++summary_.chunks;
+  summary_.tokens += tokens.size();
+  const uint64_t compute_us_before = summary_.compute_us;
+  const Status status = tokens.size() < kMatchTokensMin ? Status::ok() : store_chunk(tokens, line);
+  if (tokens.size() < kMatchTokensMin) line.status = ChunkStatus::kTooShort;
+  if (!status) {
+    if (ends_the_run(status.code())) return status;
+    line.status = ChunkStatus::kFailed;
+    line.error = status.to_string();
+    report({document.id, 0,
+            Status(status.code(), "chunk " + std::to_string(chunk.index) + ": " + line.error)});
+  }
+  switch (line.status) {
+    case ChunkStatus::kStored:
+      ++summary_.chunks_stored;
+      break;
+    case ChunkStatus::kAlreadyStored:
+      ++summary_.chunks_already_stored;
+      break;
+    case ChunkStatus::kTooShort:
+      ++summary_.chunks_too_short;
+      break;
+    case ChunkStatus::kFailed:
+      ++summary_.chunks_failed;
+      break;
+  }
+  const uint64_t compute_us = summary_.compute_us - compute_us_before;
+  progress_.add(tokens.size(), compute_us > 0, compute_us, document.id);
+  return note_chunk(line);
+}
+
+Status Warmer::store_chunk(std::span<const TokenId> tokens, ChunkLine& line) {
+  QUIRE_ASSIGN_OR_RETURN(const ChunkIds ids, target_.identify(tokens));
+  line.object = ids.object;
+  line.variant = ids.variant;
+  line.representation = ids.representation;
+  line.bytes = ids.bytes;
+  summary_.bytes += ids.bytes;
+  QUIRE_ASSIGN_OR_RETURN(const bool stored, target_.is_stored(ids));
+  line.status = ChunkStatus::kAlreadyStored;
+  if (stored) return Status::ok();
+  QUIRE_ASSIGN_OR_RETURN(const StoreResult result, target_.store(tokens, ids));
+  summary_.compute_us += result.compute_us;
+  summary_.tokens_computed += tokens.size();
+  if (result.already_stored) return Status::ok();
+  line.status = ChunkStatus::kStored;
+  summary_.bytes_stored += ids.bytes;
+  return Status::ok();
+}
+
+Status Warmer::note_chunk(const ChunkLine& line) {
+  if (manifest_ == nullptr) return Status::ok();
+  const ChunkLine* before = manifest_->find(line.document, line.chunk);
+  const bool known = before != nullptr && before->chunk_id == line.chunk_id &&
+                     before->representation == line.representation &&
+                     before->status != ChunkStatus::kFailed && line.status != ChunkStatus::kFailed;
+  if (known) return Status::ok();
+  manifest_changed_ = true;
+  return manifest_->append(line);
+}
+
+}  // namespace quire::warm
