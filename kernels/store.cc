@@ -24,16 +24,10 @@ uint16_t half_below(float value) {
   return bits == 0x8000 ? 0 : bits;
 }
 
-// For values >= 0.
-uint16_t half_above(double value) {
-  uint16_t bits = float_to_half(static_cast<float>(value));
-  if (static_cast<double>(half_to_float(bits)) < value) ++bits;
-  return bits;
-}
-
 // The smallest fp32 scale with minimum + 255 * scale >= maximum; false where it has none.
 bool channel_scale(float minimum, float maximum, float* scale) {
-  const double range = static_cast<double>(maximum) - static_cast<double>(minimum);
+  // + 0: the difference of zeros of opposite signs has one form too.
+  const double range = static_cast<double>(maximum) - static_cast<double>(minimum) + 0.0;
   if (range > static_cast<double>(FLT_MAX)) return false;
   *scale = static_cast<float>(range / 255.0);
   if (static_cast<double>(*scale) * 255.0 < range) *scale = nextafterf(*scale, INFINITY);
@@ -44,8 +38,9 @@ bool token_scale(float minimum, float maximum, uint16_t* zero, uint16_t* scale) 
   if (static_cast<double>(minimum) < -kLargestHalf || static_cast<double>(maximum) > kLargestHalf)
     return false;
   *zero = half_below(minimum);
-  const double range = static_cast<double>(maximum) - static_cast<double>(half_to_float(*zero));
-  *scale = half_above(range / 255.0);
+  const double range =
+      static_cast<double>(maximum) - static_cast<double>(half_to_float(*zero)) + 0.0;
+  *scale = float_to_half(static_cast<float>(range / 255.0));
   if (static_cast<double>(half_to_float(*scale)) * 255.0 < range) ++*scale;
   return true;
 }

@@ -86,15 +86,17 @@ TEST(Representation, EveryTruncationAndExtensionIsRefused) {
 }
 
 TEST(Representation, EveryByteFlipIsRefusedOrDetected) {
-  const auto bytes = tiny_representation(tiny_header(CodecId::kInt8Channel));
-  for (size_t offset = 0; offset < bytes.size(); ++offset)
-    for (const unsigned bit : {0u, 3u, 7u}) {
-      auto damaged = bytes;
-      damaged[offset] ^= static_cast<std::byte>(1u << bit);
-      const auto view = RepresentationView::parse(damaged);
-      if (!view.is_ok()) continue;
-      EXPECT_EQ(view->verify_sections().code(), StatusCode::kCorrupt) << offset;
-    }
+  for (const CodecId codec : {CodecId::kInt8Channel, CodecId::kRawF16}) {
+    const auto bytes = tiny_representation(tiny_header(codec));
+    for (size_t offset = 0; offset < bytes.size(); ++offset)
+      for (const unsigned bit : {0u, 3u, 7u}) {
+        auto damaged = bytes;
+        damaged[offset] ^= static_cast<std::byte>(1u << bit);
+        const auto view = RepresentationView::parse(damaged);
+        if (!view.is_ok()) continue;
+        EXPECT_EQ(view->verify_sections().code(), StatusCode::kCorrupt) << offset;
+      }
+  }
 }
 
 // With a right checksum: the fields themselves must be judged.
@@ -132,6 +134,7 @@ TEST(Representation, HostileFieldsAreRefusedUnderAValidChecksum) {
   refused("reserved1", [](auto& b) { poke(b, 68, uint32_t{1}); });
   refused("object", [](auto& b) { poke(b, 104, uint8_t{1}); });
   refused("reserved2", [](auto& b) { poke(b, 255, uint8_t{1}); });
+  refused("padding", [](auto& b) { poke(b, 0x1b7, uint8_t{1}); });
   const uint64_t entry = kManifestHeaderBytes + 32;  // layer 0, plane V
   refused("layer", [&](auto& b) { poke(b, entry, uint32_t{1}); });
   refused("plane", [&](auto& b) { poke(b, entry + 4, uint16_t{0}); });

@@ -1,6 +1,7 @@
 // quire_load: where bytes go, what is refused, and that nothing else is touched.
 #include <algorithm>
 #include <numeric>
+#include <string>
 
 #include "tests/kernels/section_fixture.h"
 
@@ -59,7 +60,7 @@ TEST_P(LoadTest, WritesTheUnmaskedRowsOfTheRangeAndNothingElse) {
     for (const int32_t plane : {QUIRE_PLANE_KEY, QUIRE_PLANE_VALUE})
       for (const int32_t dtype : {QUIRE_DTYPE_F16, QUIRE_DTYPE_BF16, QUIRE_DTYPE_F32})
         for (const bool transposed : {false, true})
-          for (const bool contiguous_rows : {false, true}) {
+          for (const char* rows : {"shuffled", "shifted", "identity"}) {
             const Shape shape{97, 2, 80};
             Section section(codec, plane, shape);
             store_keys(section, random_);
@@ -69,17 +70,19 @@ TEST_P(LoadTest, WritesTheUnmaskedRowsOfTheRangeAndNothingElse) {
 
             Engine engine(dtype, shape, 2 * shape.tokens, transposed);
             std::vector<int64_t> row(engine.rows);
-            std::iota(row.begin(), row.end(), 0);
-            if (!contiguous_rows) std::shuffle(row.begin(), row.end(), random_);
+            const bool identity = rows == std::string("identity");
+            std::iota(row.begin(), row.end(), identity ? 0 : 7);
+            row.resize(shape.tokens);
+            if (rows == std::string("shuffled")) std::shuffle(row.begin(), row.end(), random_);
             std::vector<uint8_t> mask(shape.tokens);
             for (uint8_t& keep : mask) keep = random_() % 8 != 0;
             std::fill(mask.begin() + 40, mask.begin() + 80, 1);
             for (uint32_t i = 0; i < shape.tokens; ++i)
-              if (!mask[i]) row[i] = -1;  // never looked at
+              if (!mask[i] && !identity) row[i] = -1;  // never looked at
             p = load_params(section, engine);
             p.token_begin = 5;
             p.token_end = 90;
-            p.dst_token = row.data();
+            p.dst_token = identity ? nullptr : row.data();
             p.row_mask = mask.data();
             Engine expected = engine;
             for (uint32_t token = p.token_begin; token < p.token_end; ++token)
@@ -89,7 +92,7 @@ TEST_P(LoadTest, WritesTheUnmaskedRowsOfTheRangeAndNothingElse) {
                               element_size(dtype));
             ASSERT_EQ(quire_load(&p), QUIRE_KERNEL_OK);
             ASSERT_TRUE(engine.bytes == expected.bytes)
-                << codec << plane << dtype << transposed << contiguous_rows;
+                << codec << plane << dtype << transposed << rows;
           }
 }
 

@@ -95,6 +95,44 @@ TEST_P(StoreTest, OutliersAreNeverClipped) {
     }
 }
 
+// The stored affine map reaches both ends of the range that it codes: nothing can be clipped.
+TEST_P(StoreTest, StoredRangeContainsEveryValue) {
+  for (const int32_t plane : {QUIRE_PLANE_KEY, QUIRE_PLANE_VALUE})
+    for (const int32_t dtype : {QUIRE_DTYPE_F32, QUIRE_DTYPE_BF16}) {
+      const Shape shape{64, 1, 64};
+      Engine source(dtype, shape, shape.tokens, false);
+      fill_like_keys(source, random_);
+      Section section(QUIRE_CODEC_INT8_CHANNEL, plane, shape);
+      const quire_store_params store = store_params(source, section);
+      ASSERT_EQ(quire_store(&store), QUIRE_KERNEL_OK);
+      for (uint32_t token = 0; token < shape.tokens; ++token)
+        for (uint32_t dim = 0; dim < shape.dims; ++dim) {
+          const double low = plane == QUIRE_PLANE_KEY
+                                 ? widen(QUIRE_DTYPE_F32, section.data() + uint64_t{dim} * 4)
+                                 : widen(QUIRE_DTYPE_F16, section.data() + uint64_t{token} * 4);
+          const double high = low + 255 * step_at(section, 0, token, dim);
+          ASSERT_LE(low, source.value(token, 0, dim)) << plane << " dim " << dim;
+          ASSERT_GE(high, source.value(token, 0, dim)) << plane << " dim " << dim;
+        }
+    }
+}
+
+// Whichever zero the search for the range met last, one form is stored.
+TEST_P(StoreTest, ZerosOfBothSignsHaveOneForm) {
+  const Shape shape{3, 1, 16};
+  for (const int32_t plane : {QUIRE_PLANE_KEY, QUIRE_PLANE_VALUE})
+    for (uint32_t pattern = 0; pattern < 8; ++pattern) {
+      Engine source(QUIRE_DTYPE_F32, shape, shape.tokens, false);
+      for (uint32_t token = 0; token < shape.tokens; ++token)
+        for (uint32_t dim = 0; dim < shape.dims; ++dim)
+          source.set(token, 0, dim, pattern >> token & 1 ? -0.0f : 0.0f);
+      Section section(QUIRE_CODEC_INT8_CHANNEL, plane, shape);
+      const quire_store_params store = store_params(source, section);
+      ASSERT_EQ(quire_store(&store), QUIRE_KERNEL_OK);
+      for (const uint8_t byte : section.copy()) ASSERT_EQ(byte, 0);
+    }
+}
+
 TEST_P(StoreTest, RawStoreConvertsWithOneRounding) {
   const Shape shape{20, 2, 72};
   for (const int32_t dtype : {QUIRE_DTYPE_F32, QUIRE_DTYPE_F16, QUIRE_DTYPE_BF16})
