@@ -1,5 +1,12 @@
 #include "server/config.h"
 
+// Some damaged files trip an assertion of the TOML parser; that is an error like any other.
+namespace quire::server::detail {
+[[noreturn]] void throw_not_toml();
+}
+#define TOML_ASSERT(expression) \
+  ((expression) ? static_cast<void>(0) : quire::server::detail::throw_not_toml())
+
 #include <spdlog/fmt/fmt.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -13,10 +20,13 @@
 #include <functional>
 #include <set>
 #include <sstream>
+#include <stdexcept>
 
 #include "base/paths.h"
 #include "codecs/representation.h"
 #include "proto/wire.h"
+
+void quire::server::detail::throw_not_toml() { throw std::invalid_argument("not TOML"); }
 
 namespace quire::server {
 namespace {
@@ -260,6 +270,8 @@ Status Config::apply_toml(std::string_view source, const std::string& origin) {
   try {
     const toml::table table = toml::parse(source, origin);
     return apply_table(*this, table, "", origin);
+  } catch (const std::invalid_argument& error) {
+    return Status(StatusCode::kInvalidArgument, origin + ": " + error.what());
   } catch (const toml::parse_error& error) {
     return Status(StatusCode::kInvalidArgument,
                   fmt::format("{}, line {}: {}", origin, error.source().begin.line,

@@ -174,11 +174,13 @@ ModelDescriptor test_model(uint32_t seed) {
 }
 
 TestObject make_object(const ModelDescriptor& model, uint64_t seed, uint32_t n_tokens,
-                       const TenantSalt& salt, const VariantContext& context) {
+                       const TenantSalt& salt, const VariantContext& context,
+                       uint64_t base_position) {
   std::mt19937_64 random(seed);
   RepresentationHeader header;
   header.codec = CodecId::kRawF16;
   header.context = context;
+  header.base_position = base_position;
   header.model = model_id(model);
   header.coverage = {0, 2, 0, 2};
   for (uint32_t i = 0; i < n_tokens; ++i) {

@@ -87,7 +87,8 @@ struct TestObject {
 // A raw-f16 representation of n_tokens tokens that seed determines, isolated unless told otherwise.
 TestObject make_object(const ModelDescriptor& model, uint64_t seed, uint32_t n_tokens,
                        const TenantSalt& salt = {},
-                       const VariantContext& context = VariantContext::isolated());
+                       const VariantContext& context = VariantContext::isolated(),
+                       uint64_t base_position = 0);
 
 }  // namespace quire::server
 

@@ -87,7 +87,7 @@ TEST_F(StoreTest, ContextualVariantIsFoundOnlyBehindItsPrefix) {
   const TestObject head =
       make_object(model_, 1, 64, {}, VariantContext::contextual(prefix_digest(model, {}, {})));
   const TestObject tail = make_object(
-      model_, 2, 64, {}, VariantContext::contextual(prefix_digest(model, head.tokens, {})));
+      model_, 2, 64, {}, VariantContext::contextual(prefix_digest(model, head.tokens, {})), 64);
   ASSERT_TRUE(client_->put(head.id, head.bytes).is_ok());
   ASSERT_TRUE(client_->put(tail.id, tail.bytes).is_ok());
   std::vector<TokenId> prompt = head.tokens;
