@@ -113,8 +113,13 @@ def _inputs() -> dict:
     dynamic = _layer(length_dependent=True)
     no_rope = _layer(rope_style=0, rotary_dims=0, inverse_frequencies=[])
     no_kv = _layer(
-        attention=3, rope_style=0, rotary_dims=0, inverse_frequencies=[],
-        kv_heads=0, key_dims=0, value_dims=0,
+        attention=3,
+        rope_style=0,
+        rotary_dims=0,
+        inverse_frequencies=[],
+        kv_heads=0,
+        key_dims=0,
+        value_dims=0,
     )
     mixed = {**plain, "lora": "33" * 32}
     mixed["layers"] = [_layer(), window, interleaved, dynamic, no_rope, no_kv]

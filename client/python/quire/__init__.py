@@ -1,0 +1,81 @@
+"""Quire: a store for KV caches of LLM inference, reused at any position of later prompts."""
+
+from . import ids
+from ._abi import lib as _lib
+from .client import Ack, Client, Lease, Window, connect
+from .errors import (
+    AlreadyExists,
+    Busy,
+    Cancelled,
+    Corrupt,
+    DeadlineExceeded,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    IoError,
+    ModelMismatch,
+    NonFinite,
+    NoSpace,
+    NotFound,
+    PermissionDenied,
+    QuireError,
+    ResourceExhausted,
+    StaleLease,
+    Unavailable,
+    Unsupported,
+    VersionMismatch,
+)
+from .ids import Context, ContextKind, Phase, PositionFrame
+from .reuse import (
+    DEFAULT_POLICY,
+    Match,
+    MatchKind,
+    Segment,
+    SegmentKind,
+    Tier,
+    plan,
+    select_rows,
+)
+
+__version__: str = _lib.quire_version().decode()
+
+__all__ = [
+    "DEFAULT_POLICY",
+    "Ack",
+    "AlreadyExists",
+    "Busy",
+    "Cancelled",
+    "Client",
+    "Context",
+    "ContextKind",
+    "Corrupt",
+    "DeadlineExceeded",
+    "FailedPrecondition",
+    "Internal",
+    "InvalidArgument",
+    "IoError",
+    "Lease",
+    "Match",
+    "MatchKind",
+    "ModelMismatch",
+    "NoSpace",
+    "NonFinite",
+    "NotFound",
+    "PermissionDenied",
+    "Phase",
+    "PositionFrame",
+    "QuireError",
+    "ResourceExhausted",
+    "Segment",
+    "SegmentKind",
+    "StaleLease",
+    "Tier",
+    "Unavailable",
+    "Unsupported",
+    "VersionMismatch",
+    "Window",
+    "connect",
+    "ids",
+    "plan",
+    "select_rows",
+]

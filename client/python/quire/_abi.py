@@ -1,0 +1,216 @@
+"""libquire.so by ctypes: structs and prototypes of client/capi/quire.h, nothing more."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from ctypes import (
+    POINTER,
+    c_char_p,
+    c_float,
+    c_int32,
+    c_size_t,
+    c_uint8,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
+from pathlib import Path
+
+ABI_VERSION = 1
+
+
+class Id(ctypes.Structure):
+    _fields_ = [("bytes", c_uint8 * 32)]
+
+
+class Context(ctypes.Structure):
+    _fields_ = [
+        ("struct_bytes", c_uint32),
+        ("kind", c_uint32),
+        ("phase", c_uint32),
+        ("dropped_tokens", c_uint32),
+        ("reference", Id),
+        ("dummy_tokens", POINTER(c_uint32)),
+        ("n_dummy_tokens", c_size_t),
+        ("neighbours", POINTER(Id)),
+        ("n_neighbours", c_size_t),
+    ]
+
+
+class Coverage(ctypes.Structure):
+    _fields_ = [
+        ("layer_begin", c_uint32),
+        ("layer_end", c_uint32),
+        ("head_begin", c_uint32),
+        ("head_end", c_uint32),
+    ]
+
+
+class ConnectOptions(ctypes.Structure):
+    _fields_ = [
+        ("struct_bytes", c_uint32),
+        ("timeout_ms", c_uint32),
+        ("socket_path", c_char_p),
+        ("client_name", c_char_p),
+        ("tenant", c_char_p),
+        ("staging_bytes", c_uint64),
+    ]
+
+
+class ClientInfo(ctypes.Structure):
+    _fields_ = [
+        ("struct_bytes", c_uint32),
+        ("salt_bytes", c_uint32),
+        ("server_epoch", c_uint64),
+        ("object_bytes_max", c_uint64),
+        ("salt", c_uint8 * 64),
+    ]
+
+
+class Match(ctypes.Structure):
+    _fields_ = [
+        ("struct_bytes", c_uint32),
+        ("kind", c_uint32),
+        ("token_begin", c_uint32),
+        ("n_tokens", c_uint32),
+        ("representation", Id),
+        ("variant", Id),
+        ("context_reference", Id),
+        ("context_kind", c_uint32),
+        ("phase", c_uint32),
+        ("codec", c_uint32),
+        ("frame", c_uint32),
+        ("base_position", c_uint64),
+        ("bytes", c_uint64),
+        ("tier", c_uint32),
+        ("load_us", c_uint32),
+        ("recompute_us", c_uint32),
+        ("reserved0", c_uint32),
+    ]
+
+
+class Segment(ctypes.Structure):
+    _fields_ = [
+        ("struct_bytes", c_uint32),
+        ("kind", c_uint32),
+        ("token_begin", c_uint32),
+        ("n_tokens", c_uint32),
+        ("source_begin", c_uint32),
+        ("match_index", c_int32),
+    ]
+
+
+class PlanOptions(ctypes.Structure):
+    _fields_ = [
+        ("struct_bytes", c_uint32),
+        ("fresh_tail_tokens", c_uint32),
+        ("policy", c_char_p),
+        ("fixed_prefixes", POINTER(Id)),
+        ("n_fixed_prefixes", c_size_t),
+        ("keep_slow", c_uint32),
+        ("reserved0", c_uint32),
+    ]
+
+
+_TOKENS = POINTER(c_uint32)
+_IN_ID = POINTER(Id)
+_STATUS = c_uint32
+
+# name: (result, arguments)
+_PROTOTYPES: dict[str, tuple[object, list[object]]] = {
+    "quire_abi_version": (c_uint32, []),
+    "quire_version": (c_char_p, []),
+    "quire_status_name": (c_char_p, [_STATUS]),
+    "quire_last_error": (c_char_p, []),
+    "quire_last_retry_after_ms": (c_uint32, []),
+    "quire_free": (None, [c_void_p]),
+    "quire_model_id": (_STATUS, [c_char_p, c_size_t, _IN_ID]),
+    "quire_object_id": (_STATUS, [_IN_ID, _TOKENS, c_size_t, c_char_p, c_size_t, _IN_ID]),
+    "quire_prefix_digest": (_STATUS, [_IN_ID, _TOKENS, c_size_t, c_char_p, c_size_t, _IN_ID]),
+    "quire_variant_id": (_STATUS, [_IN_ID, POINTER(Context), _IN_ID]),
+    "quire_representation_id": (
+        _STATUS,
+        [_IN_ID, ctypes.c_uint16, c_uint8, POINTER(Coverage), _IN_ID],
+    ),
+    "quire_connect": (_STATUS, [POINTER(ConnectOptions), POINTER(c_void_p)]),
+    "quire_close": (None, [c_void_p]),
+    "quire_ping": (_STATUS, [c_void_p]),
+    "quire_client_get_info": (_STATUS, [c_void_p, POINTER(ClientInfo)]),
+    "quire_register_model": (_STATUS, [c_void_p, c_char_p, c_char_p, c_size_t, _IN_ID]),
+    "quire_resolve": (
+        _STATUS,
+        [
+            c_void_p,
+            _IN_ID,
+            _TOKENS,
+            c_size_t,
+            c_uint32,
+            c_float,
+            POINTER(POINTER(Match)),
+            POINTER(c_size_t),
+        ],
+    ),
+    "quire_acquire": (
+        _STATUS,
+        [c_void_p, _IN_ID, POINTER(c_void_p), POINTER(c_void_p), POINTER(c_uint64)],
+    ),
+    "quire_acquire_many": (
+        _STATUS,
+        [c_void_p, _IN_ID, c_size_t, POINTER(c_void_p), POINTER(_STATUS)],
+    ),
+    "quire_lease_data": (c_void_p, [c_void_p]),
+    "quire_lease_bytes": (c_uint64, [c_void_p]),
+    "quire_lease_check": (_STATUS, [c_void_p]),
+    "quire_lease_renew": (_STATUS, [c_void_p, c_uint32]),
+    "quire_lease_release": (None, [c_void_p]),
+    "quire_lease_free": (None, [c_void_p]),
+    "quire_reserve": (
+        _STATUS,
+        [c_void_p, _IN_ID, c_uint64, POINTER(c_void_p), POINTER(c_void_p)],
+    ),
+    "quire_window_commit": (_STATUS, [c_void_p, c_uint32, c_uint32]),
+    "quire_window_abort": (None, [c_void_p]),
+    "quire_window_free": (None, [c_void_p]),
+    "quire_put": (_STATUS, [c_void_p, _IN_ID, c_void_p, c_uint64, c_uint32]),
+    "quire_plan": (
+        _STATUS,
+        [
+            c_uint32,
+            POINTER(Match),
+            c_size_t,
+            POINTER(PlanOptions),
+            POINTER(POINTER(Segment)),
+            POINTER(c_size_t),
+        ],
+    ),
+    "quire_select_rows": (
+        _STATUS,
+        [
+            c_char_p,
+            c_uint32,
+            POINTER(Segment),
+            c_size_t,
+            POINTER(c_float),
+            POINTER(_TOKENS),
+            POINTER(c_size_t),
+        ],
+    ),
+}
+
+
+def _load() -> ctypes.CDLL:
+    # QUIRE_LIBRARY serves tests from a build tree; a wheel carries the library beside this file.
+    path = os.environ.get("QUIRE_LIBRARY") or str(Path(__file__).with_name("libquire.so"))
+    library = ctypes.CDLL(path)
+    for name, (result, arguments) in _PROTOTYPES.items():
+        function = getattr(library, name)
+        function.restype = result
+        function.argtypes = arguments
+    found = library.quire_abi_version()
+    if found != ABI_VERSION:
+        raise ImportError(f"{path} has ABI version {found}, this package needs {ABI_VERSION}")
+    return library
+
+
+lib = _load()

@@ -1,0 +1,154 @@
+/* The C ABI from C: what needs no server. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "quire.h"
+
+static int failures = 0;
+
+#define EXPECT(condition)                                                    \
+  do {                                                                       \
+    if (!(condition)) {                                                      \
+      fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);        \
+      ++failures;                                                            \
+    }                                                                        \
+  } while (0)
+
+static void test_version(void) {
+  EXPECT(quire_abi_version() == QUIRE_ABI_VERSION);
+  EXPECT(strlen(quire_version()) > 0);
+  EXPECT(strcmp(quire_status_name(QUIRE_NOT_FOUND), "NOT_FOUND") == 0);
+  EXPECT(strcmp(quire_status_name(9999), "UNKNOWN") == 0);
+  quire_free(NULL);
+}
+
+/* The worked example of docs/formats/ids.md. */
+static void test_ids(void) {
+  static const uint8_t expected[4] = {0xa2, 0xe8, 0x85, 0x1b};
+  const uint32_t tokens[3] = {1, 2, 3};
+  quire_id model;
+  quire_id object;
+  quire_id variant;
+  quire_id representation;
+  quire_context context;
+  const quire_coverage coverage = {0, 2, 0, 4};
+  memset(model.bytes, 1, sizeof(model.bytes));
+  EXPECT(quire_object_id(&model, tokens, 3, NULL, 0, &object) == QUIRE_OK);
+  EXPECT(memcmp(object.bytes, expected, 4) == 0);
+  memset(&context, 0, sizeof(context));
+  EXPECT(quire_variant_id(&object, &context, &variant) == QUIRE_INVALID_ARGUMENT);
+  EXPECT(strstr(quire_last_error(), "struct_bytes") != NULL);
+  context.struct_bytes = sizeof(context);
+  EXPECT(quire_variant_id(&object, &context, &variant) == QUIRE_OK);
+  EXPECT(variant.bytes[0] == 0xd1 && variant.bytes[31] == 0x39);
+  EXPECT(quire_representation_id(&variant, 1, QUIRE_FRAME_LOCAL, &coverage, &representation) ==
+         QUIRE_OK);
+  EXPECT(representation.bytes[0] == 0x14 && representation.bytes[31] == 0x91);
+  EXPECT(quire_representation_id(&variant, 1, 2, &coverage, &representation) ==
+         QUIRE_INVALID_ARGUMENT);
+  EXPECT(quire_object_id(NULL, tokens, 3, NULL, 0, &object) == QUIRE_INVALID_ARGUMENT);
+  EXPECT(quire_object_id(&model, NULL, 3, NULL, 0, &object) == QUIRE_INVALID_ARGUMENT);
+  EXPECT(quire_object_id(&model, tokens, 3, "short", 5, &object) == QUIRE_INVALID_ARGUMENT);
+}
+
+/* A caller built against a later header: more bytes than this library knows. */
+static void test_larger_structs(void) {
+  struct {
+    quire_context context;
+    uint64_t later;
+  } source;
+  quire_id object;
+  quire_id id;
+  memset(&object, 7, sizeof(object));
+  memset(&source, 0, sizeof(source));
+  source.context.struct_bytes = sizeof(source);
+  EXPECT(quire_variant_id(&object, &source.context, &id) == QUIRE_OK);
+  source.later = 1;
+  EXPECT(quire_variant_id(&object, &source.context, &id) == QUIRE_INVALID_ARGUMENT);
+}
+
+static void test_no_server(void) {
+  quire_connect_options options;
+  quire_client* client = (quire_client*)&options;
+  memset(&options, 0, sizeof(options));
+  options.struct_bytes = sizeof(options);
+  options.socket_path = "/tmp/quire-test-no-such-directory/quired.sock";
+  EXPECT(quire_connect(&options, &client) == QUIRE_UNAVAILABLE);
+  EXPECT(client == NULL);
+  EXPECT(strstr(quire_last_error(), "start it with `quired`") != NULL);
+  /* Every call on a missing handle is an error or nothing. */
+  EXPECT(quire_ping(NULL) == QUIRE_INVALID_ARGUMENT);
+  EXPECT(quire_lease_check(NULL) == QUIRE_INVALID_ARGUMENT);
+  EXPECT(quire_lease_data(NULL) == NULL && quire_lease_bytes(NULL) == 0);
+  quire_lease_release(NULL);
+  quire_lease_free(NULL);
+  quire_window_abort(NULL);
+  quire_window_free(NULL);
+  quire_close(NULL);
+}
+
+static void test_plan_and_rows(void) {
+  quire_match matches[2];
+  quire_plan_options options;
+  quire_segment* segments = NULL;
+  size_t n_segments = 0;
+  uint32_t* rows = NULL;
+  size_t n_rows = 0;
+  float mass[100];
+  memset(matches, 0, sizeof(matches));
+  matches[0].struct_bytes = matches[1].struct_bytes = sizeof(quire_match);
+  matches[0].kind = QUIRE_MATCH_PREFIX;
+  matches[0].n_tokens = 32;
+  matches[1].kind = QUIRE_MATCH_CHUNK;
+  matches[1].token_begin = 40;
+  matches[1].n_tokens = 40;
+  memset(&options, 0, sizeof(options));
+  options.struct_bytes = sizeof(options);
+  options.policy = "query:0.05";
+
+  EXPECT(quire_plan(100, matches, 2, &options, &segments, &n_segments) == QUIRE_OK);
+  EXPECT(n_segments == 4);
+  if (n_segments == 4) {
+    EXPECT(segments[0].kind == QUIRE_SEGMENT_PREFIX && segments[0].match_index == 0);
+    EXPECT(segments[1].kind == QUIRE_SEGMENT_FRESH && segments[1].match_index == -1);
+    EXPECT(segments[2].kind == QUIRE_SEGMENT_CHUNK && segments[2].match_index == 1);
+    EXPECT(segments[3].token_begin == 80 && segments[3].n_tokens == 20);
+    memset(mass, 0, sizeof(mass));
+    mass[33] = 9.0f;
+    mass[77] = 2.0f;
+    mass[41] = 1.0f;
+    EXPECT(quire_select_rows("query:0.05", 100, segments, n_segments, mass, &rows, &n_rows) ==
+           QUIRE_OK);
+    EXPECT(n_rows == 2 && rows[0] == 41 && rows[1] == 77);
+    quire_free(rows);
+    EXPECT(quire_select_rows("epic:3", 100, segments, n_segments, NULL, &rows, &n_rows) ==
+           QUIRE_OK);
+    EXPECT(n_rows == 3 && rows[0] == 40 && rows[2] == 42);
+    quire_free(rows);
+    EXPECT(quire_select_rows("query:0.05", 100, segments, n_segments, NULL, &rows, &n_rows) ==
+           QUIRE_INVALID_ARGUMENT);
+    EXPECT(rows == NULL && n_rows == 0);
+    segments[3].n_tokens = 19;
+    EXPECT(quire_select_rows("reuse", 100, segments, n_segments, NULL, &rows, &n_rows) ==
+           QUIRE_INVALID_ARGUMENT);
+  }
+  quire_free(segments);
+  matches[1].struct_bytes = 8;
+  EXPECT(quire_plan(100, matches, 2, NULL, &segments, &n_segments) == QUIRE_INVALID_ARGUMENT);
+  EXPECT(segments == NULL && n_segments == 0);
+  EXPECT(quire_plan(100, NULL, 1, NULL, &segments, &n_segments) == QUIRE_INVALID_ARGUMENT);
+  EXPECT(quire_plan(100, NULL, 0, NULL, &segments, &n_segments) == QUIRE_OK);
+  EXPECT(n_segments == 1);
+  quire_free(segments);
+}
+
+int main(void) {
+  test_version();
+  test_ids();
+  test_larger_structs();
+  test_no_server();
+  test_plan_and_rows();
+  if (failures == 0) printf("all passed\n");
+  return failures == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
