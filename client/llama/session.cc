@@ -1,0 +1,224 @@
+#include "client/llama/session.h"
+
+#include <algorithm>
+
+#include "base/clock.h"
+
+namespace quire {
+
+namespace {
+
+// Link0: so many dummy tokens in front of a chunk, dropped after the capture.
+constexpr uint32_t kDummyTokens = 4;
+
+uint64_t since_us(uint64_t start_ns) {
+  return (system_clock().now_ns() - start_ns) / 1000;
+}
+
+// Representations of a plan, acquired; one span per segment.
+struct Acquired {
+  std::unique_ptr<HeldKv> held;
+  std::vector<ByteSpan> per_segment;
+};
+
+Expected<Acquired> acquire(KvSource& source, const reuse::Plan& plan) {
+  Acquired acquired;
+  acquired.per_segment.resize(plan.segments.size());
+  std::vector<Digest> ids;
+  std::vector<size_t> owner(plan.segments.size());
+  for (size_t i = 0; i < plan.segments.size(); ++i) {
+    if (plan.segments[i].kind == reuse::SegmentKind::kFresh) continue;
+    const Digest& id = plan.segments[i].match.representation;
+    const auto known = std::find(ids.begin(), ids.end(), id);
+    owner[i] = static_cast<size_t>(known - ids.begin());
+    if (known == ids.end()) ids.push_back(id);
+  }
+  if (ids.empty()) return acquired;
+  QUIRE_ASSIGN_OR_RETURN(acquired.held, source.acquire(ids));
+  for (size_t i = 0; i < plan.segments.size(); ++i) {
+    if (plan.segments[i].kind == reuse::SegmentKind::kFresh) continue;
+    acquired.per_segment[i] = acquired.held->bytes[owner[i]];
+  }
+  return acquired;
+}
+
+}  // namespace
+
+Expected<LlamaSession> LlamaSession::make(LlamaEngine& engine, KvSource& source,
+                                          const SessionOptions& options) {
+  LlamaSession session(engine, source, options);
+  QUIRE_ASSIGN_OR_RETURN(session.system_, prompt_system_prefix(engine, options.system_text));
+  QUIRE_ASSIGN_OR_RETURN(const std::vector<TokenId> start, engine.tokenize("", true, true));
+  // BOS where the model has one; else the prompt's own first token, which is its attention sink.
+  const TokenId dummy = start.empty() ? session.system_.front() : start.front();
+  session.dummies_.assign(kDummyTokens, dummy);
+  return session;
+}
+
+Expected<std::vector<TokenId>> LlamaSession::chunk(std::string_view text) const {
+  return prompt_chunk(*engine_, text);
+}
+
+Expected<ChunkedPrompt> LlamaSession::prompt(const std::vector<std::vector<TokenId>>& chunks,
+                                             std::string_view question) const {
+  QUIRE_ASSIGN_OR_RETURN(const std::vector<TokenId> suffix,
+                         prompt_question_suffix(*engine_, question, options_.system_text));
+  return join_prompt(system_, chunks, suffix);
+}
+
+VariantContext LlamaSession::dummy_context() const {
+  return VariantContext::dummy_sink(dummies_, kDummyTokens);
+}
+
+Expected<bool> LlamaSession::is_stored(const std::vector<TokenId>& chunk,
+                                       const VariantContext& context) const {
+  const Digest variant =
+      variant_id(object_id(engine_->model_id(), chunk, source_->tenant_salt()), context);
+  QUIRE_ASSIGN_OR_RETURN(const std::vector<Match> matches,
+                         source_->resolve(engine_->model_id(), chunk));
+  return std::any_of(matches.begin(), matches.end(),
+                     [&](const Match& match) { return match.variant == variant; });
+}
+
+Expected<StoreSummary> LlamaSession::store(
+    const std::vector<std::vector<TokenId>>& chunks, bool link0,
+    const std::function<bool(uint32_t, uint32_t)>& on_chunk) {
+  const uint64_t start_ns = system_clock().now_ns();
+  StoreSummary summary;
+  const Digest nothing = prefix_digest(engine_->model_id(), {}, source_->tenant_salt());
+  QUIRE_ASSIGN_OR_RETURN(const bool has_prefix,
+                         is_stored(system_, VariantContext::contextual(nothing)));
+  if (!has_prefix) QUIRE_RETURN_IF_ERROR(store_prefix(*engine_, *source_, system_).status());
+  const VariantContext behind = behind_prefix(*engine_, *source_, system_);
+  uint32_t done = 0;
+  for (const std::vector<TokenId>& chunk : chunks) {
+    if (on_chunk && !on_chunk(done, static_cast<uint32_t>(chunks.size()))) {
+      return Status(StatusCode::kCancelled, "stopped");
+    }
+    ++done;
+    if (chunk.size() < kMatchTokensMin) {
+      ++summary.too_short;
+      continue;
+    }
+    bool computed = false;
+    for (const bool dummy : {false, true}) {
+      if (dummy && !link0) continue;
+      const VariantContext context = dummy ? dummy_context() : behind;
+      QUIRE_ASSIGN_OR_RETURN(const bool stored, is_stored(chunk, context));
+      if (stored) continue;
+      computed = true;
+      summary.computed_tokens += chunk.size();
+      QUIRE_RETURN_IF_ERROR(store_chunk(*engine_, *source_, dummy ? dummies_ : system_, chunk,
+                                        context, options_.codec)
+                                .status());
+    }
+    ++(computed ? summary.computed : summary.found);
+  }
+  summary.elapsed_us = since_us(start_ns);
+  return summary;
+}
+
+Expected<PolicyRun> LlamaSession::start(const ChunkedPrompt& prompt,
+                                        const reuse::RowPolicy& policy) {
+  const auto n_tokens = static_cast<uint32_t>(prompt.tokens.size());
+  const uint64_t begin_ns = system_clock().now_ns();
+  AnswerTimeline times;
+  std::vector<Match> matches;
+  const reuse::PolicyNeeds needs = policy.needs();
+  if (needs.uses_prefix || needs.uses_chunks) {
+    QUIRE_ASSIGN_OR_RETURN(matches, source_->resolve(engine_->model_id(), prompt.tokens));
+  }
+  reuse::PlanPreferences preferences;
+  preferences.fixed_prefixes = {
+      prefix_digest(engine_->model_id(), system_, source_->tenant_salt())};
+  preferences.fresh_tail_tokens = n_tokens - prompt.question_begin;
+  preferences = reuse::preferences_for(policy, preferences);
+  QUIRE_ASSIGN_OR_RETURN(const reuse::Plan plan, reuse::make_plan(n_tokens, matches, preferences));
+  times.resolve_us = since_us(begin_ns);
+  const uint64_t acquire_ns = system_clock().now_ns();
+  QUIRE_ASSIGN_OR_RETURN(const Acquired acquired, acquire(*source_, plan));
+  times.acquire_us = since_us(acquire_ns);
+
+  AnswerInput input;
+  input.tokens = prompt.tokens;
+  input.plan = &plan;
+  input.representations = acquired.per_segment;
+  input.policy = &policy;
+  input.question_begin = prompt.question_begin;
+  PolicyRun run;
+  QUIRE_ASSIGN_OR_RETURN(run.start, start_answer(*engine_, input));
+  if (acquired.held != nullptr) {
+    if (const Status held = acquired.held->check(); !held.is_ok()) {
+      engine_->clear();
+      return held;
+    }
+  }
+  QUIRE_ASSIGN_OR_RETURN(const std::span<const float> logits, engine_->logits());
+  run.first_logits.assign(logits.begin(), logits.end());
+  run.start.timeline.resolve_us = times.resolve_us;
+  run.start.timeline.acquire_us = times.acquire_us;
+  run.start.timeline.total_us = since_us(begin_ns);
+  run.policy = policy.name();
+  run.prompt_tokens = n_tokens;
+  run.prefix_tokens = plan.tokens_of(reuse::SegmentKind::kPrefix);
+  run.chunk_tokens = plan.tokens_of(reuse::SegmentKind::kChunk);
+  return run;
+}
+
+Expected<PolicyRun> LlamaSession::ask(const ChunkedPrompt& prompt, const reuse::RowPolicy& policy,
+                                      const std::function<bool(TokenId)>& on_token) {
+  Expected<PolicyRun> started = start(prompt, policy);
+  // What was found may be evicted, or expire, before it is loaded; the second plan does without it.
+  const StatusCode code = started.status().code();
+  if (code == StatusCode::kNotFound || code == StatusCode::kStaleLease) {
+    started = start(prompt, policy);
+  }
+  QUIRE_RETURN_IF_ERROR(started.status());
+  PolicyRun run = std::move(*started);
+  QUIRE_ASSIGN_OR_RETURN(run.answer_tokens,
+                         engine_->generate(options_.answer_tokens_max, on_token));
+  run.answer = engine_->detokenize(run.answer_tokens);
+  return run;
+}
+
+Expected<std::vector<std::vector<float>>> LlamaSession::forced_logits(
+    const PolicyRun& run, const ChunkedPrompt& prompt, std::span<const TokenId> along) {
+  std::vector<std::vector<float>> rows = {run.first_logits};
+  if (along.size() < 2) return rows;
+  QUIRE_RETURN_IF_ERROR(engine_->truncate(static_cast<uint32_t>(prompt.tokens.size())));
+  QUIRE_ASSIGN_OR_RETURN(std::vector<std::vector<float>> more,
+                         engine_->force(along.first(along.size() - 1)));
+  std::move(more.begin(), more.end(), std::back_inserter(rows));
+  return rows;
+}
+
+Expected<std::vector<Comparison>> LlamaSession::compare(
+    const ChunkedPrompt& prompt, const std::vector<std::unique_ptr<reuse::RowPolicy>>& policies) {
+  QUIRE_ASSIGN_OR_RETURN(const auto full_policy, reuse::parse_policy("full"));
+  QUIRE_ASSIGN_OR_RETURN(const PolicyRun full, ask(prompt, *full_policy));
+  QUIRE_ASSIGN_OR_RETURN(const auto full_rows, forced_logits(full, prompt, full.answer_tokens));
+  std::vector<Comparison> comparisons;
+  for (const auto& policy : policies) {
+    Comparison comparison;
+    if (policy->name() == full_policy->name()) {
+      comparison.run = full;
+      comparisons.push_back(std::move(comparison));
+      continue;
+    }
+    QUIRE_ASSIGN_OR_RETURN(comparison.run, ask(prompt, *policy));
+    QUIRE_ASSIGN_OR_RETURN(const auto rows,
+                           forced_logits(comparison.run, prompt, full.answer_tokens));
+    comparison.speedup = full.ttft_ms() / comparison.run.ttft_ms();
+    comparison.kl_first = kl_divergence(full_rows[0], rows[0]);
+    double agree = 0;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      comparison.kl_mean += kl_divergence(full_rows[i], rows[i]) / static_cast<double>(rows.size());
+      agree += top_token(full_rows[i]) == top_token(rows[i]) ? 1 : 0;
+    }
+    comparison.top1 = agree / static_cast<double>(rows.size());
+    comparisons.push_back(std::move(comparison));
+  }
+  return comparisons;
+}
+
+}  // namespace quire
