@@ -132,8 +132,8 @@ Status run_ls(const GlobalOptions& global, const FilterOptions& options, uint64_
     request.set_limit(static_cast<uint32_t>(std::min<uint64_t>(wanted, kPageObjects)));
     QUIRE_ASSIGN_OR_RETURN(const pb::ListResponse page, client.call(request));
     objects.insert(objects.end(), page.objects().begin(), page.objects().end());
-    request.set_page_token(page.next_page_token());
     more = !page.next_page_token().empty();
+    if (more) QUIRE_RETURN_IF_ERROR(go_on(request, page));
   } while (more && (limit == 0 || objects.size() < limit));
   if (global.json) {
     Json list = Json::array();

@@ -60,6 +60,13 @@ Expected<std::string> read_limited(std::istream& stream, const std::string& name
 
 }  // namespace
 
+Status go_on(pb::ListRequest& request, const pb::ListResponse& page) {
+  if (page.next_page_token() == request.page_token())
+    return {StatusCode::kInternal, "the server's list does not advance"};
+  request.set_page_token(page.next_page_token());
+  return Status::ok();
+}
+
 Expected<std::string> resolve_object(ControlClient& client, const std::string& text) {
   if (auto id = full_id(text)) return *id;
   if (text.size() < kIdDigitsMin || text.size() > kIdDigits || !is_hex(text))
@@ -70,8 +77,9 @@ Expected<std::string> resolve_object(ControlClient& client, const std::string& t
   do {
     QUIRE_ASSIGN_OR_RETURN(const pb::ListResponse page, client.call(request));
     for (const pb::Object& object : page.objects()) found.push_back(object.representation());
-    request.set_page_token(page.next_page_token());
-  } while (!request.page_token().empty() && found.size() <= kShownCandidatesMax);
+    if (page.next_page_token().empty()) break;
+    QUIRE_RETURN_IF_ERROR(go_on(request, page));
+  } while (found.size() <= kShownCandidatesMax);
   if (found.empty()) return Status(StatusCode::kNotFound, "no object's id starts with " + text);
   if (found.size() > 1) return ambiguous(text, found);
   return found.front();

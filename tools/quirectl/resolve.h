@@ -18,6 +18,10 @@ namespace quire::ctl {
 inline constexpr size_t kIdDigits = 64;
 inline constexpr size_t kIdDigitsMin = 6;
 
+// Makes request ask for what follows page, which must have a next page. A server whose list does
+// not advance is an error, not an endless loop.
+Status go_on(pb::ListRequest& request, const pb::ListResponse& page);
+
 // The 32 bytes of the one object whose id starts with text. A full id is not looked up. kNotFound
 // where there is none, kInvalidArgument where text is no id or fits several.
 Expected<std::string> resolve_object(ControlClient& client, const std::string& text);

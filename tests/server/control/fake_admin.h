@@ -46,6 +46,7 @@ class FakeAdmin final : public AdminApi {
   std::vector<wire::ResolveEntry> lookup_entries;
   std::vector<ModelInfo> model_infos;
   ServerStats server_stats;
+  bool list_repeats = false;  // every page is the first one and promises another
 
   std::unique_lock<std::mutex> lock() { return std::unique_lock(mutex_); }
   // Every call fails with this until it is set to OK again.
@@ -108,6 +109,7 @@ class FakeAdmin final : public AdminApi {
     QUIRE_RETURN_IF_ERROR(enter(guard, deadline_ms));
     if (!page_token.empty() && page_token.size() != sizeof(Digest))
       return Status(StatusCode::kInvalidArgument, "page token: not one of this server");
+    if (list_repeats) return ListPage{{}, std::string(sizeof(Digest), 'x')};
     Digest after;
     std::copy(page_token.begin(), page_token.end(), after.bytes.begin());
     ListPage page;

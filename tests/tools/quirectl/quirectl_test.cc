@@ -154,6 +154,16 @@ TEST_F(QuirectlTest, LsPagesAndFilters) {
   EXPECT_TRUE(contains(table.err, "there are more")) << table.err;
 }
 
+TEST_F(QuirectlTest, AListThatDoesNotAdvanceIsAnError) {
+  admin_.list_repeats = true;
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"ls"}, std::vector<std::string>{"stat", "123456"}}) {
+    const Result result = run(arguments);
+    EXPECT_EQ(result.exit_code, kExitError);
+    EXPECT_TRUE(contains(result.err, "does not advance")) << result.err;
+  }
+}
+
 TEST_F(QuirectlTest, IdsMayBeAbbreviated) {
   admin_.add_object(test_id({0xab, 0xcd, 0xef, 1}));
   admin_.add_object(test_id({0xab, 0xcd, 0xef, 2}));
