@@ -34,7 +34,10 @@ ALLOWED = {
 CONTAINED = [
     (re.compile(r"^liburing"), ("tiers/io/", "bench/", "tests/tiers/")),
     (re.compile(r"^rocksdb/"), ("tiers/rocks/", "tests/tiers/rocks/")),
-    (re.compile(r"^(grpcpp|grpc)/|\.grpc\.pb\.h$|\.pb\.h$"), ("server/control/", "tools/quirectl/", "tests/server/control/", "tests/tools/quirectl/")),
+    (
+        re.compile(r"^(grpcpp|grpc)/|\.grpc\.pb\.h$|\.pb\.h$"),
+        ("server/control/", "tools/quirectl/", "tests/server/control/", "tests/tools/quirectl/"),
+    ),
     (re.compile(r"^(llama|ggml[a-z-]*)\.h$"), ("client/llama/", "tests/client/llama/")),
     (re.compile(r"^cuda"), ("kernels/cuda/", "tiers/gpu/")),
 ]
@@ -51,7 +54,11 @@ INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]')
 
 def tracked_files(root: Path) -> list[Path]:
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=root, capture_output=True, text=True, check=True
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.splitlines()
     return [Path(name) for name in listed if (root / name).is_file()]
 
@@ -66,7 +73,12 @@ def check_includes(path: Path, text: str) -> list[str]:
         target = match.group(2)
         target_top = target.split("/")[0]
         where = f"{path}:{number}"
-        if match.group(1) == '"' and target_top in ALLOWED and target_top != top and target_top not in ALLOWED[top]:
+        if (
+            match.group(1) == '"'
+            and target_top in ALLOWED
+            and target_top != top
+            and target_top not in ALLOWED[top]
+        ):
             problems.append(f"{where}: {top} may not include {target_top} ({target})")
         for pattern, places in CONTAINED:
             if pattern.search(target) and not str(path).startswith(places):
@@ -98,7 +110,9 @@ def check_file(root: Path, path: Path) -> list[str]:
 
 def check_folders(root: Path, files: list[Path]) -> list[str]:
     problems = []
-    folders = {path.parent for path in files if path.suffix in {".cc", ".h"} and path.parts[0] not in {"tests"}}
+    folders = {
+        path.parent for path in files if path.suffix in {".cc", ".h"} and path.parts[0] not in {"tests"}
+    }
     for folder in sorted(folders):
         readme = root / folder / "README.md"
         if not readme.exists():
@@ -112,7 +126,17 @@ def check_folders(root: Path, files: list[Path]) -> list[str]:
 
 
 def check_header_alone(root: Path, path: Path) -> list[str]:
-    command = [os.environ.get("CXX", "g++"), "-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-I.", "-x", "c++", str(path)]
+    command = [
+        os.environ.get("CXX", "g++"),
+        "-std=c++20",
+        "-fsyntax-only",
+        "-Wall",
+        "-Wextra",
+        "-I.",
+        "-x",
+        "c++",
+        str(path),
+    ]
     result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     if result.returncode == 0:
         return []
