@@ -39,6 +39,9 @@ class BlockDevice {
   virtual Status write_blocking(uint64_t offset, ByteSpan source) = 0;
   virtual Status sync_blocking() = 0;
 
+  // Runs the task soon, the way completions run. For answers that need no I/O.
+  virtual void defer(std::function<void()> task) = 0;
+
   // Runs completions that are due. True if a callback ran. A device on an event loop does nothing
   // here: its completions come from the loop.
   virtual bool poll() { return false; }

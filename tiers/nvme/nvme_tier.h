@@ -156,8 +156,11 @@ class NvmeTier {
 
   // Called while a segment is reclaimed, for each object in it that was not removed:
   //   keep(key, location): true to move the object (asked first; best effort),
-  //   on_move(key, from, to): it now lies at `to`; `from` will be overwritten,
+  //   on_move(key, from, to): it now lies at `to`; `from` will be overwritten, but can be read till
+  //     then,
   //   on_evict(key, location): it is about to be overwritten; reads of it become kNotFound.
+  // One key may lie at several places (older writes, moves that were interrupted): compare the
+  // location with the one you remember, keep nothing and forget nothing for another one.
   // Hooks run on the loop thread and may call remove(). Missing hooks: nothing is kept.
   struct ReclaimHooks {
     std::function<bool(const Digest& key, const Location& location)> keep;

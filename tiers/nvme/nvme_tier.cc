@@ -1,0 +1,185 @@
+#include "tiers/nvme/nvme_tier.h"
+
+#include <utility>
+
+#include "tiers/nvme/group_sync.h"
+#include "tiers/nvme/object_reader.h"
+#include "tiers/nvme/reclaimer.h"
+#include "tiers/nvme/recovery.h"
+#include "tiers/nvme/segment_writer.h"
+#include "tiers/nvme/store_context.h"
+#include "tiers/nvme/superblock.h"
+
+namespace quire {
+namespace nvme {
+namespace {
+
+Status not_recovered() {
+  return Status(StatusCode::kFailedPrecondition, "recover() has not finished yet");
+}
+
+class SegmentTier final : public NvmeTier {
+ public:
+  SegmentTier(NvmeOptions options, const Geometry& geometry, std::unique_ptr<BlockDevice> device,
+              Clock& clock)
+      : context_(std::move(options), std::move(device), clock),
+        sync_(context_),
+        reader_(context_),
+        writer_(context_, sync_, [this] { reclaimer_.maybe_start(); }),
+        reclaimer_(context_, sync_, reader_, writer_),
+        recovery_(context_, writer_) {
+    context_.geometry = geometry;
+    // Writes that wait for space must hear that there will be none.
+    context_.health.set_listener(
+        [this] { context_.device->defer([this] { writer_.space_freed(); }); });
+  }
+  // The device goes first: no callback may find a part that is gone.
+  ~SegmentTier() override { context_.device.reset(); }
+
+  void recover(std::function<void(const RecoveredObject&)> on_object,
+               std::function<void(Status)> done) override {
+    if (std::exchange(recovery_started_, true)) {
+      refuse(Status(StatusCode::kFailedPrecondition, "recover() is called once"), std::move(done));
+      return;
+    }
+    recovery_.start(std::move(on_object), [this, done = std::move(done)](Status status) {
+      recovered_ = true;
+      done(std::move(status));
+      reclaimer_.maybe_start();
+    });
+  }
+
+  void write(const Digest& key, ByteSpan payload, Hash128 checksum,
+             std::function<void(Expected<Location>)> done) override {
+    if (!recovered_) {
+      refuse(not_recovered(), std::move(done));
+    } else {
+      writer_.write(key, payload, checksum, std::move(done));
+    }
+  }
+
+  void read(const Digest& key, const Location& location, Hash128 expected, MutableByteSpan target,
+            std::function<void(Status)> done) override {
+    if (!recovered_) {
+      refuse(not_recovered(), std::move(done));
+    } else {
+      reader_.read(key, location, expected, target, std::move(done));
+    }
+  }
+
+  void sync(std::function<void(Status)> done) override {
+    if (!recovered_) {
+      refuse(not_recovered(), std::move(done));
+    } else {
+      sync_.sync(std::move(done));
+    }
+  }
+
+  void remove(const Location& location) override {
+    if (recovered_) context_.table.remove_object(location);
+  }
+
+  void set_reclaim_hooks(ReclaimHooks hooks) override { reclaimer_.set_hooks(std::move(hooks)); }
+
+  void seal(std::function<void(Status)> done) override {
+    if (!recovered_) {
+      refuse(not_recovered(), std::move(done));
+    } else {
+      writer_.seal(std::move(done));
+    }
+  }
+
+  uint64_t payload_bytes_max() const override { return context_.geometry.payload_bytes_max(); }
+  std::array<uint64_t, 2> store_uuid() const override { return context_.geometry.uuid; }
+  BlockDevice& device() override { return *context_.device; }
+  NvmeStats stats() const override;
+
+ private:
+  template <typename Done>
+  void refuse(Status status, Done done) {
+    context_.device->defer([done = std::move(done), status = std::move(status)] { done(status); });
+  }
+
+  StoreContext context_;
+  GroupSync sync_;
+  ObjectReader reader_;
+  SegmentWriter writer_;
+  Reclaimer reclaimer_;
+  Recovery recovery_;
+  bool recovery_started_ = false;
+  bool recovered_ = false;
+};
+
+NvmeStats SegmentTier::stats() const {
+  const StoreCounters& counters = context_.counters;
+  NvmeStats stats;
+  stats.state = context_.health.state();
+  stats.state_reason = context_.health.reason();
+  stats.backend = context_.device->backend();
+  stats.capacity_bytes = context_.geometry.segment_bytes * context_.geometry.segment_count;
+  stats.used_bytes = context_.table.live_bytes();
+  stats.objects = context_.table.live_objects();
+  stats.segment_bytes = context_.geometry.segment_bytes;
+  stats.segments = static_cast<uint32_t>(context_.geometry.segment_count);
+  stats.segments_free = context_.table.count(SegmentState::kFree);
+  stats.read_bytes = counters.read_bytes;
+  stats.written_bytes = counters.written_bytes;
+  stats.reinserted_bytes = counters.reinserted_bytes;
+  stats.evicted_objects = counters.evicted_objects;
+  stats.reclaimed_segments = counters.reclaimed_segments;
+  stats.corruptions = counters.corruptions;
+  stats.read_errors = counters.read_errors;
+  stats.write_errors = counters.write_errors;
+  stats.syncs = counters.syncs;
+  stats.reads_inflight = counters.reads_inflight;
+  stats.writes_inflight = writer_.writes_inflight();
+  stats.device_inflight_bytes = context_.device->inflight_bytes();
+  return stats;
+}
+
+}  // namespace
+}  // namespace nvme
+
+std::string_view nvme_state_name(NvmeState state) {
+  switch (state) {
+    case NvmeState::kOk:
+      return "ok";
+    case NvmeState::kReadOnlyNoSpace:
+      return "read-only (no space)";
+    case NvmeState::kReadOnlyError:
+      return "read-only (write error)";
+    case NvmeState::kQuarantined:
+      return "quarantined";
+  }
+  return "unknown";
+}
+
+Status NvmeOptions::validate() const {
+  constexpr uint64_t kMebibyte = 1 << 20;
+  const auto wrong = [](const char* what) { return Status(StatusCode::kInvalidArgument, what); };
+  if (segment_bytes < kSegmentBytesMin || segment_bytes > kSegmentBytesMax ||
+      segment_bytes % kMebibyte != 0) {
+    return wrong("segment_bytes must be a multiple of 1 MiB from 1 MiB to 1 GiB");
+  }
+  if (free_segments_min == 0 || free_segments_min > 1024) {
+    return wrong("free_segments_min must be 1 to 1024");
+  }
+  if (!(reinsert_fraction_max >= 0 && reinsert_fraction_max <= 0.9)) {
+    return wrong("reinsert_fraction_max must be 0 to 0.9");
+  }
+  if (static_cast<bool>(offload) != static_cast<bool>(post)) {
+    return wrong("offload and post are given both or neither");
+  }
+  return Status::ok();
+}
+
+Expected<std::unique_ptr<NvmeTier>> NvmeTier::open(NvmeOptions options,
+                                                   std::unique_ptr<BlockDevice> device,
+                                                   Clock& clock) {
+  if (device == nullptr) return Status(StatusCode::kInvalidArgument, "no device");
+  QUIRE_ASSIGN_OR_RETURN(const nvme::Geometry geometry, nvme::open_store(*device, options, clock));
+  return std::unique_ptr<NvmeTier>(
+      std::make_unique<nvme::SegmentTier>(std::move(options), geometry, std::move(device), clock));
+}
+
+}  // namespace quire

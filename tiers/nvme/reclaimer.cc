@@ -1,0 +1,169 @@
+#include "tiers/nvme/reclaimer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "tiers/io/kill_point.h"
+
+namespace quire::nvme {
+
+void Reclaimer::maybe_start() {
+  if (running_) return;
+  const uint32_t free = context_.table.count(SegmentState::kFree);
+  if (free >= context_.options.free_segments_min && !writer_.is_starved()) return;
+  if (!context_.health.check_writable().is_ok()) return;
+  const auto victim = context_.table.next_victim();
+  if (victim) {
+    start(*victim);
+    return;
+  }
+  // A segment being sealed becomes a victim soon; without one nothing will ever free space.
+  if (writer_.is_starved() && context_.table.count(SegmentState::kSealing) == 0 && free == 0) {
+    writer_.fail_waiting();
+  }
+}
+
+void Reclaimer::start(uint32_t victim) {
+  running_ = true;
+  victim_ = victim;
+  SegmentInfo& info = context_.table[victim];
+  generation_ = info.generation;
+  info.state = SegmentState::kReclaiming;
+  moved_any_ = false;
+  keepers_.clear();
+  evicted_.clear();
+  if (info.live_objects == 0) {
+    context_.device->defer([this] { free_victim(); });
+    return;
+  }
+  scan_segment(*context_.device, context_.geometry, victim,
+               [this](SegmentContents contents) { scanned(std::move(contents)); });
+}
+
+NvmeLocation Reclaimer::location_of(const FooterEntry& entry) const {
+  NvmeLocation location;
+  location.segment = victim_;
+  location.generation = generation_;
+  location.offset = entry.offset;
+  location.payload_bytes = entry.payload_bytes;
+  location.sequence = entry.sequence;
+  return location;
+}
+
+void Reclaimer::abandon(SegmentState state) {
+  context_.table[victim_].state = state;
+  running_ = false;
+  maybe_start();
+}
+
+void Reclaimer::scanned(SegmentContents contents) {
+  context_.counters.read_errors += contents.read_errors;
+  if (contents.read_errors > 0) {
+    context_.health.read_failed(Status(StatusCode::kIoError, "reading a segment to reclaim it"));
+  }
+  if (!contents.error.is_ok()) {
+    abandon(SegmentState::kBad);
+    return;
+  }
+  // What was misread is gone without a word: the owner finds a miss when it asks for it.
+  if (contents.generation == generation_) choose(contents);
+  move_next();
+}
+
+void Reclaimer::choose(const SegmentContents& contents) {
+  const auto bytes_max =
+      static_cast<uint64_t>(context_.options.reinsert_fraction_max *
+                            static_cast<double>(context_.geometry.segment_bytes));
+  uint64_t kept_bytes = 0;
+  for (const FooterEntry& entry : contents.entries) {
+    const NvmeLocation location = location_of(entry);
+    if (!context_.table.is_live(location)) continue;
+    const uint64_t bytes = object_bytes(entry.payload_bytes);
+    if (hooks_.keep && kept_bytes + bytes <= bytes_max && hooks_.keep(entry.key, location)) {
+      kept_bytes += bytes;
+      keepers_.push_back(entry);
+    } else {
+      evicted_.push_back(entry);
+    }
+  }
+  std::reverse(keepers_.begin(), keepers_.end());
+}
+
+void Reclaimer::move_next() {
+  if (!context_.health.check_writable().is_ok()) {
+    buffer_ = AlignedBuffer();
+    abandon(SegmentState::kSealed);
+    return;
+  }
+  while (!keepers_.empty() && !context_.table.is_live(location_of(keepers_.back()))) {
+    keepers_.pop_back();  // removed meanwhile
+  }
+  if (keepers_.empty()) {
+    finish_moving();
+    return;
+  }
+  const FooterEntry entry = keepers_.back();
+  keepers_.pop_back();
+  const uint64_t bytes = align_up(entry.payload_bytes, kBlockBytes);
+  if (buffer_.size() < bytes) buffer_ = AlignedBuffer(bytes);
+  reader_.read(entry.key, location_of(entry), entry.checksum, buffer_.span().first(bytes),
+               [this, entry](const Status& status) { moved_read(entry, status); });
+}
+
+void Reclaimer::moved_read(const FooterEntry& entry, const Status& status) {
+  if (!status.is_ok()) {
+    evicted_.push_back(entry);
+    move_next();
+    return;
+  }
+  writer_.write_moved(
+      entry.key, buffer_.span().first(entry.payload_bytes), entry.checksum,
+      [this, entry](const Expected<NvmeLocation>& result) { moved_written(entry, result); });
+}
+
+void Reclaimer::moved_written(const FooterEntry& entry, const Expected<NvmeLocation>& result) {
+  QUIRE_KILL_POINT("nvme_object_moved");
+  const NvmeLocation from = location_of(entry);
+  if (!result.is_ok()) {
+    evicted_.push_back(entry);
+  } else if (!context_.table.is_live(from)) {
+    context_.table.remove_object(*result);  // removed while it was copied
+  } else {
+    moved_any_ = true;
+    if (hooks_.on_move) hooks_.on_move(entry.key, from, *result);
+  }
+  move_next();
+}
+
+void Reclaimer::finish_moving() {
+  buffer_ = AlignedBuffer();
+  if (!moved_any_) {
+    free_victim();
+    return;
+  }
+  // The copies must be durable before the originals may be overwritten.
+  sync_.sync([this](const Status& status) {
+    if (status.is_ok()) {
+      free_victim();
+    } else {
+      abandon(SegmentState::kSealed);
+    }
+  });
+}
+
+void Reclaimer::free_victim() {
+  QUIRE_KILL_POINT("nvme_segment_reclaimed");
+  for (const FooterEntry& entry : std::exchange(evicted_, {})) {
+    const NvmeLocation location = location_of(entry);
+    if (!context_.table.is_live(location)) continue;
+    ++context_.counters.evicted_objects;
+    if (hooks_.on_evict) hooks_.on_evict(entry.key, location);
+  }
+  context_.table.free_segment(victim_);
+  ++context_.counters.reclaimed_segments;
+  running_ = false;
+  writer_.space_freed();
+  maybe_start();
+}
+
+}  // namespace quire::nvme

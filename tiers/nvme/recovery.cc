@@ -1,0 +1,83 @@
+#include "tiers/nvme/recovery.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace quire::nvme {
+namespace {
+
+constexpr uint32_t kScansInflightMax = 8;
+constexpr uint32_t kEpochShift = 40;
+
+}  // namespace
+
+void Recovery::start(std::function<void(const RecoveredObject&)> on_object,
+                     std::function<void(Status)> done) {
+  on_object_ = std::move(on_object);
+  done_ = std::move(done);
+  context_.table.resize(context_.geometry.segment_count);
+  // Higher than anything an earlier run may have written and recovery cannot see.
+  context_.last_generation = context_.geometry.epoch << kEpochShift;
+  context_.last_sequence = context_.geometry.epoch << kEpochShift;
+  pump();
+}
+
+void Recovery::pump() {
+  while (next_segment_ < context_.table.size() && scans_inflight_ < kScansInflightMax) {
+    const uint32_t segment = next_segment_++;
+    ++scans_inflight_;
+    scan_segment(
+        *context_.device, context_.geometry, segment,
+        [this, segment](SegmentContents contents) { scanned(segment, std::move(contents)); });
+  }
+  if (scans_inflight_ == 0) finish();
+}
+
+void Recovery::scanned(uint32_t segment, SegmentContents contents) {
+  --scans_inflight_;
+  context_.counters.read_errors += contents.read_errors;
+  SegmentInfo& info = context_.table[segment];
+  if (!contents.error.is_ok()) {
+    info.state = SegmentState::kBad;
+    context_.health.read_failed(contents.error);
+  } else if (contents.generation != 0 && contents.entries.empty() && contents.read_errors == 0) {
+    // Opened, never filled: free again, under a new generation.
+    context_.last_generation = std::max(context_.last_generation, contents.generation);
+  } else if (contents.generation != 0) {
+    info.state = SegmentState::kSealed;
+    info.generation = contents.generation;
+    context_.last_generation = std::max(context_.last_generation, contents.generation);
+    report(segment, contents);
+    if (contents.appendable &&
+        (!open_segment_ || contents.generation > open_contents_.generation)) {
+      open_segment_ = segment;
+      open_contents_ = std::move(contents);
+    }
+  }
+  pump();
+}
+
+void Recovery::report(uint32_t segment, const SegmentContents& contents) {
+  for (const FooterEntry& entry : contents.entries) {
+    RecoveredObject object;
+    object.key = entry.key;
+    object.checksum = entry.checksum;
+    object.location.segment = segment;
+    object.location.generation = contents.generation;
+    object.location.offset = entry.offset;
+    object.location.payload_bytes = entry.payload_bytes;
+    object.location.sequence = entry.sequence;
+    context_.last_sequence = std::max(context_.last_sequence, entry.sequence);
+    context_.table.add_object(segment, entry.payload_bytes);
+    if (on_object_) on_object_(object);
+  }
+}
+
+void Recovery::finish() {
+  if (open_segment_) writer_.resume(*open_segment_, std::move(open_contents_));
+  on_object_ = nullptr;
+  const auto done = std::exchange(done_, nullptr);
+  if (done) done(context_.health.check_readable());
+}
+
+}  // namespace quire::nvme

@@ -1,0 +1,166 @@
+#include "tiers/nvme/segment_scan.h"
+
+#include <memory>
+#include <utility>
+
+#include "tiers/io/aligned_buffer.h"
+
+namespace quire::nvme {
+namespace {
+
+// Owned by the callback of its read in flight, hence shared: std::function wants copyable captures.
+class SegmentScan : public std::enable_shared_from_this<SegmentScan> {
+ public:
+  SegmentScan(BlockDevice& device, const Geometry& geometry, uint32_t segment,
+              std::function<void(SegmentContents)> done)
+      : device_(device),
+        geometry_(geometry),
+        segment_(segment),
+        done_(std::move(done)),
+        block_(kBlockBytes) {}
+
+  void start() { read_block(0, &SegmentScan::on_segment_header); }
+
+ private:
+  using Step = void (SegmentScan::*)(const Status&);
+
+  void read_block(uint64_t offset, Step step) {
+    device_.read(
+        geometry_.segment_base(segment_) + offset, block_.span(),
+        [self = shared_from_this(), step](const Status& status) { (self.get()->*step)(status); });
+  }
+  void finish() { done_(std::move(contents_)); }
+
+  void on_segment_header(const Status& status);
+  void on_footer(const Status& status);
+  void on_table(const Status& status);
+  void on_object_header(const Status& status);
+  void walk();
+  // True where the block is certainly nothing of this generation.
+  bool block_is_stale() const;
+
+  BlockDevice& device_;
+  const Geometry geometry_;
+  const uint32_t segment_;
+  std::function<void(SegmentContents)> done_;
+  AlignedBuffer block_;
+  AlignedBuffer table_;
+  SegmentFooter footer_;
+  bool footer_place_stale_ = false;
+  uint64_t last_sequence_ = 0;
+  SegmentContents contents_;
+};
+
+void SegmentScan::on_segment_header(const Status& status) {
+  if (!status.is_ok()) {
+    contents_.error = status;
+    ++contents_.read_errors;
+    finish();
+    return;
+  }
+  auto header = decode_segment_header(block_.span());
+  if (!header.is_ok() || header->uuid != geometry_.uuid || header->segment != segment_) {
+    finish();
+    return;
+  }
+  contents_.generation = header->generation;
+  read_block(geometry_.segment_bytes - kBlockBytes, &SegmentScan::on_footer);
+}
+
+bool SegmentScan::block_is_stale() const {
+  if (is_zero(block_.span())) return true;
+  if (!block_checksum_holds(block_.span())) return false;
+  auto footer = decode_footer(block_.span());
+  if (footer.is_ok()) {
+    return footer->uuid != geometry_.uuid || footer->generation != contents_.generation;
+  }
+  auto object = decode_object_header(block_.span());
+  if (object.is_ok()) {
+    return object->uuid != geometry_.uuid || object->generation != contents_.generation ||
+           object->sequence <= last_sequence_;
+  }
+  return false;
+}
+
+void SegmentScan::on_footer(const Status& status) {
+  if (!status.is_ok()) {
+    ++contents_.read_errors;
+    walk();
+    return;
+  }
+  footer_place_stale_ = block_is_stale();
+  auto footer = decode_footer(block_.span());
+  const bool ours = footer.is_ok() && footer->uuid == geometry_.uuid &&
+                    footer->segment == segment_ && footer->generation == contents_.generation &&
+                    footer->entry_count <= geometry_.segment_bytes / kFooterEntryBytes &&
+                    table_bytes(footer->entry_count) <= geometry_.segment_bytes - 2 * kBlockBytes;
+  if (!ours) {
+    walk();
+    return;
+  }
+  footer_ = footer.value();
+  if (footer_.entry_count == 0) {
+    on_table(Status::ok());
+    return;
+  }
+  table_ = AlignedBuffer(table_bytes(footer_.entry_count));
+  const uint64_t offset = geometry_.segment_bytes - kBlockBytes - table_.size();
+  device_.read(geometry_.segment_base(segment_) + offset, table_.span(),
+               [self = shared_from_this()](const Status& read) { self->on_table(read); });
+}
+
+void SegmentScan::on_table(const Status& status) {
+  if (!status.is_ok()) {
+    ++contents_.read_errors;
+    walk();
+    return;
+  }
+  auto entries = decode_table(footer_, table_.span(), geometry_);
+  if (!entries.is_ok()) {
+    walk();
+    return;
+  }
+  contents_.has_footer = true;
+  contents_.entries = std::move(entries).value();
+  contents_.end_offset = footer_.end_offset;
+  finish();
+}
+
+void SegmentScan::walk() {
+  if (contents_.end_offset + 2 * kBlockBytes > geometry_.segment_bytes) {
+    finish();
+    return;
+  }
+  read_block(contents_.end_offset, &SegmentScan::on_object_header);
+}
+
+void SegmentScan::on_object_header(const Status& status) {
+  if (!status.is_ok()) {
+    ++contents_.read_errors;
+    finish();
+    return;
+  }
+  auto header = decode_object_header(block_.span());
+  const uint64_t offset = contents_.end_offset;
+  // Sequences only grow: a header that survived from before an earlier recovery ends the walk.
+  if (!header.is_ok() || header->sequence <= last_sequence_ ||
+      !check_object_header(*header, geometry_, segment_, contents_.generation, offset).is_ok()) {
+    contents_.appendable = footer_place_stale_ && block_is_stale();
+    finish();
+    return;
+  }
+  last_sequence_ = header->sequence;
+  contents_.entries.push_back(
+      {header->key, header->checksum, offset, header->payload_bytes, header->sequence, 0});
+  contents_.end_offset += object_bytes(header->payload_bytes);
+  walk();
+}
+
+}  // namespace
+
+void scan_segment(BlockDevice& device, const Geometry& geometry, uint32_t segment,
+                  std::function<void(SegmentContents)> done) {
+  std::make_shared<SegmentScan>(device, geometry, segment, std::move(done))->start();
+}
+
+}  // namespace quire::nvme
