@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <string>
@@ -73,6 +74,17 @@ inline std::vector<std::byte> tiny_representation(const RepresentationHeader& he
     }
   writer->finish(bytes);
   return bytes;
+}
+
+// Puts the manifest checksum right after bytes were changed on purpose.
+inline void repair_checksum(std::vector<std::byte>& bytes) {
+  constexpr uint64_t kManifestBytesOffset = 20;
+  uint32_t manifest_bytes = 0;
+  if (bytes.size() < kManifestBytesOffset + 4) return;
+  std::memcpy(&manifest_bytes, bytes.data() + kManifestBytesOffset, 4);
+  if (manifest_bytes < 8 || manifest_bytes > bytes.size()) return;
+  const uint64_t checksum = xxh3_64(ByteSpan(bytes).first(manifest_bytes - 8));
+  std::memcpy(bytes.data() + manifest_bytes - 8, &checksum, 8);
 }
 
 inline std::string golden_path(const std::string& name) {

@@ -10,20 +10,12 @@ namespace quire {
 namespace {
 
 using testing::golden;
+using testing::repair_checksum;
 using testing::tiny_header;
 using testing::tiny_model;
 using testing::tiny_representation;
 
 constexpr uint64_t kManifestHeaderBytes = 256;
-
-// Puts the manifest checksum right after a test changed fields on purpose.
-void seal(std::vector<std::byte>& bytes) {
-  uint32_t manifest_bytes;
-  std::memcpy(&manifest_bytes, bytes.data() + 20, 4);
-  if (manifest_bytes < 8 || manifest_bytes > bytes.size()) return;
-  const uint64_t checksum = xxh3_64(ByteSpan(bytes).first(manifest_bytes - 8));
-  std::memcpy(bytes.data() + manifest_bytes - 8, &checksum, 8);
-}
 
 template <typename T>
 void poke(std::vector<std::byte>& bytes, uint64_t offset, T value) {
@@ -105,7 +97,7 @@ TEST(Representation, HostileFieldsAreRefusedUnderAValidChecksum) {
   const auto refused = [&](const char* what, auto change, StatusCode code = StatusCode::kCorrupt) {
     auto bytes = good;
     change(bytes);
-    seal(bytes);
+    repair_checksum(bytes);
     EXPECT_EQ(RepresentationView::parse(bytes).status().code(), code) << what;
   };
   refused("magic", [](auto& b) { poke(b, 0, uint8_t{'q'}); });
