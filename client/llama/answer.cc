@@ -79,9 +79,7 @@ Status look(LlamaEngine& engine, const AnswerInput& input, const Layout& layout,
     QUIRE_RETURN_IF_ERROR(
         engine.recompute(layout.gaps, tokens_at(input.tokens, layout.gaps), false));
   }
-  QUIRE_RETURN_IF_ERROR(
-      engine.append_with_mass(input.tokens.subspan(layout.loaded_end), false, &column_mass));
-  return engine.truncate(layout.loaded_end);
+  return engine.append_with_mass(input.tokens.subspan(layout.loaded_end), false, &column_mass);
 }
 
 }  // namespace
