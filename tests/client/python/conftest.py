@@ -21,6 +21,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 START_SECONDS_MAX = 20
 
 
+# Small, and without network ports, so that several can run at once.
+SERVER_CONFIG = """
+data_directory = "{data}"
+socket_path = "{socket}"
+[host]
+bytes = 67108864
+[nvme]
+bytes = 67108864
+segment_bytes = 4194304
+[control]
+listen = ""
+[http]
+listen = ""
+"""
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A running quired on an empty store; its socket path."""
@@ -44,6 +60,3 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield str(socket)
     process.terminate()
     process.wait(timeout=START_SECONDS_MAX)
-
-
-SERVER_CONFIG = ""
