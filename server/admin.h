@@ -1,6 +1,7 @@
-// What the control plane (gRPC, HTTP) may ask of the store. Implemented by the store's owner, which runs
-// each call on the reactor thread; faked in the control plane's tests. Every call may be made from any
-// thread, blocks until it is done or deadline_ms has passed (kDeadlineExceeded), and never moves KV bytes.
+// What the control plane (gRPC, HTTP) may ask of the store. Implemented by the store's owner, which
+// runs each call on the reactor thread; faked in the control plane's tests. Every call may be made
+// from any thread, blocks until it is done or deadline_ms has passed (kDeadlineExceeded), and never
+// moves KV bytes.
 #ifndef QUIRE_SERVER_ADMIN_H_
 #define QUIRE_SERVER_ADMIN_H_
 
@@ -52,7 +53,7 @@ struct ListPage {
 
 struct TierStats {
   wire::TierId tier = wire::TierId::kNone;
-  std::string state;  // "ok", "read_only: no space", "quarantined: 12 read errors", "absent"
+  std::string state;    // "ok", "read_only: no space", "quarantined: 12 read errors", "absent"
   std::string backend;  // "io_uring", "pread pool", "memfd 4 KiB pages", ...
   uint64_t capacity_bytes = 0;
   uint64_t used_bytes = 0;
@@ -102,9 +103,9 @@ struct ModelInfo {
 };
 
 struct PrefetchResult {
-  uint32_t ready = 0;      // now in the host tier
-  uint32_t missing = 0;    // unknown ids
-  uint32_t failed = 0;     // read errors or no room
+  uint32_t ready = 0;    // now in the host tier
+  uint32_t missing = 0;  // unknown ids
+  uint32_t failed = 0;   // read errors or no room
 };
 
 class AdminApi {
