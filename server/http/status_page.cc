@@ -16,7 +16,8 @@ table{border-collapse:collapse;margin:1rem 0}
 th,td{border-bottom:1px solid #ccc;padding:.25rem .8rem;text-align:right}
 th:first-child,td:first-child{text-align:left}
 .bad{color:#b00020}.ok{color:#106b21}
-@media (prefers-color-scheme:dark){body{background:#16181c;color:#e4e4e4}.bad{color:#ff8a9a}.ok{color:#7fd48a}}
+@media (prefers-color-scheme:dark){body{background:#16181c;color:#e4e4e4}
+.bad{color:#ff8a9a}.ok{color:#7fd48a}}
 </style></head><body>
 )";
 
