@@ -184,7 +184,8 @@ void check_against_brute_force(uint64_t seed, const MatchIndexOptions& options) 
   const auto random_slice = [&](size_t longest) {
     const TokenList& text = texts[random() % texts.size()];
     const size_t count = 1 + random() % longest;
-    return slice(text, random() % (text.size() - count), count);
+    // Few places to begin at, so that many runs begin alike and differ in length.
+    return slice(text, random() % (text.size() - count + 1) / 40 * 40, count);
   };
   uint64_t chunk_matches = 0;
   uint64_t prefix_matches = 0;
@@ -205,7 +206,8 @@ void check_against_brute_force(uint64_t seed, const MatchIndexOptions& options) 
                             1 + random() % 2);
         if (random() % 8 == 0) entry.base_position += 1;  // nonsense must not be found
       } else {
-        entry = maker.entry(random_slice(90), random_context(random), 1 + random() % 2);
+        entry = maker.entry(random_slice(random() % 4 == 0 ? 299 : 90), random_context(random),
+                            1 + random() % 2);
       }
       const bool known = stored.contains(entry.representation);
       const auto added = index.add(entry);
@@ -250,6 +252,28 @@ TEST(MatchIndex, CollidingFingerprintsChangeNothing) {
   for (const uint64_t seed : {21, 22, 23}) {
     check_against_brute_force(seed, {.fingerprint_seed = seed, .fingerprint_mask = 0});
     check_against_brute_force(seed, {.fingerprint_seed = seed, .fingerprint_mask = 3});
+  }
+}
+
+TEST(MatchIndex, TheLongestOfManyThatBeginAlikeWins) {
+  std::mt19937_64 random(30);
+  const Maker maker;
+  for (uint64_t seed = 0; seed < 100; ++seed) {
+    MatchIndex index({.fingerprint_seed = seed, .fingerprint_mask = 3});
+    const TokenList text = random_tokens(random, 5000, 1000);
+    const std::vector<uint32_t> lengths = {16, 63, 64, 200, 256, 700, 1024, 4000, 4096};
+    for (const uint32_t length : lengths)
+      ASSERT_TRUE(index.add(maker.entry(slice(text, 0, length), VariantContext::isolated())));
+    // Begins like the text too, and is longer than all, but goes on differently.
+    const TokenList decoy = join({slice(text, 0, 20), random_tokens(random, 4200, 1000)});
+    ASSERT_TRUE(index.add(maker.entry(decoy, VariantContext::isolated())));
+    for (size_t i = 0; i < lengths.size(); ++i) {
+      // Behind the match, tokens that match nothing.
+      const TokenList prompt = join({slice(text, 0, lengths[i]), TokenList(4300, 5000)});
+      const ResolveResult result = index.resolve(maker.query(prompt));
+      ASSERT_EQ(result.matches.size(), 1u) << "seed " << seed;
+      ASSERT_EQ(result.matches[0].n_tokens, lengths[i]) << "seed " << seed;
+    }
   }
 }
 
