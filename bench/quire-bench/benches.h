@@ -1,0 +1,77 @@
+// The three benches of quire-bench. Each hands its results to `sink` as they are known, and ends
+// with kCancelled soon after `stop` is set.
+#ifndef QUIRE_BENCH_QUIRE_BENCH_BENCHES_H_
+#define QUIRE_BENCH_QUIRE_BENCH_BENCHES_H_
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "base/status.h"
+#include "bench/quire-bench/result.h"
+
+namespace quire::bench {
+
+using ResultSink = std::function<void(Result)>;
+
+// Every bench says what it is doing on stderr where this is set.
+struct CommonOptions {
+  std::string directory;  // parent of the temporary folder; empty: the system's
+  std::string quired;     // program; empty: beside quire-bench
+  bool quiet = false;
+  const std::atomic<bool>* stop = nullptr;
+
+  bool stopped() const { return stop != nullptr && stop->load(); }
+  Status check_stop() const;
+  void say(const std::string& text) const;
+};
+
+struct LocalOptions {
+  CommonOptions common;
+  std::string socket_path;  // a running quired instead of one of our own
+  uint64_t object_bytes = 8ull << 20;
+  uint32_t rounds = 9;
+  uint32_t acquires = 400;  // a round
+  uint32_t puts = 6;        // a round
+  uint64_t host_bytes = 1ull << 30;
+  uint64_t nvme_bytes = 2ull << 30;
+};
+// p50 of acquire + release of a stored object against bare ping-pong, and the rate of a put with
+// memory acknowledgement (bytes in the caller's buffer: reserve, copy, commit) against memcpy.
+Status run_local(const LocalOptions& options, const ResultSink& sink);
+
+struct NvmeBenchOptions {
+  CommonOptions common;
+  uint64_t object_bytes = 4ull << 20;
+  uint32_t objects = 48;  // a round
+  uint32_t rounds = 5;
+  uint64_t read_inflight_bytes = 8ull << 20;  // the defaults of tiers/io/file_device.h
+  uint64_t write_inflight_bytes = 4ull << 20;
+  uint64_t part_bytes = 1ull << 20;
+  uint64_t segment_bytes = 256ull << 20;
+};
+// Reads and writes of objects through the NVMe tier (verified reads, synced writes) against the
+// same parts through the bare event loop on a file beside it, same bytes in flight.
+Status run_nvme(const NvmeBenchOptions& options, const ResultSink& sink);
+
+struct RecoverOptions {
+  CommonOptions common;
+  uint32_t objects = 10'000;
+  uint32_t rounds = 20;
+  uint32_t writers = 4;
+  uint64_t object_bytes = 8 << 10;
+  uint64_t large_object_bytes = 3 << 19;  // 1.5 MiB, goes to the NVMe tier
+  uint32_t large_every = 100;             // each this many objects is large; 0: none
+  uint64_t seed = 1;                      // of the moments of the kills
+  uint64_t host_bytes = 256ull << 20;
+  uint64_t nvme_bytes = 4ull << 30;
+};
+// SIGKILL under write load, restart, time to the first answer; then every object whose durable
+// write was acknowledged is read and compared. The floor is a start after a clean shutdown of the
+// same store.
+Status run_recover(const RecoverOptions& options, const ResultSink& sink);
+
+}  // namespace quire::bench
+
+#endif  // QUIRE_BENCH_QUIRE_BENCH_BENCHES_H_

@@ -1,0 +1,179 @@
+// quire-bench: figures of this machine, each beside the floor it was measured against.
+#include <signal.h>
+
+#include <CLI/CLI.hpp>
+#include <iostream>
+
+#include "bench/quire-bench/benches.h"
+
+namespace quire::bench {
+
+Status CommonOptions::check_stop() const {
+  return stopped() ? Status(StatusCode::kCancelled, "interrupted") : Status::ok();
+}
+
+void CommonOptions::say(const std::string& text) const {
+  if (!quiet) std::cerr << text << std::endl;
+}
+
+namespace {
+
+constexpr int kExitFailed = 1;
+constexpr int kExitUsage = 2;
+constexpr int kExitInterrupted = 130;
+
+constexpr const char* kExamples = R"(Examples:
+  quire-bench local                       acquire + release, put in memory
+  quire-bench nvme --directory /mnt/nvme  the tier against bare io_uring on that disk
+  quire-bench recover --rounds 20         SIGKILL under load, restart, check everything
+  quire-bench --json local > local.jsonl
+
+Every figure stands beside its floor, measured in the same run: ratio = value / floor for rates and
+floor / value for times, so more is better. Temporary files go below --directory and are removed.
+Exit status: 0 done, 1 failed or objects were lost, 2 usage, 130 Ctrl-C.)";
+
+std::atomic<bool> stop_requested{false};
+
+void on_stop_signal(int signal_number) {
+  stop_requested.store(true);
+  ::signal(signal_number, SIG_DFL);
+}
+
+struct Arguments {
+  bool json = false;
+  CommonOptions common;
+  LocalOptions local;
+  NvmeBenchOptions nvme;
+  RecoverOptions recover;
+};
+
+CLI::App* add_local(CLI::App& app, LocalOptions& options) {
+  CLI::App* command = app.add_subcommand("local", "What a client on this machine pays");
+  command->add_option("--socket", options.socket_path,
+                      "A running quired (gets some hundred MiB of made-up objects)");
+  command->add_option("--rounds", options.rounds)
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command->add_option("--acquires", options.acquires, "In a round")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
+  command->add_option("--puts", options.puts, "In a round")
+      ->check(CLI::Range(1, 10'000))
+      ->capture_default_str();
+  command->add_option("--object-bytes", options.object_bytes)
+      ->check(CLI::Range(1ull << 16, 1ull << 28))
+      ->capture_default_str();
+  command->add_option("--host-bytes", options.host_bytes, "Host tier of the server")
+      ->capture_default_str();
+  command->add_option("--nvme-bytes", options.nvme_bytes, "NVMe tier of the server, 0: none")
+      ->capture_default_str();
+  return command;
+}
+
+CLI::App* add_nvme(CLI::App& app, NvmeBenchOptions& options) {
+  CLI::App* command = app.add_subcommand("nvme", "The NVMe tier against bare direct I/O");
+  command->add_option("--rounds", options.rounds)
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command->add_option("--objects", options.objects, "In a round")
+      ->check(CLI::Range(1, 10'000))
+      ->capture_default_str();
+  command->add_option("--object-bytes", options.object_bytes)
+      ->check(CLI::Range(1ull << 20, 1ull << 26))
+      ->capture_default_str();
+  command->add_option("--read-inflight-bytes", options.read_inflight_bytes)
+      ->check(CLI::Range(1ull << 20, 1ull << 28))
+      ->capture_default_str();
+  command->add_option("--write-inflight-bytes", options.write_inflight_bytes)
+      ->check(CLI::Range(1ull << 20, 1ull << 28))
+      ->capture_default_str();
+  return command;
+}
+
+CLI::App* add_recover(CLI::App& app, RecoverOptions& options) {
+  CLI::App* command = app.add_subcommand("recover", "SIGKILL under write load, restart, check");
+  command->add_option("--rounds", options.rounds)
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command->add_option("--objects", options.objects, "Stored before the first kill")
+      ->check(CLI::Range(1, 10'000'000))
+      ->capture_default_str();
+  command->add_option("--writers", options.writers)
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  command->add_option("--object-bytes", options.object_bytes)
+      ->check(CLI::Range(1ull << 10, 1ull << 24))
+      ->capture_default_str();
+  command->add_option("--large-object-bytes", options.large_object_bytes)
+      ->check(CLI::Range(1ull << 10, 1ull << 24))
+      ->capture_default_str();
+  command->add_option("--large-every", options.large_every, "Each this many objects is large")
+      ->capture_default_str();
+  command->add_option("--seed", options.seed, "Of the moments of the kills")->capture_default_str();
+  command->add_option("--nvme-bytes", options.nvme_bytes, "NVMe tier of the server")
+      ->capture_default_str();
+  return command;
+}
+
+int finish(const Status& status, const std::vector<Result>& results, bool json) {
+  if (!json && !results.empty()) print_table(results, std::cout);
+  if (status.code() == StatusCode::kCancelled) return kExitInterrupted;
+  if (!status) {
+    std::cerr << "error: " << status.message() << '\n';
+    return kExitFailed;
+  }
+  for (const Result& result : results)
+    if (result.direction == Direction::kCount && result.ratio() < 1) return kExitFailed;
+  return 0;
+}
+
+int run(int argc, char** argv) {
+  Arguments arguments;
+  CLI::App app{"Measures a quired and its tiers against the floors of this machine.",
+               "quire-bench"};
+  app.footer(kExamples);
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.add_flag("--json", arguments.json, "JSON lines on stdout instead of a table");
+  app.add_flag("-q,--quiet", arguments.common.quiet, "Nothing on stderr but errors");
+  app.add_option("--directory", arguments.common.directory,
+                 "Where temporary files go (the disk that is measured)")
+      ->check(CLI::ExistingDirectory);
+  app.add_option("--quired", arguments.common.quired, "The server to start (default: beside this)")
+      ->check(CLI::ExistingFile);
+  CLI::App* local = add_local(app, arguments.local);
+  CLI::App* nvme = add_nvme(app, arguments.nvme);
+  add_recover(app, arguments.recover);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kExitUsage;
+  }
+  ::signal(SIGINT, on_stop_signal);
+  ::signal(SIGTERM, on_stop_signal);
+  arguments.common.stop = &stop_requested;
+  std::vector<Result> results;
+  const ResultSink sink = [&](Result result) {
+    if (arguments.json) print_json(result, std::cout);
+    results.push_back(std::move(result));
+  };
+  Status status;
+  if (local->parsed()) {
+    arguments.local.common = arguments.common;
+    status = run_local(arguments.local, sink);
+  } else if (nvme->parsed()) {
+    arguments.nvme.common = arguments.common;
+    status = run_nvme(arguments.nvme, sink);
+  } else {
+    arguments.recover.common = arguments.common;
+    status = run_recover(arguments.recover, sink);
+  }
+  return finish(status, results, arguments.json);
+}
+
+}  // namespace
+}  // namespace quire::bench
+
+int main(int argc, char** argv) {
+  return quire::bench::run(argc, argv);
+}
