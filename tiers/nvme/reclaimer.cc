@@ -36,7 +36,7 @@ void Reclaimer::start(uint32_t victim) {
     context_.device->defer([this] { free_victim(); });
     return;
   }
-  scan_segment(*context_.device, context_.geometry, victim,
+  scan_segment(*context_.device, context_.geometry, victim, ScanMode::kHeaders,
                [this](SegmentContents contents) { scanned(std::move(contents)); });
 }
 

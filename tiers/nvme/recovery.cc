@@ -27,7 +27,7 @@ void Recovery::pump() {
     const uint32_t segment = next_segment_++;
     ++scans_inflight_;
     scan_segment(
-        *context_.device, context_.geometry, segment,
+        *context_.device, context_.geometry, segment, ScanMode::kVerifyPayloads,
         [this, segment](SegmentContents contents) { scanned(segment, std::move(contents)); });
   }
   if (scans_inflight_ == 0) finish();
@@ -48,17 +48,16 @@ void Recovery::scanned(uint32_t segment, SegmentContents contents) {
     info.generation = contents.generation;
     context_.last_generation = std::max(context_.last_generation, contents.generation);
     report(segment, contents);
-    if (contents.appendable &&
-        (!open_segment_ || contents.generation > open_contents_.generation)) {
-      open_segment_ = segment;
-      open_contents_ = std::move(contents);
-    }
+    if (!contents.has_footer) unsealed_.emplace_back(segment, std::move(contents));
   }
   pump();
 }
 
 void Recovery::report(uint32_t segment, const SegmentContents& contents) {
+  const auto& damaged = contents.damaged_offsets;
   for (const FooterEntry& entry : contents.entries) {
+    context_.last_sequence = std::max(context_.last_sequence, entry.sequence);
+    if (std::find(damaged.begin(), damaged.end(), entry.offset) != damaged.end()) continue;
     RecoveredObject object;
     object.key = entry.key;
     object.checksum = entry.checksum;
@@ -67,14 +66,24 @@ void Recovery::report(uint32_t segment, const SegmentContents& contents) {
     object.location.offset = entry.offset;
     object.location.payload_bytes = entry.payload_bytes;
     object.location.sequence = entry.sequence;
-    context_.last_sequence = std::max(context_.last_sequence, entry.sequence);
     context_.table.add_object(segment, entry.payload_bytes);
     if (on_object_) on_object_(object);
   }
 }
 
 void Recovery::finish() {
-  if (open_segment_) writer_.resume(*open_segment_, std::move(open_contents_));
+  // The newest segment that may be continued is; the others are sealed where they end.
+  std::sort(unsealed_.begin(), unsealed_.end(), [](const auto& left, const auto& right) {
+    return left.second.generation > right.second.generation;
+  });
+  bool resumed = false;
+  for (auto& [segment, contents] : unsealed_) {
+    if (contents.read_errors > 0) continue;  // what was not seen this time may be seen next time
+    const bool resumes = contents.appendable && !resumed;
+    writer_.adopt(segment, std::move(contents), resumes);
+    resumed = resumed || resumes;
+  }
+  unsealed_.clear();
   on_object_ = nullptr;
   const auto done = std::exchange(done_, nullptr);
   if (done) done(context_.health.check_readable());

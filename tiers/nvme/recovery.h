@@ -3,7 +3,8 @@
 #define QUIRE_TIERS_NVME_RECOVERY_H_
 
 #include <functional>
-#include <optional>
+#include <utility>
+#include <vector>
 
 #include "tiers/nvme/segment_scan.h"
 #include "tiers/nvme/segment_writer.h"
@@ -30,9 +31,7 @@ class Recovery {
   std::function<void(Status)> done_;
   uint32_t next_segment_ = 0;
   uint32_t scans_inflight_ = 0;
-  // The newest segment that may be continued.
-  std::optional<uint32_t> open_segment_;
-  SegmentContents open_contents_;
+  std::vector<std::pair<uint32_t, SegmentContents>> unsealed_;
 };
 
 }  // namespace quire::nvme

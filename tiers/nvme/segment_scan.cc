@@ -11,11 +11,12 @@ namespace {
 // Owned by the callback of its read in flight, hence shared: std::function wants copyable captures.
 class SegmentScan : public std::enable_shared_from_this<SegmentScan> {
  public:
-  SegmentScan(BlockDevice& device, const Geometry& geometry, uint32_t segment,
+  SegmentScan(BlockDevice& device, const Geometry& geometry, uint32_t segment, ScanMode mode,
               std::function<void(SegmentContents)> done)
       : device_(device),
         geometry_(geometry),
         segment_(segment),
+        mode_(mode),
         done_(std::move(done)),
         block_(kBlockBytes) {}
 
@@ -35,6 +36,8 @@ class SegmentScan : public std::enable_shared_from_this<SegmentScan> {
   void on_footer(const Status& status);
   void on_table(const Status& status);
   void on_object_header(const Status& status);
+  void on_payload(const Status& status);
+  void next_object();
   void walk();
   // True where the block is certainly nothing of this generation.
   bool block_is_stale() const;
@@ -42,9 +45,11 @@ class SegmentScan : public std::enable_shared_from_this<SegmentScan> {
   BlockDevice& device_;
   const Geometry geometry_;
   const uint32_t segment_;
+  const ScanMode mode_;
   std::function<void(SegmentContents)> done_;
   AlignedBuffer block_;
   AlignedBuffer table_;
+  AlignedBuffer payload_;
   SegmentFooter footer_;
   bool footer_place_stale_ = false;
   uint64_t last_sequence_ = 0;
@@ -152,15 +157,36 @@ void SegmentScan::on_object_header(const Status& status) {
   last_sequence_ = header->sequence;
   contents_.entries.push_back(
       {header->key, header->checksum, offset, header->payload_bytes, header->sequence, 0});
-  contents_.end_offset += object_bytes(header->payload_bytes);
+  if (mode_ == ScanMode::kHeaders) {
+    next_object();
+    return;
+  }
+  const uint64_t bytes = align_up(header->payload_bytes, kBlockBytes);
+  if (payload_.size() < bytes) payload_ = AlignedBuffer(bytes);
+  device_.read(geometry_.segment_base(segment_) + offset + kBlockBytes,
+               payload_.span().first(bytes),
+               [self = shared_from_this()](const Status& read) { self->on_payload(read); });
+}
+
+void SegmentScan::on_payload(const Status& status) {
+  const FooterEntry& entry = contents_.entries.back();
+  if (!status.is_ok()) ++contents_.read_errors;
+  if (!status.is_ok() || xxh3_128(payload_.span().first(entry.payload_bytes)) != entry.checksum) {
+    contents_.damaged_offsets.push_back(entry.offset);
+  }
+  next_object();
+}
+
+void SegmentScan::next_object() {
+  contents_.end_offset += object_bytes(contents_.entries.back().payload_bytes);
   walk();
 }
 
 }  // namespace
 
-void scan_segment(BlockDevice& device, const Geometry& geometry, uint32_t segment,
+void scan_segment(BlockDevice& device, const Geometry& geometry, uint32_t segment, ScanMode mode,
                   std::function<void(SegmentContents)> done) {
-  std::make_shared<SegmentScan>(device, geometry, segment, std::move(done))->start();
+  std::make_shared<SegmentScan>(device, geometry, segment, mode, std::move(done))->start();
 }
 
 }  // namespace quire::nvme

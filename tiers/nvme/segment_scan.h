@@ -18,6 +18,9 @@ struct SegmentContents {
   uint64_t generation = 0;  // 0: never written by this store
   bool has_footer = false;
   std::vector<FooterEntry> entries;  // in order of offset
+  // Offsets of objects whose payload does not hold: written, but not synced before a power cut.
+  // Only looked for where there is no footer, since a footer is written after a sync.
+  std::vector<uint64_t> damaged_offsets;
   uint64_t end_offset = kBlockBytes;
   // Objects may be appended at end_offset: what lies there and in the footer's place is known to be
   // stale, not merely unreadable. After a misread, appending could overwrite what is still good.
@@ -25,9 +28,11 @@ struct SegmentContents {
   uint32_t read_errors = 0;
 };
 
+enum class ScanMode : uint8_t { kHeaders, kVerifyPayloads };
+
 // Asynchronous; needs no other object to stay but the device. The callback never runs inside the
 // call.
-void scan_segment(BlockDevice& device, const Geometry& geometry, uint32_t segment,
+void scan_segment(BlockDevice& device, const Geometry& geometry, uint32_t segment, ScanMode mode,
                   std::function<void(SegmentContents)> done);
 
 }  // namespace quire::nvme

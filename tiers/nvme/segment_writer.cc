@@ -192,16 +192,22 @@ void SegmentWriter::segment_ready(const SharedSegment& segment, const Status& st
   answer_seal_waiters();
 }
 
-void SegmentWriter::resume(uint32_t segment_index, SegmentContents contents) {
-  assert(open_ == nullptr && contents.appendable);
+void SegmentWriter::adopt(uint32_t segment_index, SegmentContents contents, bool resume) {
+  assert(open_ == nullptr || !resume);
   auto segment = std::make_shared<Segment>();
   segment->index = segment_index;
   segment->generation = contents.generation;
   segment->ready = true;
   segment->append_offset = contents.end_offset;
   segment->entries = std::move(contents.entries);
-  context_.table[segment_index].state = SegmentState::kOpen;
-  open_ = std::move(segment);
+  if (resume) {
+    context_.table[segment_index].state = SegmentState::kOpen;
+    open_ = std::move(segment);
+  } else {
+    context_.table[segment_index].state = SegmentState::kSealing;
+    closing_.push_back(segment);
+    seal_if_drained(segment);
+  }
 }
 
 void SegmentWriter::start(const SharedOperation& operation) {
@@ -328,11 +334,6 @@ void SegmentWriter::close_open_segment() {
 void SegmentWriter::seal_if_drained(const SharedSegment& segment) {
   if (segment == open_ || !segment->inflight.empty()) return;
   if (std::exchange(segment->seal_started, true)) return;
-  SegmentFooter footer;
-  footer.segment = segment->index;
-  footer.uuid = context_.geometry.uuid;
-  footer.generation = segment->generation;
-  footer.end_offset = segment->append_offset;
   const Status writable = segment->broken || segment->entries.empty()
                               ? Status(StatusCode::kCancelled, "no footer")
                               : context_.health.check_writable();
@@ -340,6 +341,22 @@ void SegmentWriter::seal_if_drained(const SharedSegment& segment) {
     sealed(segment, Status::ok());  // recovery walks its headers
     return;
   }
+  // A footer promises that all before it is durable: recovery does not verify it again.
+  sync_.sync([this, segment](const Status& status) {
+    if (status.is_ok()) {
+      write_footer(segment);
+    } else {
+      sealed(segment, Status::ok());
+    }
+  });
+}
+
+void SegmentWriter::write_footer(const SharedSegment& segment) {
+  SegmentFooter footer;
+  footer.segment = segment->index;
+  footer.uuid = context_.geometry.uuid;
+  footer.generation = segment->generation;
+  footer.end_offset = segment->append_offset;
   const auto table = encode_table(segment->entries, &footer);
   segment->table = AlignedBuffer(table.size());
   std::memcpy(segment->table.data(), table.data(), table.size());

@@ -28,8 +28,8 @@ class SegmentWriter {
   // For reinsertion: goes before waiting writes, and fails with kBusy instead of waiting for space
   // that only reclaiming could make.
   void write_moved(const Digest& key, ByteSpan payload, Hash128 checksum, Done done);
-  // Continues a segment that recovery found unsealed.
-  void resume(uint32_t segment, SegmentContents contents);
+  // Takes over a segment that recovery found unsealed: continues it, or seals it as it is.
+  void adopt(uint32_t segment, SegmentContents contents, bool resume);
   // Seals the open segment if it holds anything; `done` when nothing is in flight any more.
   void seal(std::function<void(Status)> done);
   // Looks again for a free segment. To be called after one was freed.
@@ -68,6 +68,7 @@ class SegmentWriter {
 
   void close_open_segment();
   void seal_if_drained(const SharedSegment& segment);
+  void write_footer(const SharedSegment& segment);
   void table_written(const SharedSegment& segment, const Status& status);
   void sealed(const SharedSegment& segment, const Status& status);
   void answer_seal_waiters();

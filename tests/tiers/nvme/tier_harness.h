@@ -84,10 +84,13 @@ class TierHarness {
     tier = std::move(opened).value();
     return Status::ok();
   }
-  Status recover() {
+  Status recover(std::function<void()> on_done = [] {}) {
     std::optional<Status> result;
     tier->recover([&](const RecoveredObject& object) { recovered.push_back(object); },
-                  [&](Status status) { result = status; });
+                  [&](Status status) {
+                    result = status;
+                    on_done();
+                  });
     EXPECT_FALSE(result.has_value()) << "callback inside the call";
     EXPECT_TRUE(poll_until(tier->device(), [&] { return result.has_value(); }));
     return result.value_or(Status(StatusCode::kInternal, "hangs"));
