@@ -44,6 +44,21 @@ Expected<Acquired> acquire(KvSource& source, const reuse::Plan& plan) {
 
 }  // namespace
 
+LogitDistance logit_distance(const std::vector<std::vector<float>>& p,
+                             const std::vector<std::vector<float>>& q) {
+  LogitDistance distance;
+  const size_t n = std::min(p.size(), q.size());
+  if (n == 0) return distance;
+  distance.kl_first = kl_divergence(p[0], q[0]);
+  double agree = 0;
+  for (size_t i = 0; i < n; ++i) {
+    distance.kl_mean += kl_divergence(p[i], q[i]) / static_cast<double>(n);
+    agree += top_token(p[i]) == top_token(q[i]) ? 1 : 0;
+  }
+  distance.top1 = agree / static_cast<double>(n);
+  return distance;
+}
+
 Expected<LlamaSession> LlamaSession::make(LlamaEngine& engine, KvSource& source,
                                           const SessionOptions& options) {
   LlamaSession session(engine, source, options);
@@ -209,13 +224,7 @@ Expected<std::vector<Comparison>> LlamaSession::compare(
     QUIRE_ASSIGN_OR_RETURN(const auto rows,
                            forced_logits(comparison.run, prompt, full.answer_tokens));
     comparison.speedup = full.ttft_ms() / comparison.run.ttft_ms();
-    comparison.kl_first = kl_divergence(full_rows[0], rows[0]);
-    double agree = 0;
-    for (size_t i = 0; i < rows.size(); ++i) {
-      comparison.kl_mean += kl_divergence(full_rows[i], rows[i]) / static_cast<double>(rows.size());
-      agree += top_token(full_rows[i]) == top_token(rows[i]) ? 1 : 0;
-    }
-    comparison.top1 = agree / static_cast<double>(rows.size());
+    comparison.distance = logit_distance(full_rows, rows);
     comparisons.push_back(std::move(comparison));
   }
   return comparisons;

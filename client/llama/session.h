@@ -45,13 +45,20 @@ struct PolicyRun {
   double ttft_ms() const { return static_cast<double>(start.timeline.total_us) / 1000.0; }
 };
 
+// How far the rows of q are from p, position by position.
+struct LogitDistance {
+  double kl_first = 0;  // KL(p || q) of the first row, nats
+  double kl_mean = 0;   // over all rows
+  double top1 = 1;      // share of rows whose best token agrees
+};
+LogitDistance logit_distance(const std::vector<std::vector<float>>& p,
+                             const std::vector<std::vector<float>>& q);
+
 // Against full prefill of the same prompt.
 struct Comparison {
   PolicyRun run;
-  double speedup = 1;   // full prefill's time to first token / this one's
-  double kl_first = 0;  // KL(full || policy) of the first answer token, nats
-  double kl_mean = 0;   // over all answer positions, both forced along full prefill's answer
-  double top1 = 1;      // share of those positions where the best token agrees
+  double speedup = 1;      // full prefill's time to first token / this one's
+  LogitDistance distance;  // KL(full || policy) in nats, both forced along full prefill's answer
 };
 
 class LlamaSession {
@@ -78,15 +85,17 @@ class LlamaSession {
   Expected<std::vector<Comparison>> compare(
       const ChunkedPrompt& prompt, const std::vector<std::unique_ptr<reuse::RowPolicy>>& policies);
 
+  // Logits before each token of `along`, forced behind the prompt of the run that was the last one.
+  Expected<std::vector<std::vector<float>>> forced_logits(const PolicyRun& run,
+                                                          const ChunkedPrompt& prompt,
+                                                          std::span<const TokenId> along);
+
  private:
   LlamaSession(LlamaEngine& engine, KvSource& source, const SessionOptions& options)
       : engine_(&engine), source_(&source), options_(options) {}
   Expected<bool> is_stored(const std::vector<TokenId>& chunk, const VariantContext& context) const;
   VariantContext dummy_context() const;
   Expected<PolicyRun> start(const ChunkedPrompt& prompt, const reuse::RowPolicy& policy);
-  Expected<std::vector<std::vector<float>>> forced_logits(const PolicyRun& run,
-                                                          const ChunkedPrompt& prompt,
-                                                          std::span<const TokenId> along);
 
   LlamaEngine* engine_;
   KvSource* source_;

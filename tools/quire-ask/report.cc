@@ -92,8 +92,9 @@ void print_comparison(std::ostream& out, const std::vector<Comparison>& comparis
     out << std::left << std::setw(12) << c.run.policy << std::right << std::fixed
         << std::setprecision(0) << std::setw(10) << c.run.ttft_ms() << std::setprecision(1)
         << std::setw(8) << c.speedup << "x" << std::setw(8) << c.run.start.rows.size()
-        << std::setprecision(5) << std::setw(11) << c.kl_first << std::setw(11) << c.kl_mean
-        << std::setprecision(2) << std::setw(7) << c.top1 << "  " << one_line(c.run.answer) << "\n";
+        << std::setprecision(5) << std::setw(11) << c.distance.kl_first << std::setw(11)
+        << c.distance.kl_mean << std::setprecision(2) << std::setw(7) << c.distance.top1 << "  "
+        << one_line(c.run.answer) << "\n";
   }
   out << "\n";
   for (const Comparison& c : comparisons) {
@@ -108,9 +109,9 @@ std::string comparison_json(const std::vector<Comparison>& comparisons, const St
   for (const Comparison& c : comparisons) {
     ordered_json entry = to_json(c.run);
     entry["speedup"] = c.speedup;
-    entry["kl"] = c.kl_first;
-    entry["kl_mean"] = c.kl_mean;
-    entry["top1"] = c.top1;
+    entry["kl"] = c.distance.kl_first;
+    entry["kl_mean"] = c.distance.kl_mean;
+    entry["top1"] = c.distance.top1;
     json["policies"].push_back(std::move(entry));
   }
   return dump(json);
