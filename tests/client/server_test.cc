@@ -56,6 +56,7 @@ class ClientServerTest : public testing::Test {
   server::Config config_;
   std::unique_ptr<server::InProcessServer> server_;
   std::unique_ptr<Client> client_;
+  std::unique_ptr<Client> old_client_;  // outlives the leases of a test
 };
 
 TEST_F(ClientServerTest, StoredChunkIsFoundPlannedAndLoadedElsewhere) {
@@ -128,7 +129,7 @@ TEST_F(ClientServerTest, DurableObjectsSurviveAStopAndOldLeasesDoNot) {
   server_.reset();
   EXPECT_EQ(lease->check().code(), StatusCode::kUnavailable);
   EXPECT_EQ(client_->ping().code(), StatusCode::kUnavailable);
-  auto old_client = std::move(client_);
+  old_client_ = std::move(client_);
   start();
   const auto fresh = client_->acquire(header().representation);
   ASSERT_TRUE(fresh.is_ok()) << fresh.status().to_string();
