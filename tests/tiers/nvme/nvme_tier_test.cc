@@ -1,5 +1,7 @@
 #include "tiers/nvme/nvme_tier.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <map>
 #include <set>
@@ -397,7 +399,8 @@ TEST(NvmeTier, WorksOnAFileOverBothLoopsWithOffloadedChecksums) {
     auto loop = make_event_loop({.allow_io_uring = uring});
     ASSERT_TRUE(loop.is_ok());
     EventLoop& reactor = **loop;
-    const std::string path = testing::TempDir() + "quire_nvme_tier_test.seg";
+    const std::string path =
+        testing::TempDir() + "quire_nvme_tier_test." + std::to_string(::getpid());
     ::unlink(path.c_str());
     std::vector<std::thread> helpers;
     const auto run_until = [&](auto condition) {
