@@ -1,5 +1,6 @@
-// Little-endian reading and writing of untrusted and trusted bytes. Quire's formats are little-endian
-// and the supported machines are too (asserted here), so fields are copied, never cast.
+// Little-endian reading and writing of untrusted and trusted bytes. Quire's formats are
+// little-endian and the supported machines are too (asserted here), so fields are copied, never
+// cast.
 #ifndef QUIRE_BASE_BYTES_H_
 #define QUIRE_BASE_BYTES_H_
 

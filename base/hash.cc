@@ -1,21 +1,26 @@
 #include "base/hash.h"
 
-#define XXH_INLINE_ALL
 #include <openssl/evp.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <array>
 
+#include "base/xxh3_kernels.h"
+
 namespace quire {
 namespace {
 
-// Copied and hashed piece by piece: a piece stays in the L2 cache between the two.
-constexpr uint64_t kIngestPieceBytes = 64 * 1024;
-
 constexpr uint64_t kShaBlockBytes = 64;
 
-Hash128 from_xxh(XXH128_hash_t hash) { return {hash.low64, hash.high64}; }
+const internal::Xxh3Kernels& xxh3_kernels() {
+#if defined(__x86_64__)
+  static const internal::Xxh3Kernels& chosen =
+      __builtin_cpu_supports("avx2") ? internal::kXxh3Avx2 : internal::kXxh3Baseline;
+  return chosen;
+#else
+  return internal::kXxh3Baseline;
+#endif
+}
 
 int hex_value(char c) {
   if (c >= '0' && c <= '9') return c - '0';
@@ -27,22 +32,20 @@ int hex_value(char c) {
 }  // namespace
 
 uint64_t xxh3_64(ByteSpan bytes, uint64_t seed) {
-  return XXH3_64bits_withSeed(bytes.data(), bytes.size(), seed);
+  return xxh3_kernels().hash_64(bytes.data(), bytes.size(), seed);
 }
 
-Hash128 xxh3_128(ByteSpan bytes) { return from_xxh(XXH3_128bits(bytes.data(), bytes.size())); }
+Hash128 xxh3_128(ByteSpan bytes) {
+  uint64_t result[2];
+  xxh3_kernels().hash_128(bytes.data(), bytes.size(), result);
+  return {result[0], result[1]};
+}
 
 Hash128 copy_and_xxh3_128(MutableByteSpan target, ByteSpan source) {
   if (target.size() != source.size()) std::abort();
-  XXH3_state_t state;
-  XXH3_128bits_reset(&state);
-  for (uint64_t offset = 0; offset < source.size(); offset += kIngestPieceBytes) {
-    const uint64_t piece_bytes = std::min(kIngestPieceBytes, source.size() - offset);
-    std::memcpy(target.data() + offset, source.data() + offset, piece_bytes);
-    // The copy is hashed, not the source: a client may still be writing the source.
-    XXH3_128bits_update(&state, target.data() + offset, piece_bytes);
-  }
-  return from_xxh(XXH3_128bits_digest(&state));
+  uint64_t result[2];
+  xxh3_kernels().copy_and_hash_128(target.data(), source.data(), source.size(), result);
+  return {result[0], result[1]};
 }
 
 std::string Digest::to_hex() const {

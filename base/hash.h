@@ -49,8 +49,8 @@ struct DigestHasher {
   }
 };
 
-// Streaming SHA-256, or HMAC-SHA-256 where a key is given. Copyable before finish(): a prefix can be
-// extended in several ways. Not thread safe.
+// Streaming SHA-256, or HMAC-SHA-256 where a key is given. Copyable before finish(): a prefix can
+// be extended in several ways. Not thread safe.
 class Sha256 {
  public:
   Sha256();

@@ -15,7 +15,9 @@ Status invalid(std::string message) {
   return {StatusCode::kInvalidArgument, std::move(message)};
 }
 
-void write_digest(ByteWriter& writer, const Digest& digest) { writer.write(digest.bytes); }
+void write_digest(ByteWriter& writer, const Digest& digest) {
+  writer.write(digest.bytes);
+}
 
 Digest read_digest(ByteReader& reader) {
   Digest digest;
@@ -102,8 +104,9 @@ Status ModelDescriptor::movable() const {
     const std::string where = "layer " + std::to_string(i) + ": ";
     if (layers[i].length_dependent)
       return {StatusCode::kUnsupported,
-              where + "its rope depends on the length of the prompt, so stored K cannot be moved; "
-                      "only exact prefixes are reused"};
+              where +
+                  "its rope depends on the length of the prompt, so stored K cannot be moved; "
+                  "only exact prefixes are reused"};
     if (layers[i].attention == AttentionKind::kLatent)
       return {StatusCode::kUnsupported, where + "latent attention is not supported yet"};
   }
@@ -157,9 +160,13 @@ PrefixDigester::PrefixDigester(const Digest& model, ByteSpan tenant_salt) : stre
   stream_.update_value(model.bytes);
 }
 
-void PrefixDigester::extend(std::span<const TokenId> tokens) { hash_tokens(stream_, tokens); }
+void PrefixDigester::extend(std::span<const TokenId> tokens) {
+  hash_tokens(stream_, tokens);
+}
 
-Digest PrefixDigester::digest() const { return stream_.digest(); }
+Digest PrefixDigester::digest() const {
+  return stream_.digest();
+}
 
 Digest prefix_digest(const Digest& model, std::span<const TokenId> tokens, ByteSpan tenant_salt) {
   PrefixDigester digester(model, tenant_salt);

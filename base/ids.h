@@ -1,6 +1,6 @@
-// The identities of DESIGN's data model: model, object, variant, representation, and the digest of an
-// exact prefix. Byte-exact rules and test vectors: docs/formats/ids.md. All functions are pure and
-// thread safe.
+// The identities of DESIGN's data model: model, object, variant, representation, and the digest of
+// an exact prefix. Byte-exact rules and test vectors: docs/formats/ids.md. All functions are pure
+// and thread safe.
 #ifndef QUIRE_BASE_IDS_H_
 #define QUIRE_BASE_IDS_H_
 
@@ -39,8 +39,8 @@ struct LayerDescriptor {
   uint32_t key_dims = 0;
   uint32_t value_dims = 0;
   uint32_t rotary_dims = 0;
-  float attention_factor = 1.0f;  // already inside cached K; never applied again by a move
-  bool length_dependent = false;  // dynamic NTK and the like: the rotation cannot be moved
+  float attention_factor = 1.0f;           // already inside cached K; never applied again by a move
+  bool length_dependent = false;           // dynamic NTK and the like: the rotation cannot be moved
   std::vector<float> inverse_frequencies;  // rotary_dims / 2 values
   bool operator==(const LayerDescriptor&) const = default;
 };
@@ -96,7 +96,7 @@ enum class Phase : uint8_t { kPrefill = 0, kDecode = 1 };
 struct VariantContext {
   ContextKind kind = ContextKind::kIsolated;
   Phase phase = Phase::kPrefill;
-  Digest reference;                  // prefix digest (kFixedPrefix, kContextual) or variant id (kDeltaOf)
+  Digest reference;  // prefix digest (kFixedPrefix, kContextual) or variant id (kDeltaOf)
   std::vector<TokenId> dummy_tokens;  // kDummySink
   uint32_t dropped_tokens = 0;        // kDummySink
   std::vector<Digest> neighbours;     // kSynthetic: object ids in order
@@ -111,20 +111,21 @@ struct VariantContext {
   static Expected<VariantContext> parse(ByteSpan bytes);
 };
 
-// True for the kinds that another trust domain may find: a KV cache carries the text it was computed
-// behind, so contextual, synthetic, delta and decode variants stay with their creator.
+// True for the kinds that another trust domain may find: a KV cache carries the text it was
+// computed behind, so contextual, synthetic, delta and decode variants stay with their creator.
 bool crosses_trust_domains(const VariantContext& context);
 
 Digest variant_id(const Digest& object, const VariantContext& context);
 
-// How K is stored. kLocal: rotated at base_position + i for token i (a field of the representation).
+// How K is stored. kLocal: rotated at base_position + i for token i (a field of the
+// representation).
 enum class PositionFrame : uint8_t { kPreRope = 0, kLocal = 1 };
 
 struct Coverage {
   uint32_t layer_begin = 0;
   uint32_t layer_end = 0;  // exclusive
   uint32_t head_begin = 0;
-  uint32_t head_end = 0;   // exclusive; KV heads
+  uint32_t head_end = 0;  // exclusive; KV heads
   bool operator==(const Coverage&) const = default;
 };
 

@@ -1,5 +1,5 @@
-// Where Quire keeps its socket and its data unless told otherwise. Both ends use the same functions, so
-// a client finds a server that was started without arguments.
+// Where Quire keeps its socket and its data unless told otherwise. Both ends use the same
+// functions, so a client finds a server that was started without arguments.
 #ifndef QUIRE_BASE_PATHS_H_
 #define QUIRE_BASE_PATHS_H_
 

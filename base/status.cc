@@ -6,10 +6,11 @@ namespace quire {
 namespace {
 
 constexpr std::array<std::string_view, kStatusCodeCount> kNames = {
-    "OK",           "INVALID_ARGUMENT", "NOT_FOUND",         "ALREADY_EXISTS",     "BUSY",
-    "DEADLINE_EXCEEDED", "CANCELLED",   "CORRUPT",           "IO_ERROR",           "NO_SPACE",
-    "UNSUPPORTED",  "MODEL_MISMATCH",   "STALE_LEASE",       "UNAVAILABLE",        "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED", "INTERNAL",   "VERSION_MISMATCH",  "NON_FINITE",         "FAILED_PRECONDITION"};
+    "OK",          "INVALID_ARGUMENT",  "NOT_FOUND",         "ALREADY_EXISTS",
+    "BUSY",        "DEADLINE_EXCEEDED", "CANCELLED",         "CORRUPT",
+    "IO_ERROR",    "NO_SPACE",          "UNSUPPORTED",       "MODEL_MISMATCH",
+    "STALE_LEASE", "UNAVAILABLE",       "PERMISSION_DENIED", "RESOURCE_EXHAUSTED",
+    "INTERNAL",    "VERSION_MISMATCH",  "NON_FINITE",        "FAILED_PRECONDITION"};
 
 }  // namespace
 

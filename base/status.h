@@ -1,5 +1,6 @@
-// Errors as values. Every fallible call of Quire returns Status or Expected<T>; no exception crosses
-// a module. The numbers below are stable: they travel in data-plane frames and in the C ABI.
+// Errors as values. Every fallible call of Quire returns Status or Expected<T>; no exception
+// crosses a module. The numbers below are stable: they travel in data-plane frames and in the C
+// ABI.
 #ifndef QUIRE_BASE_STATUS_H_
 #define QUIRE_BASE_STATUS_H_
 
@@ -14,24 +15,24 @@ namespace quire {
 
 enum class StatusCode : uint32_t {
   kOk = 0,
-  kInvalidArgument = 1,      // the caller's input is wrong; retrying the same call cannot help
-  kNotFound = 2,             // a miss
-  kAlreadyExists = 3,        // somebody stored this id first
-  kBusy = 4,                 // no space or no slot right now; retry after the hint
+  kInvalidArgument = 1,  // the caller's input is wrong; retrying the same call cannot help
+  kNotFound = 2,         // a miss
+  kAlreadyExists = 3,    // somebody stored this id first
+  kBusy = 4,             // no space or no slot right now; retry after the hint
   kDeadlineExceeded = 5,
   kCancelled = 6,
-  kCorrupt = 7,              // a checksum, magic or length does not hold
+  kCorrupt = 7,  // a checksum, magic or length does not hold
   kIoError = 8,
-  kNoSpace = 9,              // the device is full
-  kUnsupported = 10,         // a valid request for something this build or model cannot do
+  kNoSpace = 9,       // the device is full
+  kUnsupported = 10,  // a valid request for something this build or model cannot do
   kModelMismatch = 11,
-  kStaleLease = 12,          // expired, released, or of another generation
-  kUnavailable = 13,         // server draining, stopped or unreachable
+  kStaleLease = 12,   // expired, released, or of another generation
+  kUnavailable = 13,  // server draining, stopped or unreachable
   kPermissionDenied = 14,
-  kResourceExhausted = 15,   // a named limit is reached
-  kInternal = 16,            // a bug of ours
+  kResourceExhausted = 15,  // a named limit is reached
+  kInternal = 16,           // a bug of ours
   kVersionMismatch = 17,
-  kNonFinite = 18,           // NaN or infinity in a payload
+  kNonFinite = 18,  // NaN or infinity in a payload
   kFailedPrecondition = 19,
 };
 
@@ -70,7 +71,7 @@ class [[nodiscard]] Status {
 template <typename T>
 class [[nodiscard]] Expected {
  public:
-  Expected(T value) : state_(std::move(value)) {}  // NOLINT(google-explicit-constructor)
+  Expected(T value) : state_(std::move(value)) {}        // NOLINT(google-explicit-constructor)
   Expected(Status status) : state_(std::move(status)) {  // NOLINT(google-explicit-constructor)
     if (std::get<Status>(state_).is_ok()) std::abort();
   }
@@ -93,19 +94,18 @@ class [[nodiscard]] Expected {
 
 }  // namespace quire
 
-#define QUIRE_RETURN_IF_ERROR(expression)                       \
-  do {                                                          \
-    if (auto quire_status_ = (expression); !quire_status_.is_ok()) \
-      return quire_status_;                                     \
+#define QUIRE_RETURN_IF_ERROR(expression)                                                \
+  do {                                                                                   \
+    if (auto quire_status_ = (expression); !quire_status_.is_ok()) return quire_status_; \
   } while (false)
 
 #define QUIRE_CONCAT_INNER_(a, b) a##b
 #define QUIRE_CONCAT_(a, b) QUIRE_CONCAT_INNER_(a, b)
 // QUIRE_ASSIGN_OR_RETURN(auto x, expected_expression);
-#define QUIRE_ASSIGN_OR_RETURN(target, expression)                              \
-  auto QUIRE_CONCAT_(quire_expected_, __LINE__) = (expression);                 \
-  if (!QUIRE_CONCAT_(quire_expected_, __LINE__).is_ok())                        \
-    return QUIRE_CONCAT_(quire_expected_, __LINE__).status();                   \
+#define QUIRE_ASSIGN_OR_RETURN(target, expression)              \
+  auto QUIRE_CONCAT_(quire_expected_, __LINE__) = (expression); \
+  if (!QUIRE_CONCAT_(quire_expected_, __LINE__).is_ok())        \
+    return QUIRE_CONCAT_(quire_expected_, __LINE__).status();   \
   target = std::move(QUIRE_CONCAT_(quire_expected_, __LINE__)).value()
 
 #endif  // QUIRE_BASE_STATUS_H_

@@ -4,10 +4,14 @@
 
 #include <vector>
 
+#include "base/xxh3_kernels.h"
+
 namespace quire {
 namespace {
 
-ByteSpan bytes_of(std::string_view text) { return std::as_bytes(std::span(text)); }
+ByteSpan bytes_of(std::string_view text) {
+  return std::as_bytes(std::span(text));
+}
 
 TEST(Sha256, MatchesFips180Example) {
   Sha256 stream;
@@ -55,6 +59,34 @@ TEST(CopyAndHash, EqualsCopyThenHashAtEverySize) {
     EXPECT_EQ(copy_and_xxh3_128(target, source), xxh3_128(source)) << size;
     EXPECT_EQ(target, source) << size;
   }
+}
+
+TEST(Xxh3, KnownValue) {
+  EXPECT_EQ(xxh3_64({}),
+            0x2d06800538d394c2ULL);  // of the empty input, from the algorithm's description
+}
+
+TEST(Xxh3, InstructionSetsAgree) {
+#if defined(__x86_64__)
+  std::vector<std::byte> bytes(100'000);
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i * i + 7 * i);
+  std::vector<const internal::Xxh3Kernels*> kernels;
+  if (__builtin_cpu_supports("avx2")) kernels.push_back(&internal::kXxh3Avx2);
+  for (const auto* other : kernels) {
+    for (size_t size = 0; size < bytes.size(); size = size * 5 / 4 + 1) {
+      EXPECT_EQ(other->hash_64(bytes.data(), size, 5),
+                internal::kXxh3Baseline.hash_64(bytes.data(), size, 5));
+      std::array<uint64_t, 2> expected{};
+      std::array<uint64_t, 2> actual{};
+      internal::kXxh3Baseline.hash_128(bytes.data(), size, expected.data());
+      other->hash_128(bytes.data(), size, actual.data());
+      EXPECT_EQ(actual, expected) << size;
+      std::vector<std::byte> copy(size);
+      other->copy_and_hash_128(copy.data(), bytes.data(), size, actual.data());
+      EXPECT_EQ(actual, expected) << size;
+    }
+  }
+#endif
 }
 
 }  // namespace

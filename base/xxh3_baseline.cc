@@ -1,0 +1,2 @@
+#define QUIRE_XXH3_KERNELS kXxh3Baseline
+#include "base/xxh3_kernels.inc"
