@@ -123,9 +123,11 @@ class NvmeTier {
   virtual ~NvmeTier() = default;
 
   // Must be called once, before everything else, also on a new store. Walks all segments and
-  // reports every object that is there; payloads are verified when they are read. One key may be
-  // reported several times: the highest sequence is the newest. An object that the caller does not
-  // want should be remove()d or forgotten (keep() then says no).
+  // reports every object that is there; payloads in unsealed segments are verified now, the others
+  // when they are read. One key may be reported several times: the highest sequence is the newest.
+  // An object that the caller does not want should be remove()d or forgotten (keep() then says no).
+  // Reclaiming may start right after `done` returns: install the hooks before, have the index ready
+  // in `done`.
   virtual void recover(std::function<void(const RecoveredObject&)> on_object,
                        std::function<void(Status)> done) = 0;
 
