@@ -26,12 +26,6 @@ Expected<std::unique_ptr<LlamaTarget>> LlamaTarget::make(LlamaEngine& engine, Cl
 
 Status LlamaTarget::prepare() {
   QUIRE_RETURN_IF_ERROR(engine_.descriptor().movable());
-  if (client_ != nullptr) {
-    QUIRE_ASSIGN_OR_RETURN(const Digest model,
-                           client_->register_model(engine_.model_name(), engine_.descriptor()));
-    if (model != engine_.model_id())
-      return {StatusCode::kModelMismatch, "the server knows this model by another id"};
-  }
   QUIRE_ASSIGN_OR_RETURN(system_prefix_, prompt_system_prefix(engine_, options_.system_text));
   switch (options_.variant) {
     case WarmVariant::kFixedPrefix:
@@ -136,6 +130,14 @@ Expected<StoreResult> LlamaTarget::put(const RepresentationHeader& header,
                                                    capture.plane_of, encode, put));
   result.already_stored = stored == reuse::PutResult::kAlreadyStored;
   return result;
+}
+
+Status LlamaTarget::register_model() {
+  QUIRE_ASSIGN_OR_RETURN(const Digest model,
+                         client_->register_model(engine_.model_name(), engine_.descriptor()));
+  if (model != engine_.model_id())
+    return {StatusCode::kModelMismatch, "the server knows this model by another id"};
+  return Status::ok();
 }
 
 Status LlamaTarget::store_system_prefix() {

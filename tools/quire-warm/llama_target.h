@@ -33,7 +33,7 @@ struct LlamaTargetOptions {
 class LlamaTarget final : public WarmTarget {
  public:
   // client may be null: then only tokenize(), identify() (for the tenant without salt) and
-  // measure_tokens_per_second() work. With a client the model is registered.
+  // measure_tokens_per_second() work.
   static Expected<std::unique_ptr<LlamaTarget>> make(LlamaEngine& engine, Client* client,
                                                      const LlamaTargetOptions& options);
 
@@ -41,6 +41,9 @@ class LlamaTarget final : public WarmTarget {
   Expected<ChunkIds> identify(std::span<const TokenId> tokens) override;
   Expected<bool> is_stored(const ChunkIds& ids) override;
   Expected<StoreResult> store(std::span<const TokenId> tokens, const ChunkIds& ids) override;
+
+  // Needed once before anything is stored.
+  Status register_model();
 
   // Stores the system prefix as an exact prefix at position 0, always lossless. kAlreadyStored is
   // fine.

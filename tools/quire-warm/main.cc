@@ -149,6 +149,7 @@ class Run {
   }
 
   Status store_all(Warmer& warmer) {
+    QUIRE_RETURN_IF_ERROR(target_->register_model());
     QUIRE_RETURN_IF_ERROR(target_->store_system_prefix());
     return warmer.run();
   }
