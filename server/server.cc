@@ -12,11 +12,15 @@ Expected<std::unique_ptr<Server>> Server::open(Config config) {
   QUIRE_ASSIGN_OR_RETURN(server->lock_,
                          LockFile::acquire(fixed.data_directory + "/lock",
                                            "the data directory " + fixed.data_directory));
+  // Before the recovery: a second server on this socket learns it at once, and clients that come
+  // early wait in the backlog.
+  auto listener = Listener::open(fixed.socket_path);
+  if (!listener) return listener.status();
   QUIRE_ASSIGN_OR_RETURN(server->loop_, make_event_loop());
   QUIRE_ASSIGN_OR_RETURN(server->store_, Store::open(fixed, *server->loop_, system_clock()));
   server->slab_ = server->store_->shared_slab();
-  QUIRE_ASSIGN_OR_RETURN(server->reactor_,
-                         Reactor::start(fixed, *server->loop_, system_clock(), *server->store_));
+  QUIRE_ASSIGN_OR_RETURN(server->reactor_, Reactor::start(fixed, *server->loop_, system_clock(),
+                                                          *server->store_, std::move(*listener)));
   Server* raw = server.get();
   server->admin_ = std::make_unique<AdminService>(*server->loop_, system_clock(), *server->store_,
                                                   *server->reactor_, [raw] {

@@ -11,10 +11,8 @@
 namespace quire::server {
 
 Expected<std::unique_ptr<Reactor>> Reactor::start(const Config& config, EventLoop& loop,
-                                                  Clock& clock, Store& store) {
-  auto listener = Listener::open(config.socket_path);
-  if (!listener) return listener.status();
-  std::unique_ptr<Reactor> reactor(new Reactor(config, loop, clock, store, std::move(*listener)));
+                                                  Clock& clock, Store& store, Listener listener) {
+  std::unique_ptr<Reactor> reactor(new Reactor(config, loop, clock, store, std::move(listener)));
   Reactor* raw = reactor.get();
   QUIRE_RETURN_IF_ERROR(
       loop.watch_fd(raw->listener_.fd(), POLLIN, [raw](uint32_t) { raw->accept_all(); }));

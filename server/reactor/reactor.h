@@ -21,7 +21,7 @@ inline constexpr uint64_t kHelloDeadlineNs = 10'000'000'000;
 class Reactor {
  public:
   static Expected<std::unique_ptr<Reactor>> start(const Config& config, EventLoop& loop,
-                                                  Clock& clock, Store& store);
+                                                  Clock& clock, Store& store, Listener listener);
   // Closes all sessions and removes the socket.
   ~Reactor();
   Reactor(const Reactor&) = delete;

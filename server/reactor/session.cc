@@ -31,6 +31,9 @@ void Session::close(const char* why) {
   if (closed()) return;
   spdlog::debug("session {} ({}) closed: {}", id_, client_name_, why);
   context_.loop.unwatch_fd(fd_);
+  // The kernel may hold the file a little longer for a poll that is being cancelled; the client
+  // shall see the end now.
+  ::shutdown(fd_, SHUT_RDWR);
   ::close(fd_);
   fd_ = -1;
   for (auto& [ticket, pending] : pending_) context_.loop.cancel_timer(pending.timer);

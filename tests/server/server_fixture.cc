@@ -67,7 +67,7 @@ Config test_config(const std::string& directory) {
   config.host_bytes = 64ull << 20;
   config.host_bytes_explicit = true;
   config.host_prefault = false;
-  config.nvme_bytes = getenv("T_NVME") ? 64ull << 20 : 0;
+  config.nvme_bytes = 64ull << 20;
   config.nvme_bytes_explicit = true;
   config.nvme_segment_bytes = 8ull << 20;
   config.rocks_blob_bytes_max = 256ull << 10;
@@ -130,7 +130,9 @@ ServerProcess::ServerProcess(const Config& config, const std::vector<std::string
   }
 }
 
-ServerProcess::~ServerProcess() { kill(); }
+ServerProcess::~ServerProcess() {
+  kill();
+}
 
 void ServerProcess::kill() {
   if (pid_ < 0) return;
@@ -146,7 +148,9 @@ int ServerProcess::terminate() {
   return status;
 }
 
-std::string ServerProcess::log() const { return read_text(log_path_); }
+std::string ServerProcess::log() const {
+  return read_text(log_path_);
+}
 
 std::pair<int, std::string> run_quired(const std::vector<std::string>& arguments) {
   const TempDirectory directory;

@@ -47,8 +47,7 @@ std::unique_ptr<TestClient> TestClient::open(const std::string& socket_path) {
 }
 
 std::unique_ptr<TestClient> TestClient::connect(const std::string& socket_path,
-                                                const std::string& tenant,
-                                                uint64_t staging_bytes) {
+                                                const std::string& tenant, uint64_t staging_bytes) {
   auto client = open(socket_path);
   if (client == nullptr || !client->hello(tenant, staging_bytes).is_ok()) return nullptr;
   return client;

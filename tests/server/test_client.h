@@ -1,5 +1,5 @@
-// A client written from docs/formats/wire.md alone, able to misbehave: it sends any bytes, keeps leases,
-// never reads, dies. Blocking, one thread.
+// A client written from docs/formats/wire.md alone, able to misbehave: it sends any bytes, keeps
+// leases, never reads, dies. Blocking, one thread.
 #ifndef QUIRE_TESTS_SERVER_TEST_CLIENT_H_
 #define QUIRE_TESTS_SERVER_TEST_CLIENT_H_
 
@@ -66,8 +66,7 @@ class TestClient {
 
   Status register_model(const ModelDescriptor& model, const std::string& name = "test");
   Expected<wire::ReserveReply> reserve(const Digest& id, uint64_t bytes);
-  Status commit(uint64_t reservation, ByteSpan bytes,
-                wire::AckLevel ack = wire::AckLevel::kMemory);
+  Status commit(uint64_t reservation, ByteSpan bytes, wire::AckLevel ack = wire::AckLevel::kMemory);
   // reserve, copy, commit.
   Status put(const Digest& id, ByteSpan bytes, wire::AckLevel ack = wire::AckLevel::kMemory);
   Expected<wire::AcquireReply> acquire(const Digest& id, uint32_t lease_ms = 0,

@@ -1,0 +1,79 @@
+// A fixture for tests of one whole server in this process with one client.
+#ifndef QUIRE_TESTS_SERVER_STORE_FIXTURE_H_
+#define QUIRE_TESTS_SERVER_STORE_FIXTURE_H_
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cstring>
+#include <memory>
+#include <thread>
+
+#include "tests/server/server_fixture.h"
+
+namespace quire::server {
+
+class ServerTest : public testing::Test {
+ protected:
+  void start() {
+    server_ = std::make_unique<InProcessServer>(config_);
+    ASSERT_TRUE(server_->status().is_ok()) << server_->status().to_string();
+    client_ = TestClient::connect(config_.socket_path);
+    ASSERT_NE(client_, nullptr);
+    const Status registered = client_->register_model(model_);
+    ASSERT_TRUE(registered.is_ok()) << registered.to_string();
+  }
+  void stop() {
+    client_.reset();
+    server_.reset();
+  }
+  // As a crash: nothing is flushed.
+  void crash() {
+    server_->stop_fast();
+    stop();
+  }
+  void expect_stored(TestClient& client, const TestObject& object) {
+    auto lease = client.acquire(object.id);
+    ASSERT_TRUE(lease.is_ok()) << lease.status().to_string();
+    ASSERT_EQ(lease->bytes, object.bytes.size());
+    EXPECT_EQ(std::memcmp(client.leased(*lease).data(), object.bytes.data(), object.bytes.size()),
+              0);
+    EXPECT_TRUE(client.release(lease->lease_id).is_ok());
+  }
+  // put with retries while BUSY.
+  Status put_patiently(TestClient& client, const TestObject& object,
+                       wire::AckLevel ack = wire::AckLevel::kMemory) {
+    Status status;
+    for (int i = 0; i < 500; ++i) {
+      status = client.put(object.id, object.bytes, ack);
+      if (status.code() != StatusCode::kBusy) return status;
+      std::this_thread::sleep_for(std::chrono::milliseconds(status.retry_after_ms()));
+    }
+    return status;
+  }
+  ServerStats stats() { return *server_->admin().stats(10'000); }
+  uint64_t tier_objects(wire::TierId tier) {
+    for (const TierStats& row : stats().tiers) {
+      if (row.tier == tier) return row.objects;
+    }
+    return 0;
+  }
+  template <typename Condition>
+  bool eventually(Condition condition, int timeout_ms = 10'000) {
+    for (int waited = 0; waited < timeout_ms; waited += 5) {
+      if (condition()) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    return false;
+  }
+
+  TempDirectory directory_;
+  Config config_ = test_config(directory_.path());
+  ModelDescriptor model_ = test_model();
+  std::unique_ptr<InProcessServer> server_;
+  std::unique_ptr<TestClient> client_;
+};
+
+}  // namespace quire::server
+
+#endif  // QUIRE_TESTS_SERVER_STORE_FIXTURE_H_
