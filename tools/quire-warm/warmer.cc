@@ -155,8 +155,6 @@ Status Warmer::warm_chunk(const corpus::Document& document, const corpus::Chunk&
   line.text_end = chunk.end;
   QUIRE_ASSIGN_OR_RETURN(const auto tokens, target_.tokenize(chunk.text(document)));
   line.n_tokens = static_cast<uint32_t>(tokens.size());
-  ++summary_.chunks;
-  summary_.tokens += tokens.size();
   const uint64_t compute_us_before = summary_.compute_us;
   const Status status = tokens.size() < kMatchTokensMin ? Status::ok() : store_chunk(tokens, line);
   if (tokens.size() < kMatchTokensMin) line.status = ChunkStatus::kTooShort;
@@ -167,6 +165,9 @@ Status Warmer::warm_chunk(const corpus::Document& document, const corpus::Chunk&
     report({document.id, 0,
             Status(status.code(), "chunk " + std::to_string(chunk.index) + ": " + line.error)});
   }
+  ++summary_.chunks;
+  summary_.tokens += tokens.size();
+  summary_.bytes += line.bytes;
   switch (line.status) {
     case ChunkStatus::kStored:
       ++summary_.chunks_stored;
@@ -192,7 +193,6 @@ Status Warmer::store_chunk(std::span<const TokenId> tokens, ChunkLine& line) {
   line.variant = ids.variant;
   line.representation = ids.representation;
   line.bytes = ids.bytes;
-  summary_.bytes += ids.bytes;
   QUIRE_ASSIGN_OR_RETURN(const bool stored, target_.is_stored(ids));
   line.status = ChunkStatus::kAlreadyStored;
   if (stored) return Status::ok();

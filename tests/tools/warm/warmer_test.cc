@@ -160,6 +160,7 @@ TEST_F(WarmerTest, ACrashAtAnyChunkIsMadeGoodByTheNextRun) {
     };
     EXPECT_EQ(run({docs()}).code(), StatusCode::kUnavailable);
     EXPECT_EQ(summary_.chunks_stored, crash);
+    EXPECT_EQ(summary_.chunks, crash);
     EXPECT_EQ(manifest().chunks.size(), crash);
     target_.on_store = nullptr;
     ASSERT_TRUE(run({docs()}).is_ok());
