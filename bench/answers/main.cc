@@ -30,7 +30,7 @@ struct Options {
   std::vector<std::string> policies = {"reuse", "epic:16", "query:0.15"};
   uint32_t context_tokens = 1600;
   uint32_t chunk_tokens = 200;
-  uint32_t answer_tokens_max = 20;
+  uint32_t answer_tokens_max = 12;
   uint32_t seed = 1;
   uint32_t threads = 0;
   uint32_t groups_max = 0;
@@ -38,7 +38,7 @@ struct Options {
 };
 
 struct Question {
-  std::string id, document, evidence, text;
+  std::string id, document, evidence, text, opening;
   std::vector<std::string> answers;
 };
 
@@ -65,8 +65,8 @@ Expected<std::vector<Group>> read_questions(const std::string& path) {
       Group& out = groups.emplace_back();
       out.name = group.at("name");
       for (const auto& q : group.at("questions")) {
-        out.questions.push_back(
-            {q.at("id"), q.at("document"), q.at("evidence"), q.at("question"), q.at("answers")});
+        out.questions.push_back({q.at("id"), q.at("document"), q.at("evidence"), q.at("question"),
+                                 q.at("opening"), q.at("answers")});
       }
     }
     return groups;
@@ -238,7 +238,8 @@ class Bench {
     QUIRE_RETURN_IF_ERROR(session_.store(chunks, false).status());
     std::vector<ChunkedPrompt> prompts;
     for (const Question& question : group.questions) {
-      QUIRE_ASSIGN_OR_RETURN(ChunkedPrompt prompt, session_.prompt(chunks, question.text));
+      QUIRE_ASSIGN_OR_RETURN(ChunkedPrompt prompt,
+                             session_.prompt(chunks, question.text, question.opening));
       prompts.push_back(std::move(prompt));
     }
     const ChunkedPrompt& first = prompts.front();

@@ -75,9 +75,12 @@ Expected<std::vector<TokenId>> LlamaSession::chunk(std::string_view text) const 
 }
 
 Expected<ChunkedPrompt> LlamaSession::prompt(const std::vector<std::vector<TokenId>>& chunks,
-                                             std::string_view question) const {
-  QUIRE_ASSIGN_OR_RETURN(const std::vector<TokenId> suffix,
+                                             std::string_view question,
+                                             std::string_view opening) const {
+  QUIRE_ASSIGN_OR_RETURN(std::vector<TokenId> suffix,
                          prompt_question_suffix(*engine_, question, options_.system_text));
+  QUIRE_ASSIGN_OR_RETURN(const std::vector<TokenId> words, prompt_chunk(*engine_, opening));
+  suffix.insert(suffix.end(), words.begin(), words.end());
   return join_prompt(system_, chunks, suffix);
 }
 

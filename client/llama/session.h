@@ -69,8 +69,9 @@ class LlamaSession {
 
   const std::vector<TokenId>& system_prefix() const { return system_; }
   Expected<std::vector<TokenId>> chunk(std::string_view text) const;
+  // opening: first words of the answer, put into the assistant's mouth.
   Expected<ChunkedPrompt> prompt(const std::vector<std::vector<TokenId>>& chunks,
-                                 std::string_view question) const;
+                                 std::string_view question, std::string_view opening = {}) const;
 
   // Sees to it that the system prefix and these chunks are stored: behind the system prefix, and
   // behind dummy tokens too where link0. on_chunk(done, all) may stop by returning false

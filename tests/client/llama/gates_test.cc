@@ -38,6 +38,7 @@ Reference* make_reference(const std::string& name) {
   options.model_path = *path;
   options.n_ctx = 1024;
   options.kv_type = LlamaKvType::kF32;
+  options.n_threads = 1;       // threads of libllama spin: on a busy machine one is faster than two
   options.skip_digest = true;  // hashing 2.5 GB proves nothing here
   auto engine = LlamaEngine::open(options);
   if (!engine) {

@@ -69,6 +69,29 @@ std::optional<std::string> f32_model_path(const std::string& name) {
   return std::nullopt;
 }
 
+LlamaEngine* shared_engine(const std::string& name, uint32_t n_ctx,
+                           const std::atomic<bool>* abort) {
+  static std::unique_ptr<LlamaEngine> held;
+  static std::string held_name;
+  if (held_name != name) {
+    held.reset();
+    held_name = name;
+    const auto path = model_path(name);
+    if (!path) return nullptr;
+    LlamaOptions options;
+    options.model_path = *path;
+    options.n_ctx = n_ctx;
+    options.n_threads = 1;
+    options.abort_flag = abort;
+    options.skip_digest = true;
+    auto engine = LlamaEngine::open(options);
+    EXPECT_TRUE(engine.is_ok()) << engine.status().to_string();
+    if (engine) held = std::move(*engine);
+  }
+  if (held != nullptr) held->clear();
+  return held.get();
+}
+
 std::string paragraph(uint32_t i) {
   return kParagraphs[i % std::size(kParagraphs)];
 }

@@ -32,6 +32,11 @@ std::optional<std::string> model_path(const std::string& name);
 // The model's F32 copy, made on first use (needs room on the disk).
 std::optional<std::string> f32_model_path(const std::string& name);
 
+// An engine over the model as it is, shared by the tests of a program and cleared; one at a time is
+// held. Null where the model is missing. One thread: those of libllama spin, and on a busy machine
+// one is faster than two.
+LlamaEngine* shared_engine(const std::string& name, uint32_t n_ctx, const std::atomic<bool>* abort);
+
 // Paragraph i of a fixed text, and a question over it.
 std::string paragraph(uint32_t i);
 std::vector<TokenId> tokens_of(const LlamaEngine& engine, std::string_view text);
