@@ -26,7 +26,9 @@ namespace quire::server::detail {
 #include "codecs/representation.h"
 #include "proto/wire.h"
 
-void quire::server::detail::throw_not_toml() { throw std::invalid_argument("not TOML"); }
+void quire::server::detail::throw_not_toml() {
+  throw std::invalid_argument("not TOML");
+}
 
 namespace quire::server {
 namespace {

@@ -17,6 +17,7 @@ namespace {
 
 constexpr int kRoundsDefault = 4;
 constexpr int kWriters = 3;
+constexpr int kPutsPerRoundMax = 100;  // of one writer
 
 uint64_t environment_number(const char* name, uint64_t otherwise) {
   const char* value = std::getenv(name);
@@ -31,7 +32,7 @@ TEST(Crash, DurableObjectsSurviveKillUnderLoad) {
   const TempDirectory directory;
   Config config = test_config(directory.path());
   // Room for everything: nothing durable may go by reclaiming.
-  config.nvme_bytes = 512ull << 20;
+  config.nvme_bytes = 1ull << 30;
   config.host_bytes = 24ull << 20;
   config.log_level = "info";
   const ModelDescriptor model = test_model();
@@ -81,7 +82,7 @@ TEST(Crash, DurableObjectsSurviveKillUnderLoad) {
     for (int w = 0; w < kWriters; ++w) {
       writers.emplace_back([&, w] {
         auto writer = TestClient::connect(config.socket_path);
-        while (writer != nullptr && !stop) {
+        for (int puts = 0; writer != nullptr && !stop && puts < kPutsPerRoundMax; ++puts) {
           uint64_t mine;
           {
             const std::lock_guard lock(mutex);
