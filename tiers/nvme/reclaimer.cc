@@ -18,7 +18,7 @@ void Reclaimer::maybe_start() {
     return;
   }
   // A segment being sealed becomes a victim soon; without one nothing will ever free space.
-  if (writer_.is_starved() && context_.table.count(SegmentState::kSealing) == 0 && free == 0) {
+  if (writer_.is_starved() && context_.table.count(SegmentState::kSealing) == 0) {
     writer_.fail_waiting();
   }
 }
@@ -53,6 +53,8 @@ NvmeLocation Reclaimer::location_of(const FooterEntry& entry) const {
 void Reclaimer::abandon(SegmentState state) {
   context_.table[victim_].state = state;
   running_ = false;
+  writer_.set_moved_bytes_left(0);
+  writer_.space_freed();
   maybe_start();
 }
 
@@ -74,13 +76,13 @@ void Reclaimer::choose(const SegmentContents& contents) {
   const auto bytes_max =
       static_cast<uint64_t>(context_.options.reinsert_fraction_max *
                             static_cast<double>(context_.geometry.segment_bytes));
-  uint64_t kept_bytes = 0;
+  keeper_bytes_ = 0;
   for (const FooterEntry& entry : contents.entries) {
     const NvmeLocation location = location_of(entry);
-    if (!context_.table.is_live(location)) continue;
+    if ((entry.flags & kEntryDamaged) != 0 || !context_.table.is_live(location)) continue;
     const uint64_t bytes = object_bytes(entry.payload_bytes);
-    if (hooks_.keep && kept_bytes + bytes <= bytes_max && hooks_.keep(entry.key, location)) {
-      kept_bytes += bytes;
+    if (hooks_.keep && keeper_bytes_ + bytes <= bytes_max && hooks_.keep(entry.key, location)) {
+      keeper_bytes_ += bytes;
       keepers_.push_back(entry);
     } else {
       evicted_.push_back(entry);
@@ -96,14 +98,17 @@ void Reclaimer::move_next() {
     return;
   }
   while (!keepers_.empty() && !context_.table.is_live(location_of(keepers_.back()))) {
-    keepers_.pop_back();  // removed meanwhile
+    keeper_bytes_ -= object_bytes(keepers_.back().payload_bytes);  // removed meanwhile
+    keepers_.pop_back();
   }
+  writer_.set_moved_bytes_left(keeper_bytes_);
   if (keepers_.empty()) {
     finish_moving();
     return;
   }
   const FooterEntry entry = keepers_.back();
   keepers_.pop_back();
+  keeper_bytes_ -= object_bytes(entry.payload_bytes);  // the writer has counted it
   const uint64_t bytes = align_up(entry.payload_bytes, kBlockBytes);
   if (buffer_.size() < bytes) buffer_ = AlignedBuffer(bytes);
   reader_.read(entry.key, location_of(entry), entry.checksum, buffer_.span().first(bytes),
@@ -137,6 +142,7 @@ void Reclaimer::moved_written(const FooterEntry& entry, const Expected<NvmeLocat
 
 void Reclaimer::finish_moving() {
   buffer_ = AlignedBuffer();
+  writer_.set_moved_bytes_left(0);
   if (!moved_any_) {
     free_victim();
     return;

@@ -48,6 +48,7 @@ class Reclaimer {
   uint64_t generation_ = 0;
   bool moved_any_ = false;
   std::vector<FooterEntry> keepers_;  // the next one is at the back
+  uint64_t keeper_bytes_ = 0;
   std::vector<FooterEntry> evicted_;
   AlignedBuffer buffer_;
 };

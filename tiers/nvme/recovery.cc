@@ -54,10 +54,9 @@ void Recovery::scanned(uint32_t segment, SegmentContents contents) {
 }
 
 void Recovery::report(uint32_t segment, const SegmentContents& contents) {
-  const auto& damaged = contents.damaged_offsets;
   for (const FooterEntry& entry : contents.entries) {
     context_.last_sequence = std::max(context_.last_sequence, entry.sequence);
-    if (std::find(damaged.begin(), damaged.end(), entry.offset) != damaged.end()) continue;
+    if ((entry.flags & kEntryDamaged) != 0) continue;
     RecoveredObject object;
     object.key = entry.key;
     object.checksum = entry.checksum;

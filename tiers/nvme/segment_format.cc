@@ -123,7 +123,8 @@ Expected<std::vector<FooterEntry>> decode_table(const SegmentFooter& footer, Byt
   const uint64_t limit = geometry.segment_bytes - kBlockBytes - table.size();
   for (const FooterEntry& entry : entries) {
     if (entry.offset != next_offset || entry.payload_bytes == 0 ||
-        entry.payload_bytes > geometry.payload_bytes_max() || entry.sequence <= last_sequence) {
+        entry.payload_bytes > geometry.payload_bytes_max() || entry.sequence <= last_sequence ||
+        (entry.flags & ~kEntryDamaged) != 0) {
       return corrupt;
     }
     next_offset += object_bytes(entry.payload_bytes);

@@ -88,13 +88,17 @@ struct SegmentFooter {
 };
 static_assert(sizeof(SegmentFooter) == 72);
 
+// The payload did not hold when recovery sealed the segment: the entry only keeps the offsets
+// whole.
+inline constexpr uint64_t kEntryDamaged = 1;
+
 struct FooterEntry {
   Digest key;
   Hash128 checksum;
   uint64_t offset = 0;
   uint64_t payload_bytes = 0;
   uint64_t sequence = 0;
-  uint64_t reserved = 0;
+  uint64_t flags = 0;
   bool operator==(const FooterEntry&) const = default;
 };
 static_assert(sizeof(FooterEntry) == kFooterEntryBytes);

@@ -169,10 +169,10 @@ void SegmentScan::on_object_header(const Status& status) {
 }
 
 void SegmentScan::on_payload(const Status& status) {
-  const FooterEntry& entry = contents_.entries.back();
+  FooterEntry& entry = contents_.entries.back();
   if (!status.is_ok()) ++contents_.read_errors;
   if (!status.is_ok() || xxh3_128(payload_.span().first(entry.payload_bytes)) != entry.checksum) {
-    contents_.damaged_offsets.push_back(entry.offset);
+    entry.flags |= kEntryDamaged;
   }
   next_object();
 }

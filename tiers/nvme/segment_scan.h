@@ -17,10 +17,10 @@ struct SegmentContents {
   Status error;
   uint64_t generation = 0;  // 0: never written by this store
   bool has_footer = false;
-  std::vector<FooterEntry> entries;  // in order of offset
-  // Offsets of objects whose payload does not hold: written, but not synced before a power cut.
-  // Only looked for where there is no footer, since a footer is written after a sync.
-  std::vector<uint64_t> damaged_offsets;
+  // In order of offset. kEntryDamaged marks payloads that do not hold: written, but not synced
+  // before a power cut. Only looked for where there is no footer, since a footer is written after a
+  // sync.
+  std::vector<FooterEntry> entries;
   uint64_t end_offset = kBlockBytes;
   // Objects may be appended at end_offset: what lies there and in the footer's place is known to be
   // stale, not merely unreadable. After a misread, appending could overwrite what is still good.

@@ -11,6 +11,8 @@ namespace quire::nvme {
 namespace {
 
 constexpr uint32_t kNoSpaceRetryMs = 20;
+// Left for what reclaiming moves: a burst of writes must not leave it nowhere to go.
+constexpr uint32_t kReservedSegments = 1;
 
 }  // namespace
 
@@ -99,10 +101,17 @@ void SegmentWriter::write_moved(const Digest& key, ByteSpan payload, Hash128 che
   pump();
 }
 
-bool SegmentWriter::fits(const Segment& segment, uint64_t payload_bytes) const {
-  return segment.append_offset + object_bytes(payload_bytes) +
-             table_bytes(segment.entries.size() + 1) + kBlockBytes <=
+bool SegmentWriter::fits(const Segment& segment, uint64_t bytes, uint64_t objects) const {
+  return segment.append_offset + bytes + table_bytes(segment.entries.size() + objects) +
+             kBlockBytes <=
          context_.geometry.segment_bytes;
+}
+
+// Reclaiming must find room for what it moves: in a free segment, or in the open one.
+bool SegmentWriter::leaves_room(const Operation& operation) const {
+  if (operation.moved || moved_bytes_left_ == 0 || context_.table.first_free()) return true;
+  const uint64_t objects_max = moved_bytes_left_ / object_bytes(1) + 1;
+  return fits(*open_, object_bytes(operation.payload.size()) + moved_bytes_left_, objects_max + 1);
 }
 
 void SegmentWriter::pump() {
@@ -123,14 +132,18 @@ bool SegmentWriter::place_front() {
   }
   if (open_ != nullptr && !open_->ready) return false;
   const SharedOperation operation = waiting_.front();
-  if (open_ != nullptr && fits(*open_, operation->payload.size())) {
+  if (open_ != nullptr && fits(*open_, object_bytes(operation->payload.size()), 1)) {
+    if (!leaves_room(*operation)) {
+      starved_ = true;
+      return false;
+    }
     waiting_.pop_front();
     starved_ = false;
     start(operation);
     return true;
   }
   if (open_ != nullptr) close_open_segment();
-  if (open_segment()) return false;  // goes on when its header is durable
+  if (open_segment(operation->moved)) return false;  // goes on when its header is durable
   if (operation->moved) {
     waiting_.pop_front();
     --writes_inflight_;
@@ -141,9 +154,10 @@ bool SegmentWriter::place_front() {
   return false;
 }
 
-bool SegmentWriter::open_segment() {
+bool SegmentWriter::open_segment(bool for_moved) {
   const auto free = context_.table.first_free();
   if (!free) return false;
+  if (!for_moved && context_.table.count(SegmentState::kFree) <= kReservedSegments) return false;
   auto segment = std::make_shared<Segment>();
   segment->index = *free;
   segment->generation = ++context_.last_generation;

@@ -32,6 +32,9 @@ class SegmentWriter {
   void adopt(uint32_t segment, SegmentContents contents, bool resume);
   // Seals the open segment if it holds anything; `done` when nothing is in flight any more.
   void seal(std::function<void(Status)> done);
+  // Bytes that reclaiming still wants to move; other writes leave them room where no segment is
+  // free.
+  void set_moved_bytes_left(uint64_t bytes) { moved_bytes_left_ = bytes; }
   // Looks again for a free segment. To be called after one was freed.
   void space_freed() { pump(); }
   // True where writes wait because no segment is free.
@@ -51,9 +54,10 @@ class SegmentWriter {
   SharedOperation make_operation(const Digest& key, ByteSpan payload, Hash128 checksum, Done done);
   void pump();
   bool place_front();
-  bool fits(const Segment& segment, uint64_t payload_bytes) const;
-  // False where no segment is free.
-  bool open_segment();
+  bool fits(const Segment& segment, uint64_t bytes, uint64_t objects) const;
+  bool leaves_room(const Operation& operation) const;
+  // False where no segment is free for it.
+  bool open_segment(bool for_moved);
   void segment_header_written(const SharedSegment& segment, const Status& status);
   void segment_ready(const SharedSegment& segment, const Status& status);
 
@@ -79,6 +83,7 @@ class SegmentWriter {
   SharedSegment open_;
   std::vector<SharedSegment> closing_;  // full; their footer is not written yet
   bool starved_ = false;
+  uint64_t moved_bytes_left_ = 0;
   bool pumping_ = false;
   uint64_t writes_inflight_ = 0;
   std::deque<SharedOperation> waiting_;

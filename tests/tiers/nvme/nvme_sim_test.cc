@@ -63,6 +63,7 @@ class Simulation {
   void start_write() {
     const uint64_t id = next_id_++;
     const uint64_t life = life_;
+    ids_[test_key(id)] = id;
     auto& pending = *writes_.emplace(id, std::make_unique<PendingWrite>(id)).first->second;
     store_.tier->write(test_key(id), pending.payload.bytes(), pending.payload.checksum(),
                        [this, id, life](const Expected<NvmeLocation>& result) {
@@ -206,8 +207,16 @@ class Simulation {
     index_ = std::move(next);
   }
 
-  // on_read() complains about what cannot be read.
+  // Without faults, everything reported is whole, also what the owner no longer wants.
   void check_recovered() {
+    for (const RecoveredObject& object : store_.recovered) {
+      if (!faultless()) break;
+      const auto id = ids_.find(object.key);
+      ASSERT_TRUE(id != ids_.end()) << "an object nobody wrote";
+      const Status status = store_.read(object.key, object.location, TestPayload(id->second));
+      EXPECT_TRUE(status.is_ok() || status.code() == StatusCode::kNotFound)  // reclaimed meanwhile
+          << "reported object " << id->second << ": " << status.to_string();
+    }
     const std::map<Digest, Entry> recovered = index_;
     for (const auto& [key, entry] : recovered) {
       if (!index_.contains(key)) continue;  // reclaimed meanwhile
@@ -227,6 +236,7 @@ class Simulation {
   std::map<uint64_t, std::unique_ptr<PendingWrite>> writes_;
   std::vector<std::unique_ptr<PendingRead>> reads_;
   std::map<Digest, Entry> index_;
+  std::map<Digest, uint64_t> ids_;  // everything ever written
   uint64_t next_id_ = 1;
   uint64_t life_ = 0;
   uint64_t reads_ok_ = 0;
@@ -244,6 +254,79 @@ void run_seeds(const FaultRates& rates, bool silent_faults) {
     SCOPED_TRACE("QUIRE_SIM_SEED=" + std::to_string(seed));
     Simulation(seed, rates, silent_faults).run();
     if (testing::Test::HasFailure()) return;
+  }
+}
+
+// One run of a fixed story, cut after a number of polls: durable objects are kept through several
+// rounds of reclaiming, nothing is synced by the owner meanwhile, and they must be there after the
+// cut.
+void run_reclaim_until(uint64_t polls, uint64_t* polls_of_whole_story) {
+  constexpr uint64_t kKept = 8;
+  constexpr uint64_t kFiller = 150;
+  constexpr uint64_t kPayloadBytes = 60'000;
+  std::vector<TestPayload> payloads;  // outlive the tier
+  for (uint64_t id = 0; id < kKept + kFiller; ++id) payloads.emplace_back(id, kPayloadBytes);
+  TierHarness store(5);
+  store.open_and_recover();
+  std::map<Digest, NvmeLocation> kept;
+  for (uint64_t id = 0; id < kKept; ++id) {
+    const auto location = store.write(test_key(id), payloads[id]);
+    ASSERT_TRUE(location.is_ok());
+    kept[test_key(id)] = *location;
+  }
+  ASSERT_EQ("", store.text(store.sync()));
+  NvmeTier::ReclaimHooks hooks;
+  hooks.keep = [&](const Digest& key, const NvmeLocation& location) {
+    return kept.contains(key) && kept[key] == location;
+  };
+  hooks.on_move = [&](const Digest& key, const NvmeLocation& from, const NvmeLocation& to) {
+    if (kept[key] == from) kept[key] = to;
+  };
+  hooks.on_evict = [&](const Digest& key, const NvmeLocation& location) {
+    if (kept.contains(key) && kept[key] == location) kept.erase(key);
+  };
+  store.tier->set_reclaim_hooks(hooks);
+  uint64_t done = 0;
+  for (uint64_t id = kKept; id < kKept + kFiller; ++id) {
+    store.tier->write(test_key(id), payloads[id].bytes(), payloads[id].checksum(),
+                      [&](const Expected<NvmeLocation>&) { ++done; });
+  }
+  uint64_t polled = 0;
+  while (polled < polls && store.tier->device().poll()) ++polled;
+  *polls_of_whole_story = polled;
+  if (polled < polls) {
+    EXPECT_EQ(kFiller, done);
+    EXPECT_EQ(kKept, kept.size()) << "the story evicts what it should keep";
+    EXPECT_GT(store.tier->stats().reinserted_bytes, 0u);
+  }
+  SeededRandom random(polls);
+  store.tier.reset();
+  store.image->cut_power(random);
+  const std::map<Digest, NvmeLocation> expected = kept;
+  kept.clear();
+  ASSERT_EQ("", store.text(store.open()));
+  store.tier->set_reclaim_hooks(hooks);
+  ASSERT_EQ("", store.text(store.recover([&] {
+    for (const auto& [key, location] : expected) {
+      const RecoveredObject* object = store.find(key);
+      ASSERT_NE(nullptr, object) << "a durable object is lost";
+      kept[key] = object->location;
+    }
+  })));
+  for (uint64_t id = 0; id < kKept; ++id) {
+    if (!expected.contains(test_key(id)) || !kept.contains(test_key(id))) continue;
+    EXPECT_EQ("", store.text(store.read(test_key(id), kept[test_key(id)], payloads[id]))) << id;
+  }
+}
+
+TEST(NvmeSimulation, PowerCutAtEveryStepOfReclaiming) {
+  uint64_t whole = 0;
+  run_reclaim_until(~0ull, &whole);
+  ASSERT_GT(whole, 300u);
+  for (uint64_t polls = 0; polls <= whole && !testing::Test::HasFailure(); ++polls) {
+    SCOPED_TRACE("cut after " + std::to_string(polls) + " completions");
+    uint64_t polled = 0;
+    run_reclaim_until(polls, &polled);
   }
 }
 

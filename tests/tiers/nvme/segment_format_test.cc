@@ -201,6 +201,8 @@ TEST(SegmentFormat, TablesWithImpossibleEntriesAreRefused) {
   EXPECT_TRUE(
       refused([](Entries& entries, SegmentFooter&) { entries[1].payload_bytes = 300'000; }));
   EXPECT_TRUE(refused([](Entries& entries, SegmentFooter&) { entries[1].sequence = 1; }));
+  EXPECT_TRUE(refused([](Entries& entries, SegmentFooter&) { entries[1].flags = 2; }));
+  EXPECT_FALSE(refused([](Entries& entries, SegmentFooter&) { entries[1].flags = kEntryDamaged; }));
   EXPECT_TRUE(refused([](Entries&, SegmentFooter& footer) { footer.end_offset += 4096; }));
   EXPECT_TRUE(refused([](Entries& entries, SegmentFooter&) { entries.pop_back(); }));
   SegmentFooter footer = test_footer();
