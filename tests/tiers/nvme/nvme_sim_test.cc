@@ -313,6 +313,13 @@ void run_reclaim_until(uint64_t polls, uint64_t* polls_of_whole_story) {
       kept[key] = object->location;
     }
   })));
+  // A segment whose reuse was cut short must not show its old objects over new bytes.
+  for (const RecoveredObject& object : store.recovered) {
+    uint64_t id = 0;
+    while (test_key(id) != object.key) ASSERT_LT(++id, kKept + kFiller);
+    const Status status = store.read(object.key, object.location, payloads[id]);
+    EXPECT_TRUE(status.is_ok() || status.code() == StatusCode::kNotFound) << status.to_string();
+  }
   for (uint64_t id = 0; id < kKept; ++id) {
     if (!expected.contains(test_key(id)) || !kept.contains(test_key(id))) continue;
     EXPECT_EQ("", store.text(store.read(test_key(id), kept[test_key(id)], payloads[id]))) << id;
