@@ -1,6 +1,6 @@
-// Frames of the data plane: one SOCK_SEQPACKET message = FrameHeader + body, little-endian, over a unix
-// socket. Rules, sequence diagrams and an example hexdump: docs/formats/wire.md. Only plain structs and
-// limits live here; both ends validate every field of what they receive.
+// Frames of the data plane: one SOCK_SEQPACKET message = FrameHeader + body, little-endian, over a
+// unix socket. Rules, sequence diagrams and an example hexdump: docs/formats/wire.md. Only plain
+// structs and limits live here; both ends validate every field of what they receive.
 #ifndef QUIRE_PROTO_WIRE_H_
 #define QUIRE_PROTO_WIRE_H_
 
@@ -25,7 +25,7 @@ inline constexpr uint32_t kSaltBytesMax = 64;
 inline constexpr uint32_t kNameBytesMax = 64;
 
 enum class Op : uint16_t {
-  kHello = 1,    // first frame of a session; the reply carries two file descriptors
+  kHello = 1,  // first frame of a session; the reply carries two file descriptors
   kResolve = 2,
   kAcquire = 3,  // one reply per id, as each becomes readable
   kRelease = 4,
@@ -49,15 +49,15 @@ struct FrameHeader {
   uint16_t version = kProtocolVersion;
   uint16_t op = 0;
   uint32_t flags = 0;
-  uint32_t status = 0;          // StatusCode; replies only. Not OK: the body is a message (UTF-8 text)
-  uint64_t request_id = 0;      // chosen by the client, echoed
-  uint64_t server_epoch = 0;    // changes at every server start; a client sees a restart by it
+  uint32_t status = 0;      // StatusCode; replies only. Not OK: the body is a message (UTF-8 text)
+  uint64_t request_id = 0;  // chosen by the client, echoed
+  uint64_t server_epoch = 0;  // changes at every server start; a client sees a restart by it
   uint32_t body_bytes = 0;
   uint32_t deadline_ms = 0;     // requests: give up after this long. 0 is refused
   uint32_t retry_after_ms = 0;  // replies with BUSY
   uint32_t reserved0 = 0;
-  uint64_t body_xxh3 = 0;       // XXH3-64 of the body
-  uint64_t header_xxh3 = 0;     // XXH3-64 of the 56 bytes before it
+  uint64_t body_xxh3 = 0;    // XXH3-64 of the body
+  uint64_t header_xxh3 = 0;  // XXH3-64 of the 56 bytes before it
 };
 static_assert(sizeof(FrameHeader) == 64);
 
@@ -66,7 +66,7 @@ using Id = std::array<uint8_t, 32>;
 struct HelloRequest {
   uint32_t client_pid = 0;
   uint32_t reserved = 0;
-  uint64_t staging_bytes = 0;  // wanted; 0 = the server's default
+  uint64_t staging_bytes = 0;                     // wanted; 0 = the server's default
   std::array<char, kNameBytesMax> client_name{};  // zero-terminated
   std::array<char, kNameBytesMax> tenant{};       // zero-terminated; empty = the default tenant
 };
@@ -93,7 +93,7 @@ struct ResolveRequest {
   Id model{};
   uint32_t n_tokens = 0;
   uint32_t flags = kResolvePrefix | kResolveChunks;
-  uint32_t start_token = 0;  // look for chunks from here on (paging of long answers)
+  uint32_t start_token = 0;          // look for chunks from here on (paging of long answers)
   float recompute_us_per_token = 0;  // the client's prefill speed; 0 = unknown
 };
 static_assert(sizeof(ResolveRequest) == 48);
@@ -129,19 +129,21 @@ struct ResolveEntry {
 };
 static_assert(sizeof(ResolveEntry) == 144);
 static_assert(sizeof(FrameHeader) + sizeof(ResolveReply) +
-                  kResolveEntriesMax * sizeof(ResolveEntry) <= kFrameBytesMax);
+                  kResolveEntriesMax * sizeof(ResolveEntry) <=
+              kFrameBytesMax);
 
 struct AcquireRequest {  // followed by n_ids Ids
   uint32_t n_ids = 0;
   uint32_t lease_ms = 0;  // 0 = the server's default; longer than its maximum is cut
 };
 
-// A reply per id. header.status != OK: no lease for this index (body = AcquireReply, then the message).
+// A reply per id. header.status != OK: no lease for this index (body = AcquireReply, then the
+// message).
 struct AcquireReply {
   uint32_t index = 0;
   uint32_t lease_ms = 0;
   uint64_t lease_id = 0;
-  uint64_t generation = 0;   // of the slot; must not change while the lease lives
+  uint64_t generation = 0;  // of the slot; must not change while the lease lives
   uint64_t slab_offset = 0;
   uint64_t bytes = 0;
 };
@@ -168,11 +170,11 @@ enum class AckLevel : uint32_t { kMemory = 0, kDurable = 1 };
 
 struct CommitRequest {
   uint64_t reservation_id = 0;
-  uint64_t bytes = 0;          // at most what was reserved
-  uint64_t checksum_low = 0;   // XXH3-128 of the bytes; the server refuses what does not match
+  uint64_t bytes = 0;         // at most what was reserved
+  uint64_t checksum_low = 0;  // XXH3-128 of the bytes; the server refuses what does not match
   uint64_t checksum_high = 0;
   AckLevel ack = AckLevel::kMemory;
-  uint32_t pin_ms = 0;         // keep at least this long; 0 = no pin
+  uint32_t pin_ms = 0;  // keep at least this long; 0 = no pin
 };
 static_assert(sizeof(CommitRequest) == 40);
 
@@ -180,8 +182,8 @@ struct AbortRequest {
   uint64_t reservation_id = 0;
 };
 
-// The canonical model descriptor (docs/formats/ids.md) lies in the prompt scratch, from its first byte.
-// Objects of a model that was never registered are refused. Registering again is a no-op.
+// The canonical model descriptor (docs/formats/ids.md) lies in the prompt scratch, from its first
+// byte. Objects of a model that was never registered are refused. Registering again is a no-op.
 struct RegisterModelRequest {
   Id model{};
   uint32_t descriptor_bytes = 0;

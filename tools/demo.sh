@@ -43,9 +43,9 @@ cat >"$work/quired.toml" <<TOML
 data_directory = "$work/data"
 socket_path = "$work/quired.sock"
 [control]
-listen_address = "127.0.0.1:$control_port"
+listen = "127.0.0.1:$control_port"
 [http]
-listen_address = ""
+listen = ""
 TOML
 export QUIRE_SOCKET=$work/quired.sock QUIRE_CONTROL=127.0.0.1:$control_port
 

@@ -48,9 +48,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     config = folder / "quired.toml"
     config.write_text(SERVER_CONFIG.format(data=folder / "data", socket=socket))
     log = (folder / "log").open("w")
-    process = subprocess.Popen(
-        [str(program), "--config", str(config)], stdout=log, stderr=subprocess.STDOUT
-    )
+    process = subprocess.Popen([str(program), "--config", str(config)], stdout=log, stderr=subprocess.STDOUT)
     deadline = time.monotonic() + START_SECONDS_MAX
     while not socket.exists():
         if process.poll() is not None or time.monotonic() > deadline:

@@ -140,9 +140,7 @@ def _inputs() -> dict:
     return {
         "models": [plain, mixed],
         "tokens": [
-            {"model": model, "salt": key, "tokens": run}
-            for key in ("", salt, long_salt)
-            for run in tokens
+            {"model": model, "salt": key, "tokens": run} for key in ("", salt, long_salt) for run in tokens
         ],
         "contexts": [{"object": "77" * 32, "context": context} for context in contexts],
         "representations": [

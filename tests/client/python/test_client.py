@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 import quire
 
-GOLDEN = (
-    Path(__file__).resolve().parents[2] / "data" / "representation_raw_f16_v1.bin"
-).read_bytes()
+GOLDEN = (Path(__file__).resolve().parents[2] / "data" / "representation_raw_f16_v1.bin").read_bytes()
 # The model of the golden file (tests/codecs/representation_fixture.h).
 LAYER = {
     "attention": 0,
