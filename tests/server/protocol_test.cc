@@ -23,7 +23,7 @@ class ProtocolTest : public ServerTest {
     expect_stored(*client_, object_);
     EXPECT_TRUE(eventually([&] { return stats().sessions == 1; }));
     EXPECT_EQ(stats().leases, 0u);
-    EXPECT_EQ(stats().reservations, 0u);
+    EXPECT_TRUE(eventually([&] { return stats().reservations == 0; }));
   }
   TestObject object_;
 };

@@ -85,24 +85,32 @@ InProcessServer::InProcessServer(const Config& config) {
     status_ = server.status();
     if (server) server_ = server->get();
     opened.set_value();
-    if (server) exit_status_ = server_->run();
+    if (!server) return;
+    exit_status_ = server_->run();
+    // Whoever asked it to stop may still be inside the call.
+    released_.get_future().wait();
   });
   opened.get_future().wait();
 }
 
 InProcessServer::~InProcessServer() {
   if (!thread_.joinable()) return;
-  if (status_.is_ok()) server_->request_drain();
+  if (status_.is_ok()) {
+    server_->request_drain();
+    released_.set_value();
+  }
   thread_.join();
 }
 
 void InProcessServer::stop_fast() {
   server_->stop_fast();
+  released_.set_value();
   thread_.join();
 }
 
 Status InProcessServer::drain() {
   server_->request_drain();
+  released_.set_value();
   thread_.join();
   return exit_status_;
 }

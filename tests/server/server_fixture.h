@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <future>
 #include <memory>
 #include <string>
 #include <thread>
@@ -49,6 +50,7 @@ class InProcessServer {
   Server* server_ = nullptr;
   Status status_;
   Status exit_status_;
+  std::promise<void> released_;
   std::thread thread_;
 };
 
