@@ -125,7 +125,7 @@ TEST_F(ProcessTest, DamagedMetadataIsAClearError) {
     ASSERT_TRUE(server.ready());
     ASSERT_EQ(server.terminate(), 0);
   }
-  std::ofstream(config_.data_directory + "/meta/CURRENT") << "garbage\n";
+  std::ofstream(config_.data_directory + "/meta/db/CURRENT") << "garbage\n";
   const auto [status, out] = run_quired({"--config", config_file()});
   EXPECT_EQ(status, 1);
   EXPECT_THAT(out, HasSubstr(config_.data_directory + "/meta"));

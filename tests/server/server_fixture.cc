@@ -19,6 +19,8 @@
 namespace quire::server {
 namespace {
 
+constexpr int kExitWaitMsMax = 20'000;
+
 std::string read_text(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   std::ostringstream out;
@@ -163,8 +165,19 @@ std::string ServerProcess::log() const {
 std::pair<int, std::string> run_quired(const std::vector<std::string>& arguments) {
   const TempDirectory directory;
   const std::string log_path = directory.path() + "/out";
-  const int status = wait_exit(spawn_quired(arguments, log_path));
-  return {status, read_text(log_path)};
+  const pid_t pid = spawn_quired(arguments, log_path);
+  // One that came up instead of refusing must not hang the test.
+  int status = 0;
+  for (int waited_ms = 0; waited_ms < kExitWaitMsMax; waited_ms += 10) {
+    if (::waitpid(pid, &status, WNOHANG) == pid) {
+      return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
+              read_text(log_path)};
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  ::kill(pid, SIGKILL);
+  wait_exit(pid);
+  return {-1, "did not exit by itself\n" + read_text(log_path)};
 }
 
 ModelDescriptor test_model(uint32_t seed) {
