@@ -1,18 +1,20 @@
 // Session, finding, leases and storing in C.
+#include "client/capi/arguments.h"
 #include "client/capi/errors.h"
 #include "client/capi/handles.h"
 #include "client/capi/matches.h"
 
 namespace quire::capi {
-namespace {
-
-constexpr size_t kAcquireManyMax = 1'000'000;
 
 Expected<wire::AckLevel> to_ack(uint32_t ack) {
   if (ack > QUIRE_ACK_DURABLE)
     return Status(StatusCode::kInvalidArgument, "unknown acknowledgement level");
   return static_cast<wire::AckLevel>(ack);
 }
+
+namespace {
+
+constexpr size_t kAcquireManyMax = 1'000'000;
 
 Expected<ClientOptions> to_options(const quire_connect_options* source) {
   ClientOptions options;
@@ -71,19 +73,14 @@ quire_status quire_client_get_info(quire_client* client, quire_client_info* info
   return guarded([&]() -> Status {
     if (client == nullptr) return null_argument("client");
     if (info == nullptr) return null_argument("info");
-    const uint32_t struct_bytes = info->struct_bytes;
-    if (struct_bytes < sizeof(struct_bytes))
-      return {StatusCode::kInvalidArgument, "struct_bytes is not set"};
     quire_client_info known{};
-    known.struct_bytes = struct_bytes;
     known.server_epoch = client->session->server_epoch();
     known.object_bytes_max = client->session->object_bytes_max();
     const quire::TenantSalt& salt = client->session->tenant_salt();
     known.salt_bytes = static_cast<uint32_t>(salt.size());
     static_assert(sizeof(known.salt) == quire::wire::kSaltBytesMax);
     if (!salt.empty()) std::memcpy(known.salt, salt.data(), salt.size());
-    std::memcpy(info, &known, std::min<size_t>(struct_bytes, sizeof(known)));
-    return Status::ok();
+    return quire::capi::write_struct(known, info);
   });
 }
 
@@ -94,10 +91,7 @@ quire_status quire_register_model(quire_client* client, const char* name, const 
     *model = {};
     if (client == nullptr) return null_argument("client");
     if (name == nullptr) return null_argument("name");
-    if (descriptor == nullptr) return null_argument("descriptor");
-    QUIRE_ASSIGN_OR_RETURN(const auto parsed,
-                           quire::ModelDescriptor::parse(
-                               {static_cast<const std::byte*>(descriptor), descriptor_bytes}));
+    QUIRE_ASSIGN_OR_RETURN(const auto parsed, quire::capi::to_model(descriptor, descriptor_bytes));
     QUIRE_ASSIGN_OR_RETURN(const auto id, client->session->register_model(name, parsed));
     *model = to_id(id);
     return Status::ok();

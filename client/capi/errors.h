@@ -53,6 +53,18 @@ Status read_struct(const T* source, T& target) {
   return Status::ok();
 }
 
+// The part of known that fits the caller's struct, whose struct_bytes must be set.
+template <typename T>
+Status write_struct(T known, T* target) {
+  static_assert(std::is_trivially_copyable_v<T>);
+  const uint32_t struct_bytes = target->struct_bytes;
+  if (struct_bytes < sizeof(struct_bytes))
+    return {StatusCode::kInvalidArgument, "struct_bytes is not set"};
+  known.struct_bytes = struct_bytes;
+  std::memcpy(target, &known, std::min<size_t>(struct_bytes, sizeof(known)));
+  return Status::ok();
+}
+
 // Elements of a caller's array whose stride is the first element's struct_bytes.
 template <typename T>
 Status read_struct_array(const T* source, size_t count, size_t count_max, std::vector<T>& target) {

@@ -1,8 +1,8 @@
 // The identities in C.
+#include "client/capi/arguments.h"
 #include "client/capi/errors.h"
 
 namespace quire::capi {
-namespace {
 
 Status check_tokens(const uint32_t* tokens, size_t n_tokens) {
   if (tokens == nullptr && n_tokens != 0) return null_argument("tokens");
@@ -18,21 +18,6 @@ Expected<ByteSpan> salt_span(const void* salt, size_t salt_bytes) {
   if (salt_bytes < 16 || salt_bytes > 64)
     return Status(StatusCode::kInvalidArgument, "a salt has 16 to 64 bytes, or none");
   return ByteSpan(static_cast<const std::byte*>(salt), salt_bytes);
-}
-
-using TokensDigest = Digest (*)(const Digest&, std::span<const TokenId>, ByteSpan);
-
-quire_status digest_tokens(TokensDigest function, const quire_id* model, const uint32_t* tokens,
-                           size_t n_tokens, const void* salt, size_t salt_bytes, quire_id* id) {
-  return guarded([&]() -> Status {
-    if (id == nullptr) return null_argument("id");
-    *id = {};
-    if (model == nullptr) return null_argument("model");
-    QUIRE_RETURN_IF_ERROR(check_tokens(tokens, n_tokens));
-    QUIRE_ASSIGN_OR_RETURN(const ByteSpan key, salt_span(salt, salt_bytes));
-    *id = to_id(function(to_digest(*model), std::span(tokens, n_tokens), key));
-    return Status::ok();
-  });
 }
 
 Expected<VariantContext> to_context(const quire_context& source) {
@@ -55,6 +40,28 @@ Expected<VariantContext> to_context(const quire_context& source) {
   return context;
 }
 
+Expected<ModelDescriptor> to_model(const void* descriptor, size_t descriptor_bytes) {
+  if (descriptor == nullptr) return null_argument("descriptor");
+  return ModelDescriptor::parse({static_cast<const std::byte*>(descriptor), descriptor_bytes});
+}
+
+namespace {
+
+using TokensDigest = Digest (*)(const Digest&, std::span<const TokenId>, ByteSpan);
+
+quire_status digest_tokens(TokensDigest function, const quire_id* model, const uint32_t* tokens,
+                           size_t n_tokens, const void* salt, size_t salt_bytes, quire_id* id) {
+  return guarded([&]() -> Status {
+    if (id == nullptr) return null_argument("id");
+    *id = {};
+    if (model == nullptr) return null_argument("model");
+    QUIRE_RETURN_IF_ERROR(check_tokens(tokens, n_tokens));
+    QUIRE_ASSIGN_OR_RETURN(const ByteSpan key, salt_span(salt, salt_bytes));
+    *id = to_id(function(to_digest(*model), std::span(tokens, n_tokens), key));
+    return Status::ok();
+  });
+}
+
 }  // namespace
 }  // namespace quire::capi
 
@@ -69,10 +76,7 @@ quire_status quire_model_id(const void* descriptor, size_t descriptor_bytes, qui
   return guarded([&]() -> Status {
     if (id == nullptr) return null_argument("id");
     *id = {};
-    if (descriptor == nullptr) return null_argument("descriptor");
-    QUIRE_ASSIGN_OR_RETURN(const auto model,
-                           quire::ModelDescriptor::parse(
-                               {static_cast<const std::byte*>(descriptor), descriptor_bytes}));
+    QUIRE_ASSIGN_OR_RETURN(const auto model, quire::capi::to_model(descriptor, descriptor_bytes));
     *id = to_id(quire::model_id(model));
     return Status::ok();
   });

@@ -14,6 +14,8 @@
  * Threads: a client may be used from several threads; its calls are serialised inside. A lease or
  * window belongs to one thread at a time. Every call ends by the client's timeout_ms.
  *
+ * KV arrays into representations and back: quire_kv.h.
+ *
  * Lifetimes: leases and windows keep their client's memory mapped, so quire_close() before their
  * ..._free() is safe. After QUIRE_UNAVAILABLE (server gone) connect anew.
  */

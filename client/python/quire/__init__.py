@@ -2,7 +2,7 @@
 
 from . import ids
 from ._abi import lib as _lib
-from .client import Ack, Client, Lease, Window, connect
+from .client import Client, connect
 from .errors import (
     AlreadyExists,
     Busy,
@@ -26,6 +26,9 @@ from .errors import (
     VersionMismatch,
 )
 from .ids import Context, ContextKind, Phase, PositionFrame
+from .kv import Info, Packed, Put, describe, pack, unpack
+from .lease import Ack, Lease, Window
+from .models import AttentionKind, Layer, Model, RopeStyle, rope_frequencies
 from .reuse import (
     DEFAULT_POLICY,
     Match,
@@ -43,6 +46,7 @@ __all__ = [
     "DEFAULT_POLICY",
     "Ack",
     "AlreadyExists",
+    "AttentionKind",
     "Busy",
     "Cancelled",
     "Client",
@@ -51,21 +55,27 @@ __all__ = [
     "Corrupt",
     "DeadlineExceeded",
     "FailedPrecondition",
+    "Info",
     "Internal",
     "InvalidArgument",
     "IoError",
+    "Layer",
     "Lease",
     "Match",
     "MatchKind",
+    "Model",
     "ModelMismatch",
     "NoSpace",
     "NonFinite",
     "NotFound",
+    "Packed",
     "PermissionDenied",
     "Phase",
     "PositionFrame",
+    "Put",
     "QuireError",
     "ResourceExhausted",
+    "RopeStyle",
     "Segment",
     "SegmentKind",
     "StaleLease",
@@ -75,7 +85,11 @@ __all__ = [
     "VersionMismatch",
     "Window",
     "connect",
+    "describe",
     "ids",
+    "pack",
     "plan",
+    "rope_frequencies",
     "select_rows",
+    "unpack",
 ]

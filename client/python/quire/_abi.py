@@ -1,4 +1,4 @@
-"""libquire.so by ctypes: structs and prototypes of client/capi/quire.h, nothing more."""
+"""libquire.so by ctypes: structs and prototypes of client/capi/*.h, nothing more."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ctypes import (
     c_char_p,
     c_float,
     c_int32,
+    c_int64,
     c_size_t,
     c_uint8,
     c_uint32,
@@ -113,6 +114,83 @@ class PlanOptions(ctypes.Structure):
     ]
 
 
+class KvPlane(ctypes.Structure):
+    _fields_ = [
+        ("struct_bytes", c_uint32),
+        ("element", c_uint32),
+        ("data", c_void_p),
+        ("n_rows", c_int64),
+        ("token_stride", c_int64),
+        ("head_stride", c_int64),
+        ("dim_stride", c_int64),
+    ]
+
+
+class KvMemory(ctypes.Structure):
+    _fields_ = [
+        ("struct_bytes", c_uint32),
+        ("angles", c_uint32),
+        ("planes", POINTER(KvPlane)),
+        ("n_planes", c_size_t),
+        ("rows", POINTER(c_int64)),
+        ("n_rows", c_size_t),
+        ("first_row", c_int64),
+        ("engine_ropes", c_void_p),
+        ("n_engine_ropes", c_size_t),
+    ]
+
+
+class PackSpec(ctypes.Structure):
+    _fields_ = [
+        ("struct_bytes", c_uint32),
+        ("codec", c_uint32),
+        ("codec_name", c_char_p),
+        ("model", c_char_p),
+        ("model_bytes", c_size_t),
+        ("tokens", POINTER(c_uint32)),
+        ("n_tokens", c_size_t),
+        ("context", POINTER(Context)),
+        ("base_position", c_uint64),
+        ("frame", c_uint32),
+        ("key_before_rope", c_uint32),
+        ("coverage", Coverage),
+        ("salt", c_char_p),
+        ("salt_bytes", c_size_t),
+    ]
+
+
+class RepresentationInfo(ctypes.Structure):
+    _fields_ = [
+        ("struct_bytes", c_uint32),
+        ("codec", c_uint32),
+        ("frame", c_uint32),
+        ("n_tokens", c_uint32),
+        ("base_position", c_uint64),
+        ("coverage", Coverage),
+        ("model", Id),
+        ("object", Id),
+        ("variant", Id),
+        ("representation", Id),
+        ("tokens_offset", c_uint64),
+        ("context_kind", c_uint32),
+        ("phase", c_uint32),
+    ]
+
+
+class UnpackOptions(ctypes.Structure):
+    _fields_ = [
+        ("struct_bytes", c_uint32),
+        ("source_begin", c_uint32),
+        ("n_tokens", c_uint32),
+        ("skip_verify", c_uint32),
+        ("model", c_char_p),
+        ("model_bytes", c_size_t),
+        ("position", c_int64),
+        ("row_mask", POINTER(c_uint8)),
+        ("n_row_mask", c_size_t),
+    ]
+
+
 _TOKENS = POINTER(c_uint32)
 _IN_ID = POINTER(Id)
 _STATUS = c_uint32
@@ -195,6 +273,34 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
             POINTER(_TOKENS),
             POINTER(c_size_t),
         ],
+    ),
+    "quire_pack": (
+        _STATUS,
+        [
+            POINTER(PackSpec),
+            POINTER(KvMemory),
+            c_void_p,
+            c_uint64,
+            POINTER(c_uint64),
+            _IN_ID,
+        ],
+    ),
+    "quire_pack_put": (
+        _STATUS,
+        [
+            c_void_p,
+            POINTER(PackSpec),
+            POINTER(KvMemory),
+            c_uint32,
+            c_uint32,
+            _IN_ID,
+            POINTER(c_uint32),
+        ],
+    ),
+    "quire_describe": (_STATUS, [c_void_p, c_uint64, POINTER(RepresentationInfo)]),
+    "quire_unpack": (
+        _STATUS,
+        [c_void_p, c_uint64, POINTER(UnpackOptions), POINTER(KvMemory)],
     ),
 }
 

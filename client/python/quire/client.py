@@ -3,46 +3,22 @@
 from __future__ import annotations
 
 import ctypes
-import weakref
-from collections.abc import Callable, Sequence
-from enum import IntEnum
+from collections.abc import Sequence
 from types import TracebackType
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from . import _abi
-from .errors import FailedPrecondition, QuireError, StaleLease, check, error_of
-from .ids import Tokens, as_tokens, from_c_id, to_c_id, tokens_pointer
+from .errors import FailedPrecondition, QuireError, check, error_of
+from .ids import Context, PositionFrame, Tokens, as_tokens, from_c_id, to_c_id, tokens_pointer
+from .kv import Put, pack_arguments
+from .lease import Ack, Handle, Lease, Window
+from .models import Model, as_model
+from .planes import Planes
 from .reuse import Match, match_from_c
 
 ReadableBuffer = bytes | bytearray | memoryview | NDArray[np.generic]
-
-
-class Ack(IntEnum):
-    """When a put counts as done."""
-
-    MEMORY = 0
-    DURABLE = 1
-
-
-class _Handle:
-    """Owns one handle of the C ABI; freed when the last Python object that needs it is gone."""
-
-    def __init__(self, value: int | None, free: Callable[[int | None], object]) -> None:
-        self.value = value
-        self._finalizer = weakref.finalize(self, free, value)
-
-    def free(self) -> None:
-        self._finalizer()
-
-
-def _view(handle: _Handle, address: int, n_bytes: int, *, writable: bool) -> NDArray[np.uint8]:
-    """Memory of a handle as an array that keeps the handle alive."""
-    memory = (ctypes.c_uint8 * n_bytes).from_address(address)
-    memory._quire_handle = handle  # type: ignore[attr-defined]
-    view = memoryview(memory).cast("B")
-    return np.frombuffer(view if writable else view.toreadonly(), dtype=np.uint8)
 
 
 def _contiguous(data: ReadableBuffer) -> NDArray[np.uint8]:
@@ -51,101 +27,13 @@ def _contiguous(data: ReadableBuffer) -> NDArray[np.uint8]:
     return np.frombuffer(data, dtype=np.uint8)
 
 
-class Lease:
-    """A pinned, read-only object in the server's memory, without a copy.
-
-    Use it in a ``with`` block. Views of ``data`` stay readable after release, but their content is
-    promised only until then: call ``check()`` after a long read.
-    """
-
-    def __init__(self, handle: int) -> None:
-        self._handle = _Handle(handle, _abi.lib.quire_lease_free)
-        self._released = False
-        self._data = _view(
-            self._handle,
-            _abi.lib.quire_lease_data(handle),
-            _abi.lib.quire_lease_bytes(handle),
-            writable=False,
-        )
-
-    @property
-    def data(self) -> NDArray[np.uint8]:
-        """The representation's bytes."""
-        if self._released:
-            raise StaleLease("the lease was released")
-        return self._data
-
-    def check(self) -> None:
-        """Raises StaleLease or Unavailable where the bytes may have changed."""
-        check(_abi.lib.quire_lease_check(self._handle.value))
-
-    def renew(self, lease_ms: int) -> None:
-        """Asks for more time."""
-        check(_abi.lib.quire_lease_renew(self._handle.value, lease_ms))
-
-    def release(self) -> None:
-        """Gives the pin back; harmless when repeated."""
-        if not self._released:
-            self._released = True
-            _abi.lib.quire_lease_release(self._handle.value)
-
-    def __enter__(self) -> Lease:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.release()
-
-    def __len__(self) -> int:
-        return int(self._data.size)
-
-
-class Window:
-    """A writable window for one object. In a ``with`` block: aborted unless committed inside."""
-
-    def __init__(self, handle: int, address: int, n_bytes: int) -> None:
-        self._handle = _Handle(handle, _abi.lib.quire_window_free)
-        self._data: NDArray[np.uint8] | None = _view(self._handle, address, n_bytes, writable=True)
-
-    @property
-    def data(self) -> NDArray[np.uint8]:
-        """The window's bytes; must not be written after commit or abort."""
-        if self._data is None:
-            raise FailedPrecondition("the window was committed or aborted already")
-        return self._data
-
-    def commit(self, ack: Ack = Ack.MEMORY, pin_ms: int = 0) -> None:
-        """Checksums the window and waits for the acknowledgement."""
-        self._data = None
-        check(_abi.lib.quire_window_commit(self._handle.value, ack, pin_ms))
-
-    def abort(self) -> None:
-        """Gives the reservation back; harmless when repeated."""
-        self._data = None
-        _abi.lib.quire_window_abort(self._handle.value)
-
-    def __enter__(self) -> Window:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.abort()
-
-
 class Client:
     """A session; made by :func:`connect`. May be shared between threads."""
 
     def __init__(self, handle: int) -> None:
-        self._handle = _Handle(handle, _abi.lib.quire_close)
+        self._handle = Handle(handle, _abi.lib.quire_close)
         self._closed = False
+        self._models: dict[bytes, Model] = {}
 
     @property
     def _c(self) -> int | None:
@@ -195,15 +83,17 @@ class Client:
         """Raises unless the server answers."""
         check(_abi.lib.quire_ping(self._c))
 
-    def register_model(self, name: str, descriptor: bytes) -> bytes:
+    def register_model(self, name: str, model: Model | bytes) -> bytes:
         """Tells the server what a model looks like; returns the model id."""
-        model = _abi.Id()
+        descriptor = model.encode() if isinstance(model, Model) else bytes(model)
+        result = _abi.Id()
         check(
             _abi.lib.quire_register_model(
-                self._c, name.encode(), descriptor, len(descriptor), ctypes.byref(model)
+                self._c, name.encode(), descriptor, len(descriptor), ctypes.byref(result)
             )
         )
-        return from_c_id(model)
+        self._models[from_c_id(result)] = as_model(model)
+        return from_c_id(result)
 
     def resolve(
         self,
@@ -247,7 +137,7 @@ class Client:
             )
         )
         assert handle.value is not None
-        return Lease(handle.value)
+        return Lease(handle.value, self._models)
 
     def acquire_many(self, representations: Sequence[bytes]) -> list[Lease | QuireError]:
         """Pins many objects by one request; each is a Lease or its own error."""
@@ -257,7 +147,7 @@ class Client:
         statuses = (ctypes.c_uint32 * n)()
         check(_abi.lib.quire_acquire_many(self._c, ids, n, handles, statuses))
         return [
-            Lease(handle) if handle else error_of(status, "no lease for this id")
+            Lease(handle, self._models) if handle else error_of(status, "no lease for this id")
             for handle, status in zip(handles, statuses, strict=True)
         ]
 
@@ -282,6 +172,53 @@ class Client:
         check(
             _abi.lib.quire_put(self._c, to_c_id(representation), array.ctypes.data, array.size, ack)
         )
+
+    def put_arrays(
+        self,
+        model: Model | bytes,
+        tokens: Tokens,
+        keys: Planes,
+        values: Planes,
+        *,
+        codec: str | int = "int8-channel",
+        context: Context | None = None,
+        base_position: int = 0,
+        frame: PositionFrame = PositionFrame.LOCAL,
+        key_before_rope: bool = False,
+        dtype: DTypeLike | None = None,
+        ack: Ack = Ack.MEMORY,
+        pin_ms: int = 0,
+    ) -> Put:
+        """Encodes KV straight into the server's memory and commits it: see quire.pack().
+
+        Waits while the server is busy, with bounded retries. The model must be registered.
+        """
+        spec, memory = pack_arguments(
+            model,
+            tokens,
+            keys,
+            values,
+            codec,
+            context,
+            base_position,
+            frame,
+            key_before_rope,
+            b"",
+            dtype,
+        )
+        representation, stored = _abi.Id(), ctypes.c_uint32()
+        check(
+            _abi.lib.quire_pack_put(
+                self._c,
+                ctypes.byref(spec),
+                ctypes.byref(memory),
+                ack,
+                pin_ms,
+                ctypes.byref(representation),
+                ctypes.byref(stored),
+            )
+        )
+        return Put(from_c_id(representation), bool(stored.value))
 
 
 def connect(

@@ -110,11 +110,11 @@ def prefix_digest(model: bytes, tokens: Tokens, salt: bytes = b"") -> bytes:
     return from_c_id(result)
 
 
-def variant_id(object_: bytes, context: Context) -> bytes:
-    """Of an object computed in a context."""
+def context_to_c(context: Context) -> _abi.Context:
+    """The C ABI's struct; it keeps alive what it points to."""
     dummy = as_tokens(context.dummy_tokens)
     neighbours = (_abi.Id * len(context.neighbours))(*map(to_c_id, context.neighbours))
-    source = _abi.Context(
+    result = _abi.Context(
         struct_bytes=ctypes.sizeof(_abi.Context),
         kind=context.kind,
         phase=context.phase,
@@ -125,7 +125,13 @@ def variant_id(object_: bytes, context: Context) -> bytes:
         neighbours=neighbours,
         n_neighbours=len(neighbours),
     )
-    result = _abi.Id()
+    result._keep = (dummy, neighbours)
+    return result
+
+
+def variant_id(object_: bytes, context: Context) -> bytes:
+    """Of an object computed in a context."""
+    source, result = context_to_c(context), _abi.Id()
     check(_abi.lib.quire_variant_id(to_c_id(object_), ctypes.byref(source), ctypes.byref(result)))
     return from_c_id(result)
 

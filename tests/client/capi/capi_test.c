@@ -1,19 +1,10 @@
 /* The C ABI from C: what needs no server. */
-#include <stdio.h>
+#include "capi_test.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-#include "quire.h"
-
-static int failures = 0;
-
-#define EXPECT(condition)                                             \
-  do {                                                                \
-    if (!(condition)) {                                               \
-      fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      ++failures;                                                     \
-    }                                                                 \
-  } while (0)
+int failures = 0;
 
 static void test_version(void) {
   EXPECT(quire_abi_version() == QUIRE_ABI_VERSION);
@@ -149,6 +140,7 @@ int main(void) {
   test_larger_structs();
   test_no_server();
   test_plan_and_rows();
+  test_kv();
   if (failures == 0) printf("all passed\n");
   return failures == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
