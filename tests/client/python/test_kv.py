@@ -1,5 +1,6 @@
 """Arrays into representations and back, against rotation in float64."""
 
+import ctypes
 from dataclasses import replace
 
 import ids_reference as reference
@@ -72,9 +73,7 @@ def test_ids_and_description() -> None:
     context = quire.Context(quire.ContextKind.FIXED_PREFIX, reference=prefix)
     packed = quire.pack(MODEL, TOKENS, *arrays(), context=context, base_position=70)
     object_ = reference.object_id(MODEL.id, list(TOKENS), b"")
-    variant = reference.variant_id(
-        object_, {"kind": "fixed_prefix", "phase": 0, "reference": prefix.hex()}
-    )
+    variant = reference.variant_id(object_, {"kind": "fixed_prefix", "phase": 0, "reference": prefix.hex()})
     wanted = reference.representation_id(variant, 16, 1, [0, N_LAYERS, 0, N_HEADS])
     assert packed.representation == wanted
     info = quire.describe(packed.data)
@@ -305,6 +304,32 @@ def test_layers_of_different_shape() -> None:
         np.testing.assert_array_equal(found, wanted)
 
 
+def test_partial_coverage() -> None:
+    """Heads and layers that do not begin at 0, as a sharded engine stores them by the C ABI."""
+    from quire import _abi
+    from quire.kv import pack_arguments
+    from quire.planes import kv_memory, layer_planes, plane_shapes
+
+    keys, values = arrays()
+    spec, _ = pack_arguments(
+        MODEL, TOKENS, keys, values, "raw-f16", None, 0, quire.PositionFrame.LOCAL, False, b"", None
+    )
+    spec.coverage = _abi.Coverage(1, N_LAYERS, 1, N_HEADS)
+    shapes = plane_shapes(MODEL.layers[1:], N_HEADS, N_TOKENS)
+    memory = kv_memory(
+        layer_planes("keys", keys[1:], shapes[0], None, 0, out=False),
+        layer_planes("values", values[1:], shapes[1], None, 0, out=False),
+    )
+    n_bytes = ctypes.c_uint64()
+    assert _abi.lib.quire_pack(spec, None, None, 0, n_bytes, None) == 0
+    data = np.empty(n_bytes.value, np.uint8)
+    assert _abi.lib.quire_pack(spec, memory, data.ctypes.data, data.size, None, None) == 0
+    assert quire.describe(data).heads == (1, N_HEADS)
+    out_keys, out_values = quire.unpack(data, MODEL, 0)
+    np.testing.assert_array_equal(out_keys, keys[1:, 1:])
+    np.testing.assert_array_equal(out_values, values[1:, 1:])
+
+
 def test_store_and_load(server: str) -> None:
     keys, values = arrays()
     with quire.connect(server) as client:
@@ -318,9 +343,7 @@ def test_store_and_load(server: str) -> None:
             np.testing.assert_array_equal(lease.data, packed.data)
             np.testing.assert_array_equal(lease.info.tokens, TOKENS)
             out_keys, out_values = lease.unpack(1234, dtype=np.float32)
-            np.testing.assert_allclose(
-                out_keys, rotated(keys, np.full(N_TOKENS, 1234)), rtol=0, atol=2e-6
-            )
+            np.testing.assert_allclose(out_keys, rotated(keys, np.full(N_TOKENS, 1234)), rtol=0, atol=2e-6)
             np.testing.assert_array_equal(out_values, values)
         with pytest.raises(quire.StaleLease):
             lease.unpack(0)
