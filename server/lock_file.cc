@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <utility>
 
 namespace quire::server {
@@ -21,19 +22,40 @@ Status errno_status(const std::string& what) {
   return Status(code, what + ": " + std::strerror(errno));
 }
 
+// The lock of a killed server outlives it for as long as the kernel needs to end its I/O.
+constexpr uint32_t kLockWaitMs = 5000;
+constexpr uint32_t kLockPollMs = 20;
+
+std::string read_holder(int fd) {
+  char holder[32] = {};
+  const ssize_t got = ::pread(fd, holder, sizeof(holder) - 1, 0);
+  return got > 0 ? std::string(holder, static_cast<size_t>(got)) : "unknown";
+}
+
+// False for a process that is gone or dead but not yet reaped.
+bool is_alive(const std::string& pid) {
+  std::ifstream stat("/proc/" + pid + "/stat");
+  std::string line;
+  if (!std::getline(stat, line)) return false;
+  const size_t after_name = line.rfind(") ");
+  return after_name == std::string::npos ||
+         (line[after_name + 2] != 'Z' && line[after_name + 2] != 'X');
+}
+
 }  // namespace
 
 Expected<LockFile> LockFile::acquire(const std::string& path, const std::string& what) {
   const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (fd < 0) return errno_status("cannot open the lock file " + path);
   LockFile lock(fd);
-  if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
+  for (uint32_t waited_ms = 0; ::flock(fd, LOCK_EX | LOCK_NB) != 0; waited_ms += kLockPollMs) {
     if (errno != EWOULDBLOCK) return errno_status("cannot lock " + path);
-    char holder[32] = {};
-    const ssize_t got = ::pread(fd, holder, sizeof(holder) - 1, 0);
-    const std::string pid = got > 0 ? std::string(holder, static_cast<size_t>(got)) : "unknown";
-    return Status(StatusCode::kUnavailable, "another quired (pid " + pid + ") uses " + what +
-                                                "; stop it or choose another one");
+    const std::string holder = read_holder(fd);
+    if (waited_ms >= kLockWaitMs || is_alive(holder)) {
+      return Status(StatusCode::kUnavailable, "another quired (pid " + holder + ") uses " + what +
+                                                  "; stop it or choose another one");
+    }
+    ::usleep(kLockPollMs * 1000);
   }
   const std::string pid = std::to_string(::getpid());
   if (::ftruncate(fd, 0) != 0 || ::pwrite(fd, pid.data(), pid.size(), 0) < 0) {

@@ -75,7 +75,7 @@ e=$(page ftp-file-server) f=$(page shell-environment) g=$(page quality-of-servic
 say "starting quired on an empty store"
 start_server
 say "warming up 7 pages of the Debian Administrator's Handbook (each page computed once, whatever prompt it comes in)"
-"$bin/quire-warm" --model "$model" --manifest "$work/manifest.jsonl" "$a" "$b" "$c" "$d" "$e" "$f" "$g"
+"$bin/quire-warm" --model "$model" --manifest "$work/manifest.jsonl" --chunk-tokens 512 "$a" "$b" "$c" "$d" "$e" "$f" "$g"
 
 policies=full,reuse,epic:16,query:0.05,query:0.15
 ask() { # ask NUMBER EXPECTED QUESTION PAGES...

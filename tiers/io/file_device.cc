@@ -18,6 +18,9 @@
 namespace quire {
 namespace {
 
+constexpr uint32_t kLockWaitMs = 2000;
+constexpr uint32_t kLockPollMs = 20;
+
 // Owns a descriptor until it is handed over.
 class OpenFile {
  public:
@@ -200,8 +203,13 @@ Expected<std::unique_ptr<BlockDevice>> open_file_device(EventLoop& loop,
     file = OpenFile(::open(options.path.c_str(), mode | O_CREAT | O_EXCL, 0600));
   }
   if (file.get() < 0) return errno_status(options.path, "open");
-  if (::flock(file.get(), (options.read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {
-    return Status(StatusCode::kUnavailable, options.path + ": in use by another process");
+  // The lock of a killed process outlives it for as long as the kernel needs to end its I/O.
+  for (uint32_t waited_ms = 0;
+       ::flock(file.get(), (options.read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0;
+       waited_ms += kLockPollMs) {
+    if (waited_ms >= kLockWaitMs)
+      return Status(StatusCode::kUnavailable, options.path + ": in use by another process");
+    ::usleep(kLockPollMs * 1000);
   }
   QUIRE_ASSIGN_OR_RETURN(const uint64_t bytes, prepare_size(options, file.get(), is_new));
   OpenFile direct = options.direct ? open_direct(options) : OpenFile();
