@@ -137,9 +137,12 @@ PutWindow::~PutWindow() {
 }
 
 Status PutWindow::commit(wire::AckLevel ack, uint32_t pin_ms) {
+  return commit(xxh3_128(bytes_), ack, pin_ms);
+}
+
+Status PutWindow::commit(const Hash128& checksum, wire::AckLevel ack, uint32_t pin_ms) {
   if (!valid())
     return {StatusCode::kFailedPrecondition, "the window was committed or aborted already"};
-  const Hash128 checksum = xxh3_128(bytes_);
   const wire::CommitRequest request{.reservation_id = reservation_id_,
                                     .bytes = bytes_.size(),
                                     .checksum_low = checksum.low,
@@ -350,8 +353,7 @@ Status Client::put(const Digest& representation, ByteSpan bytes, wire::AckLevel 
     Status status;
     Expected<PutWindow> window = reserve(representation, bytes.size());
     if (window.is_ok()) {
-      std::memcpy(window->bytes().data(), bytes.data(), bytes.size());
-      status = window->commit(ack);
+      status = window->commit(copy_and_xxh3_128(window->bytes(), bytes), ack);
     } else {
       status = window.status();
     }

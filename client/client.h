@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/hash.h"
 #include "base/ids.h"
 #include "base/paths.h"
 #include "base/status.h"
@@ -97,6 +98,8 @@ class PutWindow {
   MutableByteSpan bytes() const { return bytes_; }
   // Checksums the window, hands it to the server and waits for the acknowledgement.
   Status commit(wire::AckLevel ack = wire::AckLevel::kMemory, uint32_t pin_ms = 0);
+  // The same where the caller knows the XXH3-128 of bytes() already.
+  Status commit(const Hash128& checksum, wire::AckLevel ack, uint32_t pin_ms = 0);
   void abort();
 
  private:

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 #include "base/clock.h"
@@ -20,6 +21,8 @@ constexpr uint64_t kNsPerMs = 1'000'000;
 constexpr size_t kFdsMax = 4;  // more than any frame carries
 // While the server's accept queue is full.
 constexpr uint32_t kConnectRetryMs = 5;
+// A reply that needs no I/O comes sooner than a sleep and a wake-up would end (docs/decisions/005).
+constexpr uint64_t kSpinNs = 30'000;
 
 Status gone(const char* what) {
   return {StatusCode::kUnavailable, std::string("the server closed the session (") + what + ")"};
@@ -27,6 +30,11 @@ Status gone(const char* what) {
 
 Status from_errno(const char* what, int error) {
   return {StatusCode::kIoError, std::string(what) + ": " + std::strerror(error)};
+}
+
+bool more_than_one_core() {
+  static const bool result = std::thread::hardware_concurrency() > 1;
+  return result;
 }
 
 Status deadline_exceeded() {
@@ -155,6 +163,7 @@ Status Connection::send(const OutgoingFrame& frame, const Deadline& deadline) co
 }
 
 Expected<Frame> Connection::receive(const Deadline& deadline) {
+  const uint64_t spin_until_ns = more_than_one_core() ? system_clock().now_ns() + kSpinNs : 0;
   for (;;) {
     iovec part{buffer_.data(), buffer_.size()};
     alignas(cmsghdr) std::array<char, CMSG_SPACE(kFdsMax * sizeof(int))> control{};
@@ -168,6 +177,7 @@ Expected<Frame> Connection::receive(const Deadline& deadline) {
       if (errno == EINTR) continue;
       if (errno == ECONNRESET) return gone("reset");
       if (errno != EAGAIN) return from_errno("recvmsg", errno);
+      if (system_clock().now_ns() < spin_until_ns) continue;
       QUIRE_RETURN_IF_ERROR(wait_ready(socket_.get(), POLLIN, deadline));
       continue;
     }

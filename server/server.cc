@@ -2,7 +2,20 @@
 
 #include <spdlog/spdlog.h>
 
+#include <thread>
+
 namespace quire::server {
+namespace {
+
+// With one core, spinning would only keep the client from running.
+EventLoopOptions loop_options() {
+  constexpr uint32_t kSpinUs = 30;
+  EventLoopOptions options;
+  options.spin_us = std::thread::hardware_concurrency() > 1 ? kSpinUs : 0;
+  return options;
+}
+
+}  // namespace
 
 Expected<std::unique_ptr<Server>> Server::open(Config config) {
   QUIRE_RETURN_IF_ERROR(config.validate());
@@ -16,7 +29,7 @@ Expected<std::unique_ptr<Server>> Server::open(Config config) {
   // early wait in the backlog.
   auto listener = Listener::open(fixed.socket_path);
   if (!listener) return listener.status();
-  QUIRE_ASSIGN_OR_RETURN(server->loop_, make_event_loop());
+  QUIRE_ASSIGN_OR_RETURN(server->loop_, make_event_loop(loop_options()));
   QUIRE_ASSIGN_OR_RETURN(server->store_, Store::open(fixed, *server->loop_, system_clock()));
   server->slab_ = server->store_->shared_slab();
   QUIRE_ASSIGN_OR_RETURN(server->reactor_, Reactor::start(fixed, *server->loop_, system_clock(),

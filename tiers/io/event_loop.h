@@ -84,6 +84,10 @@ struct EventLoopOptions {
   bool allow_io_uring = true;
   uint32_t ring_entries = 512;  // submission queue; completions get four times as many
   uint32_t pool_threads = 4;    // fallback only
+  // After something happened, look for more for this long before sleeping: a sleep and a wake-up on
+  // another core cost several times a short request (docs/decisions/005). An idle loop sleeps. 0 =
+  // never; io_uring only.
+  uint32_t spin_us = 0;
 };
 
 // Tries io_uring by asking the kernel (operations, set-up flags), then falls back. Fails only where

@@ -16,6 +16,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "base/clock.h"
 #include "tiers/io/loop_core.h"
 
 namespace quire {
@@ -79,6 +80,7 @@ class UringLoop final : public LoopCore {
   template <typename Prepare>
   void submit(Prepare prepare);
   void flush_backlog();
+  bool spin(uint64_t wait_ns);
   void arm(Watch* watch);
   void dispatch(const Completion& completion);
   void dispatch_watch(Watch* watch, const Completion& completion);
@@ -89,6 +91,8 @@ class UringLoop final : public LoopCore {
 
   io_uring ring_{};
   bool ring_open_ = false;
+  bool had_events_ = false;
+  uint64_t spin_ns_ = 0;
   bool enabled_ = false;
   std::string detail_;
   std::vector<MutableByteSpan> registered_;
@@ -176,6 +180,7 @@ Status UringLoop::check_operations() {
 }
 
 Status UringLoop::init(const EventLoopOptions& options) {
+  spin_ns_ = uint64_t{options.spin_us} * 1000;
   QUIRE_RETURN_IF_ERROR(open_wake_fd());
   QUIRE_RETURN_IF_ERROR(init_ring(options));
   QUIRE_RETURN_IF_ERROR(check_operations());
@@ -369,17 +374,30 @@ void UringLoop::dispatch(const Completion& completion) {
   }
 }
 
+// True where something came while the loop had not gone to sleep yet.
+bool UringLoop::spin(uint64_t wait_ns) {
+  if (spin_ns_ == 0 || !had_events_) return false;
+  const uint64_t begin_ns = system_clock().now_ns();
+  const uint64_t limit_ns = std::min(spin_ns_, wait_ns);
+  do {
+    io_uring_submit_and_get_events(&ring_);
+    if (io_uring_cq_ready(&ring_) > 0) return true;
+  } while (system_clock().now_ns() - begin_ns < limit_ns);
+  return false;
+}
+
 void UringLoop::wait_and_dispatch(uint64_t wait_ns) {
   flush_backlog();
   if (wait_ns == 0 || io_uring_cq_ready(&ring_) > 0) {
     io_uring_submit_and_get_events(&ring_);
-  } else {
+  } else if (!spin(wait_ns)) {
     __kernel_timespec wait{.tv_sec = static_cast<int64_t>(wait_ns / 1'000'000'000),
                            .tv_nsec = static_cast<long long>(wait_ns % 1'000'000'000)};
     io_uring_cqe* first = nullptr;
     io_uring_submit_and_wait_timeout(&ring_, &first, 1, wait_ns == kForever ? nullptr : &wait,
                                      nullptr);
   }
+  had_events_ = io_uring_cq_ready(&ring_) > 0;
   // Copied out first: callbacks submit, and may wait for queue space.
   std::array<io_uring_cqe*, kCompletionBatch> entries;
   std::array<Completion, kCompletionBatch> batch;
