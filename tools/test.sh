@@ -27,7 +27,7 @@ export QUIRE_CACHE=$quire_cache
 say "style: clang-format, ruff, tidy"
 git ls-files '*.cc' '*.h' '*.c' | xargs clang-format --dry-run -Werror
 ruff check -q . && ruff format -q --check .
-python3 tools/tidy.py --headers
+python3 tools/tidy.py
 
 run_ctest() {
   local preset=$1
@@ -37,6 +37,7 @@ run_ctest() {
 }
 
 build_preset release
+python3 tools/tidy.py --headers --generated build/release/generated
 if [ $fast = 1 ]; then
   run_ctest release -L unit -j"$quire_jobs"
   exit 0
