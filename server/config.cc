@@ -349,6 +349,9 @@ Status Config::validate() const {
 std::string Config::to_toml() const {
   std::string out;
   std::string section;
+  Config printed = *this;
+  // A default that follows the data directory is not pinned by printing it.
+  if (nvme_path == data_directory + "/nvme.quire") printed.nvme_path.clear();
   for (const Key& key : keys()) {
     const size_t dot = key.name.find('.');
     const std::string table(dot == std::string_view::npos ? "" : key.name.substr(0, dot));
@@ -358,7 +361,7 @@ std::string Config::to_toml() const {
     }
     const std::string_view last =
         dot == std::string_view::npos ? key.name : key.name.substr(dot + 1);
-    out += fmt::format("{} = {}  # {}\n", last, key.print(*this), key.comment);
+    out += fmt::format("{} = {}  # {}\n", last, key.print(printed), key.comment);
   }
   for (const TenantConfig& tenant : tenants) {
     out += fmt::format("\n[[tenant]]\nname = {}\n", quoted(tenant.name));

@@ -2,7 +2,7 @@
 # The main job, end to end, on a real model: warm up documents, store their KV, answer prompts that use them in an
 # order never seen before, survive SIGKILL, answer again from the warm store.
 #
-#   tools/demo.sh                  installs and builds what is missing, then runs (first time about 10 minutes)
+#   tools/demo.sh                  installs and builds what is missing, then runs (first time about 10 minutes on two cores)
 #   tools/demo.sh --model FILE     with any GGUF model that llama.cpp loads
 #   tools/demo.sh --json FILE      also writes one JSON line per policy: policy, ttft_ms, speedup, kl, top1, correct,
 #                                  asked, kl_wins
@@ -75,7 +75,7 @@ e=$(page ftp-file-server) f=$(page shell-environment) g=$(page quality-of-servic
 say "starting quired on an empty store"
 start_server
 say "warming up 7 pages of the Debian Administrator's Handbook (each page computed once, whatever prompt it comes in)"
-"$bin/quire-warm" --model "$model" --manifest "$work/manifest.jsonl" --chunk-tokens 512 "$a" "$b" "$c" "$d" "$e" "$f" "$g"
+"$bin/quire-warm" --model "$model" --manifest "$work/manifest.jsonl" --chunk-tokens 1024 "$a" "$b" "$c" "$d" "$e" "$f" "$g"
 
 policies=full,reuse,epic:16,query:0.05,query:0.15
 ask() { # ask NUMBER EXPECTED QUESTION PAGES...
@@ -84,14 +84,14 @@ ask() { # ask NUMBER EXPECTED QUESTION PAGES...
   for page in "$@"; do pages+=(--doc "$page"); done
   echo
   say "question $number: $question"
-  "$bin/quire-ask" --model "$model" --manifest "$work/manifest.jsonl" "${pages[@]}" --max-context 4000 --max-tokens 24 \
+  "$bin/quire-ask" --model "$model" --manifest "$work/manifest.jsonl" "${pages[@]}" --max-context 4400 --max-tokens 24 \
     --question "$question" --compare "$policies" -o json >"$work/question$number.json"
   printf '%s' "$expected" >"$work/question$number.expected"
   python3 tools/demo_report.py question "$work/question$number.json"
 }
 
 ask 1 'anacron' "Which program runs scheduled tasks on computers that are not always on? Answer in one sentence." "$g" "$d" "$a" "$f" "$b"
-ask 2 'inetd|super-server' "Which server listens on several network ports and starts the right program on demand? Answer in one sentence." "$b" "$c" "$e" "$a" "$d"
+ask 2 'inetd|super-server' "Which daemon is called the super-server because it starts other servers on demand? Answer in one sentence." "$b" "$c" "$e" "$a" "$d"
 ask 3 'edquota|setquota' "Which command changes the disk quota of a user? Answer in one sentence." "$e" "$f" "$b" "$c" "$a"
 echo
 say "together"
@@ -105,7 +105,7 @@ start_server
 question="Which file configures the DHCP server? Answer in one sentence."
 say "asking from the warm store: $question"
 "$bin/quire-ask" --model "$model" --manifest "$work/manifest.jsonl" --doc "$f" --doc "$d" --doc "$c" --doc "$g" \
-  --max-context 4000 --max-tokens 24 --question "$question"
+  --max-context 4400 --max-tokens 24 --question "$question"
 echo
 "$bin/quirectl" status
 say "done; the same commands by hand: README.md"

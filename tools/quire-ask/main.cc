@@ -1,5 +1,7 @@
 // quire-ask: a question over documents, answered from stored KV; and the connector's worked
 // example.
+#include <unistd.h>
+
 #include <atomic>
 #include <csignal>
 #include <fstream>
@@ -112,7 +114,8 @@ Status run(const Options& options) {
   StoreSummary stored;
   if (uses_store) {
     QUIRE_ASSIGN_OR_RETURN(stored, session.store(tokens, link0, [&](uint32_t done, uint32_t all) {
-      if (!options.quiet) std::cerr << "\rchunk " << done + 1 << "/" << all << std::flush;
+      if (!options.quiet && isatty(STDERR_FILENO) == 1)
+        std::cerr << "\rchunk " << done + 1 << "/" << all << std::flush;
       return !interrupted.load(std::memory_order_relaxed);
     }));
     if (!options.quiet) {

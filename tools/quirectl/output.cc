@@ -273,7 +273,8 @@ std::string stats_text(const pb::StatsResponse& stats) {
                ">EVICTED", ">CORRUPT"});
   for (const pb::TierStats& tier : stats.tiers())
     table.add({tier_text(tier.tier()), tier.state(), tier.backend().empty() ? "-" : tier.backend(),
-               format_mib(tier.used_bytes()), format_mib(tier.capacity_bytes()),
+               format_mib(tier.used_bytes()),
+               tier.capacity_bytes() == 0 ? "-" : format_mib(tier.capacity_bytes()),
                percent(tier.used_bytes(), tier.capacity_bytes()), std::to_string(tier.objects()),
                std::to_string(tier.hits()), std::to_string(tier.evictions()),
                std::to_string(tier.corruptions())});
