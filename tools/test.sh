@@ -50,6 +50,6 @@ if [ $tsan = 1 ]; then
   build_preset tsan
   run_ctest tsan -L unit -j"$quire_jobs"
 fi
-say "Python package"
-QUIRE_BIN_DIR=$PWD/build/release/bin python3 -m pytest -q tests/client/python
+say "Python: the package, and the engine's rows against numpy"
+QUIRE_BIN_DIR=$PWD/build/release/bin python3 -m pytest -q tests/client/python tests/tools/quire-ask
 say "all tests passed"

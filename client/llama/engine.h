@@ -1,7 +1,7 @@
 // llama.cpp as an engine of Quire: one model and one context, on the public C API of libllama.
 //
 // The engine holds one live sequence. Its cell i always holds position i, so KV can be read in
-// place, written by one state restore, and recomputed at any scattered positions (docs/llama.md
+// place, written by one state restore, and recomputed at any scattered positions (README.md here
 // tells how). Calls build on each other: place() or append() fill positions [0, n), recompute()
 // renews scattered rows, generate() goes on from the last token.
 //
