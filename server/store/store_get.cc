@@ -19,9 +19,9 @@ Status not_found() {
 Expected<Grant> Store::try_acquire(StoreSession& session, const Digest& id, uint32_t lease_ms,
                                    ObjectEntry** must_load) {
   *must_load = nullptr;
-  ++counters_.acquires;
   ObjectEntry* entry = find(id);
   if (entry == nullptr || entry->state != ObjectState::kSealed || entry->tenant != session.tenant) {
+    ++counters_.acquires;
     ++counters_.misses;
     return not_found();
   }
@@ -29,10 +29,10 @@ Expected<Grant> Store::try_acquire(StoreSession& session, const Digest& id, uint
     return Status(StatusCode::kResourceExhausted, "too many leases of this session");
   }
   if (!entry->in_host()) {
-    *must_load = entry;
-    --counters_.acquires;  // counted when it is tried again
+    *must_load = entry;  // counted when it is tried again
     return Status(StatusCode::kBusy, "in a slower tier");
   }
+  ++counters_.acquires;
   Grant grant;
   grant.lease_ms = lease_ms_within_limits(lease_ms);
   const uint64_t expires_ns = clock_.now_ns() + uint64_t{grant.lease_ms} * 1'000'000;
