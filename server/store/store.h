@@ -4,8 +4,8 @@
 //
 // Life of an object: kReserved (a client writes its staging window) -> kFilling (a worker copies
 // and verifies) -> kSealed (found, leased, written through to NVMe or RocksDB, dropped from memory
-// and read back) -> kRemoving (I/O ends) -> gone. The parts: store_put.cc, store_get.cc,
-// store_place.cc (room, write-through, reclaiming), store_recover.cc, store_admin.cc.
+// and read back) -> kRemoving (I/O ends) -> gone. The parts: store_reserve.cc, store_put.cc,
+// store_get.cc, store_place.cc (room, write-through, reclaiming), store_recover.cc, store_admin.cc.
 #ifndef QUIRE_SERVER_STORE_STORE_H_
 #define QUIRE_SERVER_STORE_STORE_H_
 
