@@ -65,6 +65,44 @@ struct TierStats {
   uint64_t corruptions = 0;
   double read_bytes_per_us = 0;  // the cost model measured at start
   double latency_us = 0;
+  uint64_t device_written_bytes = 0;  // with headers, padding and what reclaiming moved
+  uint64_t reinserted_bytes = 0;
+  bool over_write_budget = false;
+  uint64_t scrubbed_bytes = 0;
+  uint64_t scrub_rounds = 0;
+  uint64_t scrub_corruptions = 0;
+};
+
+struct TenantInfo {
+  std::string name;         // "" is the default tenant
+  uint64_t soft_bytes = 0;  // share that other tenants' puts do not evict; 0 = none
+  uint64_t hard_bytes = 0;  // never more than this is kept; 0 = no limit
+  uint64_t bytes = 0;       // stored, in any tier, counted once
+  uint64_t host_bytes = 0;  // of these in memory
+  uint64_t objects = 0;
+  uint64_t refused_puts = 0;  // for its hard limit, since start
+};
+
+// What a caller knows of an object's next use; overwrites the estimate of eviction until it is used
+// or said otherwise. At least one field is set.
+struct UseHint {
+  std::optional<uint32_t> steps_to_next_use;  // of the caller's workflow; 0 = the next step
+  std::optional<uint64_t> next_use_ms;        // from now
+  std::optional<uint8_t> priority;            // 0 to 255, 128 = as any other
+  bool finished = false;                      // a session ended: nobody asks for it again
+};
+
+struct HintResult {
+  uint32_t applied = 0;
+  uint32_t missing = 0;  // unknown ids
+};
+
+struct CheckpointInfo {
+  std::string directory;
+  uint64_t objects = 0;
+  uint64_t metadata_bytes = 0;
+  // Copied by the operator next to the checkpoint; what is overwritten until then becomes a miss.
+  std::vector<std::string> nvme_paths;
 };
 
 struct ServerStats {
@@ -90,6 +128,12 @@ struct ServerStats {
   uint64_t busy_replies = 0;
   uint64_t protocol_errors = 0;
   std::vector<TierStats> tiers;
+  // One sentence for each thing that works worse than it should, and why; empty when all is well.
+  std::vector<std::string> degraded;
+  uint64_t index_bytes = 0;          // memory of finding
+  uint64_t details_cache_bytes = 0;  // tokens and details of objects found lately
+  uint64_t quota_evictions = 0;
+  uint64_t corruptions = 0;  // all tiers; each one became a miss
 };
 
 struct ModelInfo {
@@ -135,6 +179,18 @@ class AdminApi {
   virtual Expected<Digest> register_model(const std::string& name, const ModelDescriptor& model,
                                           uint32_t deadline_ms) = 0;
   virtual Expected<std::vector<ModelInfo>> models(uint32_t deadline_ms) = 0;
+  // representations: at most kPrefetchIdsMax.
+  virtual Expected<HintResult> hint(std::span<const Digest> representations, const UseHint& hint,
+                                    uint32_t deadline_ms) = 0;
+  virtual Expected<std::vector<TenantInfo>> tenants(uint32_t deadline_ms) = 0;
+  // Survives a restart. kInvalidArgument where soft_bytes > hard_bytes > 0, kNotFound for an
+  // unknown tenant. Lowering a hard limit evicts what is above it.
+  virtual Status set_quota(const std::string& tenant, uint64_t soft_bytes, uint64_t hard_bytes,
+                           uint32_t deadline_ms) = 0;
+  // Makes everything durable so far and writes a copy of the metadata into a new directory on the
+  // server's machine (absolute path; must not exist).
+  virtual Expected<CheckpointInfo> checkpoint(const std::string& directory,
+                                              uint32_t deadline_ms) = 0;
 };
 
 }  // namespace quire::server

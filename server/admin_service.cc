@@ -172,4 +172,20 @@ Expected<std::vector<ModelInfo>> AdminService::models(uint32_t deadline_ms) {
                                       [this](const auto& finish) { finish(store_.models()); });
 }
 
+Expected<HintResult> AdminService::hint(std::span<const Digest>, const UseHint&, uint32_t) {
+  return Status(StatusCode::kUnsupported, "hints are not taken yet");
+}
+
+Expected<std::vector<TenantInfo>> AdminService::tenants(uint32_t) {
+  return Status(StatusCode::kUnsupported, "tenants are not listed yet");
+}
+
+Status AdminService::set_quota(const std::string&, uint64_t, uint64_t, uint32_t) {
+  return Status(StatusCode::kUnsupported, "quotas are not kept yet");
+}
+
+Expected<CheckpointInfo> AdminService::checkpoint(const std::string&, uint32_t) {
+  return Status(StatusCode::kUnsupported, "checkpoints are not made yet");
+}
+
 }  // namespace quire::server

@@ -37,6 +37,12 @@ class AdminService final : public AdminApi {
   Expected<Digest> register_model(const std::string& name, const ModelDescriptor& model,
                                   uint32_t deadline_ms) override;
   Expected<std::vector<ModelInfo>> models(uint32_t deadline_ms) override;
+  Expected<HintResult> hint(std::span<const Digest> representations, const UseHint& hint,
+                            uint32_t deadline_ms) override;
+  Expected<std::vector<TenantInfo>> tenants(uint32_t deadline_ms) override;
+  Status set_quota(const std::string& tenant, uint64_t soft_bytes, uint64_t hard_bytes,
+                   uint32_t deadline_ms) override;
+  Expected<CheckpointInfo> checkpoint(const std::string& directory, uint32_t deadline_ms) override;
 
   // Every later call is kUnavailable. Before the reactor stops.
   void stop() { stopped_.store(true, std::memory_order_relaxed); }

@@ -201,6 +201,16 @@ class FakeAdmin final : public AdminApi {
     return info.model;
   }
 
+  Expected<HintResult> hint(std::span<const Digest>, const UseHint&, uint32_t) override {
+    return HintResult{};
+  }
+  Expected<std::vector<TenantInfo>> tenants(uint32_t) override { return std::vector<TenantInfo>{}; }
+  Status set_quota(const std::string&, uint64_t, uint64_t, uint32_t) override {
+    return Status::ok();
+  }
+  Expected<CheckpointInfo> checkpoint(const std::string&, uint32_t) override {
+    return CheckpointInfo{};
+  }
   Expected<std::vector<ModelInfo>> models(uint32_t deadline_ms) override {
     auto guard = lock();
     QUIRE_RETURN_IF_ERROR(enter(guard, deadline_ms));
