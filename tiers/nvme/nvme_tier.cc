@@ -67,6 +67,19 @@ class SegmentTier final : public NvmeTier {
     }
   }
 
+  std::optional<Location> locate(uint32_t segment, uint64_t offset,
+                                 uint64_t payload_bytes) const override {
+    Location location;
+    location.segment = segment;
+    location.offset = offset;
+    location.payload_bytes = payload_bytes;
+    if (!recovered_ || !is_within(location, context_.geometry)) return std::nullopt;
+    const SegmentInfo& info = context_.table[segment];
+    location.generation = info.generation;
+    if (info.state == SegmentState::kBad || !context_.table.is_live(location)) return std::nullopt;
+    return location;
+  }
+
   void sync(std::function<void(Status)> done) override {
     if (!recovered_) {
       refuse(not_recovered(), std::move(done));

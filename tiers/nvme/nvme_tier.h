@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -62,12 +63,19 @@ struct NvmeLocation {
   uint64_t generation = 0;  // of the segment when the object was written; never 0 for a real object
   uint64_t offset = 0;      // of the object header, in bytes from the start of the segment
   uint64_t payload_bytes = 0;
-  uint64_t sequence = 0;  // grows with every write of the store, across restarts
+  uint64_t sequence = 0;  // grows with every write of the store, across restarts; 0: not known
   uint32_t segment = 0;
   uint32_t reserved = 0;
   bool operator==(const NvmeLocation&) const = default;
 };
 static_assert(sizeof(NvmeLocation) == 40);
+
+// True for two locations of one object, also where one of them does not know the sequence: a
+// generation of a segment is never reused, so that (segment, generation, offset) names one write.
+inline bool same_object(const NvmeLocation& left, const NvmeLocation& right) {
+  return left.segment == right.segment && left.generation == right.generation &&
+         left.offset == right.offset;
+}
 
 struct RecoveredObject {
   Digest key;
@@ -139,7 +147,16 @@ class NvmeTier {
   virtual void write(const Digest& key, ByteSpan payload, Hash128 checksum,
                      std::function<void(Expected<Location>)> done) = 0;
 
-  // Reads and verifies: header (key, generation, sequence, sizes) and the payload's XXH3-128.
+  // Rebuilds the location of an object from what a compact index remembers, with the generation
+  // that the segment has now and sequence 0. nullopt where that place can hold no readable object:
+  // nothing of this store in the segment, out of range, or removed. It does not look at the device:
+  // whether the object is (still) there is found out by read(), which compares key and checksum.
+  // An owner that drops its entry in on_evict never asks about an older generation.
+  virtual std::optional<Location> locate(uint32_t segment, uint64_t offset,
+                                         uint64_t payload_bytes) const = 0;
+
+  // Reads and verifies: header (key, generation, sequence, sizes) and the payload's XXH3-128. A
+  // location with sequence 0 (from locate()) is taken with any sequence; all else is compared.
   // target: memory aligned to 4 KiB, align_up(payload_bytes, 4096) bytes; its contents are
   // undefined unless OK. Errors: kNotFound (removed or overwritten: a miss), kCorrupt, kIoError,
   // kUnavailable (quarantined), kInvalidArgument, kFailedPrecondition. After any of the first three
@@ -154,6 +171,7 @@ class NvmeTier {
 
   // Forgets one object in this process (its segment may then be reclaimed sooner). recover()
   // reports it again until the segment is overwritten: deletions are remembered by the caller.
+  // The sequence of the location is not looked at.
   virtual void remove(const Location& location) = 0;
 
   // Called while a segment is reclaimed, for each object in it that was not removed:
@@ -162,7 +180,8 @@ class NvmeTier {
   //     then,
   //   on_evict(key, location): it is about to be overwritten; reads of it become kNotFound.
   // One key may lie at several places (older writes, moves that were interrupted): compare the
-  // location with the one you remember, keep nothing and forget nothing for another one.
+  // location with the one you remember (same_object(), where you do not keep the sequence), keep
+  // nothing and forget nothing for another one.
   // Hooks run on the loop thread and may call remove(). Missing hooks: nothing is kept.
   struct ReclaimHooks {
     std::function<bool(const Digest& key, const Location& location)> keep;

@@ -35,11 +35,7 @@ AlignedBuffer ObjectReader::take_block() {
 
 Status ObjectReader::check_request(const NvmeLocation& location, MutableByteSpan target) const {
   QUIRE_RETURN_IF_ERROR(context_.health.check_readable());
-  const Geometry& geometry = context_.geometry;
-  if (location.segment >= context_.table.size() || location.payload_bytes == 0 ||
-      location.payload_bytes > geometry.payload_bytes_max() || location.offset % kBlockBytes != 0 ||
-      location.offset < kBlockBytes ||
-      location.offset > geometry.segment_bytes - object_bytes(location.payload_bytes)) {
+  if (!is_within(location, context_.geometry)) {
     return Status(StatusCode::kInvalidArgument, "not a location of this store");
   }
   if (target.size() != align_up(location.payload_bytes, kBlockBytes) ||
@@ -99,7 +95,9 @@ void ObjectReader::verify_header(const Shared& operation) {
     status = check_object_header(*header, context_.geometry, location.segment, location.generation,
                                  location.offset);
   }
-  if (status.is_ok() && (header->key != operation->key || header->sequence != location.sequence ||
+  const bool is_sequence =
+      location.sequence == 0 || (status.is_ok() && header->sequence == location.sequence);
+  if (status.is_ok() && (header->key != operation->key || !is_sequence ||
                          header->payload_bytes != location.payload_bytes ||
                          header->checksum != operation->expected)) {
     status = Status(StatusCode::kCorrupt, "the object header is that of another object");

@@ -5,6 +5,13 @@
 
 namespace quire::nvme {
 
+bool is_within(const NvmeLocation& location, const Geometry& geometry) {
+  return location.segment < geometry.segment_count && location.payload_bytes > 0 &&
+         location.payload_bytes <= geometry.payload_bytes_max() &&
+         location.offset % kBlockBytes == 0 && location.offset >= kBlockBytes &&
+         location.offset <= geometry.segment_bytes - object_bytes(location.payload_bytes);
+}
+
 uint32_t SegmentTable::count(SegmentState state) const {
   return static_cast<uint32_t>(
       std::count_if(segments_.begin(), segments_.end(),

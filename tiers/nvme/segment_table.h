@@ -29,6 +29,9 @@ struct SegmentInfo {
   std::unordered_set<uint64_t> removed;  // offsets of objects removed since it was written
 };
 
+// True where an object of this size could lie at the location.
+bool is_within(const NvmeLocation& location, const Geometry& geometry);
+
 class SegmentTable {
  public:
   void resize(uint64_t segment_count) { segments_.resize(segment_count); }

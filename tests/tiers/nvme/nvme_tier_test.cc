@@ -140,6 +140,47 @@ TEST(NvmeTier, RefusesWrongCalls) {
   }
 }
 
+// What an index without generations and sequences can do.
+TEST(NvmeTier, LocatesBySegmentAndOffset) {
+  TierHarness store;
+  store.open_and_recover();
+  std::vector<NvmeLocation> locations;
+  for (uint64_t id = 0; id < 20; ++id) {
+    locations.push_back(*store.write(test_key(id), TestPayload(id)));
+  }
+  const auto locate = [&](const NvmeLocation& at) {
+    return store.tier->locate(at.segment, at.offset, at.payload_bytes);
+  };
+  for (uint64_t id = 0; id < 20; ++id) {
+    const auto found = locate(locations[id]);
+    ASSERT_TRUE(found.has_value());
+    EXPECT_EQ(0u, found->sequence);
+    EXPECT_TRUE(same_object(locations[id], *found));
+    EXPECT_EQ("", store.text(store.read(test_key(id), *found, TestPayload(id))));
+    // Everything but the sequence is still compared.
+    EXPECT_EQ(StatusCode::kCorrupt, store.read(test_key(id + 1), *found, TestPayload(id)).code());
+    NvmeLocation other = *found;
+    ++other.generation;
+    EXPECT_EQ(StatusCode::kNotFound, store.read(test_key(id), other, TestPayload(id)).code());
+  }
+  NvmeLocation wrong_offset = *locate(locations[0]);
+  wrong_offset.offset += kBlockBytes;
+  EXPECT_EQ(StatusCode::kCorrupt, store.read(test_key(0), wrong_offset, TestPayload(0)).code());
+
+  EXPECT_FALSE(store.tier->locate(7, kBlockBytes, 100).has_value());  // nothing in it
+  EXPECT_FALSE(store.tier->locate(8, kBlockBytes, 100).has_value());
+  EXPECT_FALSE(store.tier->locate(0, 0, 100).has_value());
+  EXPECT_FALSE(store.tier->locate(0, kBlockBytes + 1, 100).has_value());
+  EXPECT_FALSE(store.tier->locate(0, kBlockBytes, 0).has_value());
+  EXPECT_FALSE(store.tier->locate(0, kTestSegmentBytes - kBlockBytes, 1).has_value());
+
+  const NvmeLocation compact = *locate(locations[3]);
+  store.tier->remove(compact);
+  EXPECT_FALSE(locate(locations[3]).has_value());
+  EXPECT_EQ(StatusCode::kNotFound, store.read(test_key(3), locations[3], TestPayload(3)).code());
+  EXPECT_EQ(19u, store.tier->stats().objects);
+}
+
 TEST(NvmeTier, LargestPayloadFits) {
   TierHarness store;
   store.open_and_recover();
