@@ -28,6 +28,21 @@ inline constexpr uint64_t kGhostKeysFactor = 4;
 inline constexpr uint64_t kGhostKeysMin = 64;
 inline constexpr uint64_t kGhostKeysMax = 1ull << 20;
 
+// What the caller knows of an object's next use, or wants. It overwrites the policy's own estimate.
+struct UseHint {
+  // Steps of an agent graph before the object is used, 0: by the next one (KVFlow, arXiv
+  // 2507.07400: most steps go first). What a step is worth is measured: bytes accessed from hint to
+  // use.
+  std::optional<uint32_t> steps_to_next_use;
+  // Absolute, on the clock that tick() is given (Clock::now_ns): the end of a tool call, the next
+  // turn of a session (Continuum, arXiv 2511.02230; SAGA). Where both are set the sooner counts.
+  std::optional<uint64_t> next_use_ns;
+  // 0 .. 255, 128 normal; 32 above count as twice the frequency, 32 below as half of it.
+  std::optional<uint8_t> priority;
+  // The session has ended: the first victim, before all estimates.
+  bool finished = false;
+};
+
 class EvictionPolicy {
  public:
   using Handle = uint64_t;
@@ -46,6 +61,16 @@ class EvictionPolicy {
   // The first in order that evictable() grants; it stays until evict() or remove(). nullopt where
   // none of those asked is granted.
   virtual std::optional<Handle> victim(const Predicate& evictable) = 0;
+  // Of a handle that is held; unknown ones are ignored. Replaces the handle's earlier hint: without
+  // a next use and not finished, its estimate is in force again; a priority that is not given
+  // stays. An object that is used after d turnovers of the tier counts like one that is used every
+  // d turnovers: a near use raises it, one beyond the horizon (k turnovers) puts it behind what was
+  // just used. A touch, or the next use passing without one, ends next use and finished; priority
+  // ends with remove() or evict(). Leases and pins are stronger: they are the predicate's.
+  virtual void hint(Handle, const UseHint&) {}
+  // The time. Needed by next_use_ns only, and to measure how fast the tier turns over: call it
+  // before hint() and victim(), or every some 100 ms. Time that goes back is ignored.
+  virtual void tick(uint64_t) {}
   virtual bool contains(Handle handle) const = 0;
   virtual uint64_t size() const = 0;
   virtual uint64_t bytes() const = 0;
