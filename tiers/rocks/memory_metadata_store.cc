@@ -49,14 +49,22 @@ Status MemoryMetadataStore::write(const MetadataBatch& batch, bool /*sync*/) {
   if (!write_status_) return write_status_;
   for (const auto& [id, record] : batch.put_representations)
     representations_[id] = encode_record(id, record);
-  for (const auto& [id, record] : batch.put_objects) objects_[id] = encode_record(id, record);
+  for (const auto& [id, record] : batch.put_tokens) tokens_[id] = encode_record(id, record);
   for (const auto& [id, record] : batch.put_models) models_[id] = encode_record(id, record);
   for (const auto& [id, record] : batch.put_tenants) tenants_[id] = encode_record(id, record);
   for (const auto& [key, value] : batch.put_state)
     state_values_[key] = encode_state_record(key, value);
   for (const auto& [id, payload] : batch.put_blobs) blobs_[id] = {payload.begin(), payload.end()};
-  for (const Digest& id : batch.delete_representations) representations_.erase(id);
-  for (const Digest& id : batch.delete_objects) objects_.erase(id);
+  for (const auto& [id, patch] : batch.patch_representations) {
+    const auto found = representations_.find(id);
+    if (found == representations_.end()) continue;
+    auto record = parse_representation_record(id, found->second);
+    if (record && apply_patch(patch, *record)) found->second = encode_record(id, *record);
+  }
+  for (const Digest& id : batch.delete_representations) {
+    representations_.erase(id);
+    tokens_.erase(id);
+  }
   for (const Digest& id : batch.delete_models) models_.erase(id);
   for (const uint32_t id : batch.delete_tenants) tenants_.erase(id);
   for (const std::string& key : batch.delete_state) state_values_.erase(key);
@@ -85,12 +93,24 @@ Expected<RepresentationRecord> MemoryMetadataStore::get_representation(const Dig
   return parse_representation_record(id, found->second);
 }
 
-Expected<ObjectRecord> MemoryMetadataStore::get_object(const Digest& id) const {
+std::vector<Expected<MetadataStore::Details>> MemoryMetadataStore::get_details(
+    std::span<const Digest> ids) const {
+  std::vector<Expected<Details>> answers;
+  answers.reserve(ids.size());
   const std::lock_guard lock(mutex_);
-  if (closed_) return closed_status();
-  const auto found = objects_.find(id);
-  if (found == objects_.end()) return not_found();
-  return parse_object_record(id, found->second);
+  for (const Digest& id : ids) {
+    const auto record = representations_.find(id);
+    const auto tokens = tokens_.find(id);
+    if (closed_) {
+      answers.emplace_back(closed_status());
+    } else if (record == representations_.end()) {
+      answers.emplace_back(not_found());
+    } else {
+      answers.push_back(join_details(
+          id, record->second, tokens == tokens_.end() ? ByteSpan{} : ByteSpan(tokens->second)));
+    }
+  }
+  return answers;
 }
 
 Expected<std::vector<std::byte>> MemoryMetadataStore::get_state(std::string_view key) const {
@@ -109,15 +129,6 @@ Expected<ScanReport> MemoryMetadataStore::scan_representations(
   const auto copy = representations_;
   lock.unlock();
   return scan_map(copy, parse_representation_record, visit);
-}
-
-Expected<ScanReport> MemoryMetadataStore::scan_objects(
-    const Visitor<Digest, ObjectRecord>& visit) const {
-  std::unique_lock lock(mutex_);
-  if (closed_) return closed_status();
-  const auto copy = objects_;
-  lock.unlock();
-  return scan_map(copy, parse_object_record, visit);
 }
 
 Expected<ScanReport> MemoryMetadataStore::scan_models(

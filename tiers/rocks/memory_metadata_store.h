@@ -24,11 +24,10 @@ class MemoryMetadataStore final : public MetadataStore {
   Status get_blob(const Digest& representation, MutableByteSpan target,
                   const Hash128& expected) const override;
   Expected<RepresentationRecord> get_representation(const Digest& id) const override;
-  Expected<ObjectRecord> get_object(const Digest& id) const override;
+  std::vector<Expected<Details>> get_details(std::span<const Digest> ids) const override;
   Expected<std::vector<std::byte>> get_state(std::string_view key) const override;
   Expected<ScanReport> scan_representations(
       const Visitor<Digest, RepresentationRecord>& visit) const override;
-  Expected<ScanReport> scan_objects(const Visitor<Digest, ObjectRecord>& visit) const override;
   Expected<ScanReport> scan_models(const Visitor<Digest, ModelRecord>& visit) const override;
   Expected<ScanReport> scan_tenants(const Visitor<uint32_t, TenantRecord>& visit) const override;
   Expected<uint64_t> scan_blob_ids(const std::function<bool(const Digest&)>& visit) const override;
@@ -44,7 +43,7 @@ class MemoryMetadataStore final : public MetadataStore {
   Status write_status_;
   bool closed_ = false;
   std::map<Digest, Bytes> representations_;
-  std::map<Digest, Bytes> objects_;
+  std::map<Digest, Bytes> tokens_;
   std::map<Digest, Bytes> models_;
   std::map<Digest, Bytes> blobs_;
   std::map<uint32_t, Bytes> tenants_;

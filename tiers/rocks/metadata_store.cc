@@ -10,14 +10,32 @@ Status invalid(const std::string& message) {
 }  // namespace
 
 bool MetadataBatch::empty() const {
-  return put_representations.empty() && put_objects.empty() && put_models.empty() &&
+  return put_representations.empty() && put_tokens.empty() && put_models.empty() &&
          put_tenants.empty() && put_state.empty() && put_blobs.empty() &&
-         delete_representations.empty() && delete_objects.empty() && delete_models.empty() &&
+         patch_representations.empty() && delete_representations.empty() && delete_models.empty() &&
          delete_tenants.empty() && delete_state.empty() && delete_blobs.empty();
 }
 
 void MetadataBatch::clear() {
   *this = {};
+}
+
+bool apply_patch(const RepresentationPatch& patch, RepresentationRecord& record) {
+  if (patch.nvme) {
+    if (patch.nvme->payload_bytes != record.bytes) return false;
+    record.nvme = *patch.nvme;
+    record.location = PayloadLocation::kNvme;
+  }
+  if (patch.pinned_until_wall_ms) record.pinned_until_wall_ms = *patch.pinned_until_wall_ms;
+  if (patch.hits) record.hits = *patch.hits;
+  if (patch.last_used_wall_ms) record.last_used_wall_ms = *patch.last_used_wall_ms;
+  if (patch.priority) record.priority = *patch.priority;
+  if (patch.fingerprints) {
+    record.tokens_fingerprint = patch.fingerprints->tokens;
+    record.first_fingerprint = patch.fingerprints->first;
+    record.level_fingerprint = patch.fingerprints->level;
+  }
+  return true;
 }
 
 Status validate_batch(const MetadataBatch& batch) {
@@ -29,9 +47,9 @@ Status validate_batch(const MetadataBatch& batch) {
     if (on_nvme ? record.nvme.payload_bytes != record.bytes : record.nvme != NvmeRecordLocation{})
       return invalid("a representation's location does not fit it");
   }
-  for (const auto& [id, record] : batch.put_objects) {
+  for (const auto& [id, record] : batch.put_tokens) {
     if (record.tokens.empty() || record.tokens.size() > kChunkTokensMax)
-      return invalid("an object's token count is out of range");
+      return invalid("the number of a representation's tokens is out of range");
     bytes += record.tokens.size() * sizeof(TokenId);
   }
   for (const auto& [id, record] : batch.put_models) {
@@ -40,9 +58,12 @@ Status validate_batch(const MetadataBatch& batch) {
       return invalid("a model's descriptor is too long");
     bytes += record.descriptor.size();
   }
-  for (const auto& [id, record] : batch.put_tenants)
+  for (const auto& [id, record] : batch.put_tenants) {
     if (record.name.size() > kTenantNameBytesMax || record.salt.size() > kTenantSaltBytesMax)
       return invalid("a tenant's name or salt is too long");
+    if (record.hard_bytes != 0 && record.soft_bytes > record.hard_bytes)
+      return invalid("a tenant's soft_bytes is above its hard_bytes");
+  }
   for (const auto& [key, value] : batch.put_state) {
     if (key.empty() || key.size() > kStateKeyBytesMax || value.size() > kRecordBodyBytesMax)
       return invalid("a state key or value is too long");

@@ -1,5 +1,5 @@
-// What outlives a restart besides the payloads in NVMe segments: records of representations,
-// objects, models and tenants, small state, and payloads under kBlobBytesMax. RocksStore keeps it
+// What outlives a restart besides the payloads in NVMe segments: records of representations, their
+// tokens, models and tenants, small state, and payloads under kBlobBytesMax. RocksStore keeps it
 // on disk, MemoryMetadataStore in memory for tests.
 //
 // Thread rules: all methods may be called from any thread; scans see the state of when they began,
@@ -12,6 +12,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -32,17 +34,41 @@ inline constexpr uint32_t kStateKeyBytesMax = 256;
 // Ids of damaged records that a scan reports; more are only counted.
 inline constexpr uint64_t kCorruptIdsMax = 4096;
 
+struct RecordFingerprints {
+  uint64_t tokens = 0;
+  uint32_t first = 0;
+  uint32_t level = 0;
+  bool operator==(const RecordFingerprints&) const = default;
+};
+
+// A change of a record, read and written back on the writing thread. A record that is not there
+// stays absent, one that does not verify stays as it is.
+struct RepresentationPatch {
+  // Sets the location to NVMe. A place of other payload bytes than the record's is of an earlier
+  // life of the id: then the whole patch is ignored.
+  std::optional<NvmeRecordLocation> nvme;
+  std::optional<uint64_t> pinned_until_wall_ms;
+  std::optional<uint64_t> hits;
+  std::optional<uint64_t> last_used_wall_ms;
+  std::optional<uint8_t> priority;
+  std::optional<RecordFingerprints> fingerprints;
+};
+
+// False where the patch does not fit the record, which then is unchanged.
+bool apply_patch(const RepresentationPatch& patch, RepresentationRecord& record);
+
 // Applied as one. Spans must stay valid until write() returns. A delete of what is not there is
-// fine; puts are applied before deletes.
+// fine. Puts come first, then patches in their order (they see the puts and each other), then
+// deletes.
 struct MetadataBatch {
   std::vector<std::pair<Digest, RepresentationRecord>> put_representations;
-  std::vector<std::pair<Digest, ObjectRecord>> put_objects;
+  std::vector<std::pair<Digest, TokensRecord>> put_tokens;  // by representation id
   std::vector<std::pair<Digest, ModelRecord>> put_models;
   std::vector<std::pair<uint32_t, TenantRecord>> put_tenants;
   std::vector<std::pair<std::string, std::vector<std::byte>>> put_state;
   std::vector<std::pair<Digest, ByteSpan>> put_blobs;  // by representation id
-  std::vector<Digest> delete_representations;
-  std::vector<Digest> delete_objects;
+  std::vector<std::pair<Digest, RepresentationPatch>> patch_representations;
+  std::vector<Digest> delete_representations;  // and their tokens
   std::vector<Digest> delete_models;
   std::vector<uint32_t> delete_tenants;
   std::vector<std::string> delete_state;
@@ -83,6 +109,12 @@ class MetadataStore {
   template <typename Key, typename Record>
   using Visitor = std::function<bool(const Key&, Record&&)>;
 
+  // What a match must know of a representation.
+  struct Details {
+    RepresentationRecord record;
+    std::vector<TokenId> tokens;
+  };
+
   virtual ~MetadataStore() = default;
 
   virtual StoreIdentity identity() const = 0;
@@ -95,17 +127,19 @@ class MetadataStore {
   virtual Status get_blob(const Digest& representation, MutableByteSpan target,
                           const Hash128& expected) const = 0;
   virtual Expected<RepresentationRecord> get_representation(const Digest& id) const = 0;
-  virtual Expected<ObjectRecord> get_object(const Digest& id) const = 0;
+  // One answer per id, in order, all of one moment. kNotFound; kCorrupt where the record or its
+  // tokens do not verify, are not of one length, or the tokens are lost.
+  virtual std::vector<Expected<Details>> get_details(std::span<const Digest> ids) const = 0;
   virtual Expected<std::vector<std::byte>> get_state(std::string_view key) const = 0;
 
   // In key order. A record that does not verify is skipped and reported; only a failing read is an
   // error.
   virtual Expected<ScanReport> scan_representations(
       const Visitor<Digest, RepresentationRecord>& visit) const = 0;
-  virtual Expected<ScanReport> scan_objects(const Visitor<Digest, ObjectRecord>& visit) const = 0;
   virtual Expected<ScanReport> scan_models(const Visitor<Digest, ModelRecord>& visit) const = 0;
   virtual Expected<ScanReport> scan_tenants(const Visitor<uint32_t, TenantRecord>& visit) const = 0;
-  // Ids of the stored blobs, to find those that no record names.
+  // Ids of the stored blobs, to find those that no record names. Reads no payload. Blobs that are
+  // written or deleted meanwhile may be visited or not.
   virtual Expected<uint64_t> scan_blob_ids(
       const std::function<bool(const Digest&)>& visit) const = 0;
 

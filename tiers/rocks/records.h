@@ -18,7 +18,6 @@
 namespace quire::tiers {
 
 inline constexpr uint32_t kRecordMagic = 0x52444d51;  // "QMDR"
-inline constexpr uint16_t kRecordVersion = 1;
 // Descriptors, tokens and state values beyond this are refused when written and when read.
 inline constexpr uint32_t kRecordBodyBytesMax = 8u << 20;
 inline constexpr uint32_t kModelNameBytesMax = 256;
@@ -27,16 +26,22 @@ inline constexpr uint32_t kTenantSaltBytesMax = 64;
 
 enum class RecordKind : uint16_t {
   kRepresentation = 1,
-  kObject = 2,
+  kObject = 2,  // of stores of format version 1: read by the upgrade, never written
   kModel = 3,
   kTenant = 4,
   kState = 5,
+  kTokens = 6,
 };
+
+// The version that is written; older ones are read.
+constexpr uint16_t record_version(RecordKind kind) {
+  return kind == RecordKind::kRepresentation || kind == RecordKind::kTenant ? 2 : 1;
+}
 
 struct RecordHeader {
   uint32_t magic = kRecordMagic;
   uint16_t kind = 0;
-  uint16_t version = kRecordVersion;
+  uint16_t version = 0;
   uint32_t body_bytes = 0;
   uint32_t reserved = 0;
 };
@@ -59,6 +64,7 @@ struct NvmeRecordLocation {
 };
 
 inline constexpr uint64_t kPinnedForever = UINT64_MAX;
+inline constexpr uint8_t kNormalPriority = 128;
 
 struct RepresentationRecord {  // key: representation id
   Digest variant;
@@ -78,10 +84,21 @@ struct RepresentationRecord {  // key: representation id
   uint64_t created_wall_ms = 0;
   uint64_t pinned_until_wall_ms = 0;  // 0 = not pinned, kPinnedForever = until unpinned
   uint64_t hits = 0;
+  // What finding needs of the tokens (tiers/index); all zero = unknown: a record of version 1.
+  uint64_t tokens_fingerprint = 0;
+  uint32_t first_fingerprint = 0;
+  uint32_t level_fingerprint = 0;
+  uint64_t last_used_wall_ms = 0;  // 0 = unknown: a record of version 1
+  uint8_t priority = kNormalPriority;
   bool operator==(const RepresentationRecord&) const = default;
 };
 
-struct ObjectRecord {  // key: object id
+struct TokensRecord {  // key: representation id
+  std::vector<TokenId> tokens;
+  bool operator==(const TokensRecord&) const = default;
+};
+
+struct ObjectRecord {  // key: object id; format version 1 only
   Digest model;
   uint32_t tenant = 0;
   std::vector<TokenId> tokens;
@@ -98,17 +115,19 @@ struct ModelRecord {  // key: model id
 struct TenantRecord {  // key: tenant number
   std::string name;
   std::vector<std::byte> salt;
-  uint64_t quota_bytes = 0;  // 0 = no limit
+  uint64_t hard_bytes = 0;  // 0 = no limit
+  uint64_t soft_bytes = 0;  // guaranteed share, 0 = none; never above a hard limit
   bool operator==(const TenantRecord&) const = default;
 };
 
 std::vector<std::byte> encode_record(const Digest& key, const RepresentationRecord& record);
-std::vector<std::byte> encode_record(const Digest& key, const ObjectRecord& record);
+std::vector<std::byte> encode_record(const Digest& key, const TokensRecord& record);
 std::vector<std::byte> encode_record(const Digest& key, const ModelRecord& record);
 std::vector<std::byte> encode_record(uint32_t tenant, const TenantRecord& record);
 std::vector<std::byte> encode_state_record(std::string_view key, ByteSpan value);
 
 Expected<RepresentationRecord> parse_representation_record(const Digest& key, ByteSpan bytes);
+Expected<TokensRecord> parse_tokens_record(const Digest& key, ByteSpan bytes);
 Expected<ObjectRecord> parse_object_record(const Digest& key, ByteSpan bytes);
 Expected<ModelRecord> parse_model_record(const Digest& key, ByteSpan bytes);
 Expected<TenantRecord> parse_tenant_record(uint32_t tenant, ByteSpan bytes);

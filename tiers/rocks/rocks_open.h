@@ -17,8 +17,8 @@
 
 namespace quire::tiers {
 
-enum class Family : uint8_t { kDefault, kMeta, kObjects, kModels, kBlobs, kState };
-inline constexpr std::array<const char*, 6> kFamilyNames = {"default", "meta",  "objects",
+enum class Family : uint8_t { kDefault, kMeta, kTokens, kModels, kBlobs, kState };
+inline constexpr std::array<const char*, 6> kFamilyNames = {"default", "meta",  "tokens",
                                                             "models",  "blobs", "state"};
 
 struct Database {

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <exception>
 #include <filesystem>
+#include <map>
 #include <utility>
 
 #include "tiers/rocks/operation_gate.h"
@@ -122,7 +123,10 @@ struct RocksStore::State {
   Expected<std::vector<std::byte>> read_meta(std::string_view key) const;
   Status write_meta(std::string_view key, ByteSpan value, bool sync) const;
   Status start();
-  void fill(const MetadataBatch& batch, rocksdb::WriteBatch& target) const;
+  Expected<std::map<Digest, RepresentationRecord>> patched_records(
+      const MetadataBatch& batch) const;
+  void fill(const MetadataBatch& batch, const std::map<Digest, RepresentationRecord>& patched,
+            rocksdb::WriteBatch& target) const;
 
   template <typename Parse>
   auto get(Family which, const rocksdb::Slice& key, const Parse& parse) const
@@ -211,8 +215,36 @@ Status RocksStore::State::start() {
   return map(db()->Write(options, &batch), "writing to");
 }
 
+// The records that the patches make.
+Expected<std::map<Digest, RepresentationRecord>> RocksStore::State::patched_records(
+    const MetadataBatch& batch) const {
+  std::map<Digest, RepresentationRecord> patched;
+  if (batch.patch_representations.empty()) return patched;
+  std::map<Digest, const RepresentationRecord*> puts;
+  for (const auto& [id, record] : batch.put_representations) puts[id] = &record;
+  for (const auto& [id, patch] : batch.patch_representations) {
+    auto found = patched.find(id);
+    if (found == patched.end()) {
+      const auto put = puts.find(id);
+      Expected<RepresentationRecord> record =
+          put != puts.end() ? Expected<RepresentationRecord>(*put->second)
+                            : get(Family::kMeta, slice(id), [&id = id](ByteSpan bytes) {
+                                return parse_representation_record(id, bytes);
+                              });
+      const StatusCode code = record.status().code();
+      if (code == StatusCode::kNotFound || code == StatusCode::kCorrupt) continue;
+      if (!record) return record.status();
+      found = patched.emplace(id, std::move(*record)).first;
+    }
+    apply_patch(patch, found->second);
+  }
+  return patched;
+}
+
 // Filling a batch in memory cannot fail.
-void RocksStore::State::fill(const MetadataBatch& batch, rocksdb::WriteBatch& target) const {
+void RocksStore::State::fill(const MetadataBatch& batch,
+                             const std::map<Digest, RepresentationRecord>& patched,
+                             rocksdb::WriteBatch& target) const {
   const auto put = [&](Family which, const rocksdb::Slice& key, ByteSpan value) {
     target.Put(family(which), key, slice(value)).PermitUncheckedError();
   };
@@ -220,8 +252,8 @@ void RocksStore::State::fill(const MetadataBatch& batch, rocksdb::WriteBatch& ta
     target.Delete(family(which), key).PermitUncheckedError();
   };
   for (const auto& [id, payload] : batch.put_blobs) put(Family::kBlobs, slice(id), payload);
-  for (const auto& [id, record] : batch.put_objects)
-    put(Family::kObjects, slice(id), encode_record(id, record));
+  for (const auto& [id, record] : batch.put_tokens)
+    put(Family::kTokens, slice(id), encode_record(id, record));
   for (const auto& [id, record] : batch.put_models)
     put(Family::kModels, slice(id), encode_record(id, record));
   for (const auto& [id, record] : batch.put_tenants)
@@ -230,8 +262,11 @@ void RocksStore::State::fill(const MetadataBatch& batch, rocksdb::WriteBatch& ta
     put(Family::kState, state_key(key), encode_state_record(key, value));
   for (const auto& [id, record] : batch.put_representations)
     put(Family::kMeta, slice(id), encode_record(id, record));
-  for (const Digest& id : batch.delete_representations) erase(Family::kMeta, slice(id));
-  for (const Digest& id : batch.delete_objects) erase(Family::kObjects, slice(id));
+  for (const auto& [id, record] : patched) put(Family::kMeta, slice(id), encode_record(id, record));
+  for (const Digest& id : batch.delete_representations) {
+    erase(Family::kMeta, slice(id));
+    erase(Family::kTokens, slice(id));
+  }
   for (const Digest& id : batch.delete_models) erase(Family::kModels, slice(id));
   for (const uint32_t id : batch.delete_tenants) erase(Family::kState, tenant_key(id));
   for (const std::string& key : batch.delete_state) erase(Family::kState, state_key(key));
@@ -254,6 +289,10 @@ Expected<std::unique_ptr<RocksStore>> RocksStore::open(const std::string& direct
   });
 }
 
+Status RocksStore::set_aside(const std::string& directory, std::string* moved_to) {
+  return guarded([&] { return set_aside_store(directory, moved_to); });
+}
+
 StoreIdentity RocksStore::identity() const {
   return state_->identity;
 }
@@ -263,8 +302,9 @@ Status RocksStore::write(const MetadataBatch& batch, bool sync) {
   return guarded([&]() -> Status {
     const OperationGate::Pass pass(state_->gate);
     if (!pass) return state_->closed();
+    QUIRE_ASSIGN_OR_RETURN(const auto patched, state_->patched_records(batch));
     rocksdb::WriteBatch target;
-    state_->fill(batch, target);
+    state_->fill(batch, patched, target);
     rocksdb::WriteOptions options;
     options.sync = sync;
     return state_->map(state_->db()->Write(options, &target), "writing to");
@@ -293,9 +333,32 @@ Expected<RepresentationRecord> RocksStore::get_representation(const Digest& id) 
                      [&](ByteSpan bytes) { return parse_representation_record(id, bytes); });
 }
 
-Expected<ObjectRecord> RocksStore::get_object(const Digest& id) const {
-  return state_->get(Family::kObjects, slice(id),
-                     [&](ByteSpan bytes) { return parse_object_record(id, bytes); });
+std::vector<Expected<MetadataStore::Details>> RocksStore::get_details(
+    std::span<const Digest> ids) const {
+  std::vector<Expected<Details>> answers;
+  answers.reserve(ids.size());
+  for (const Digest& id : ids) {
+    std::vector<std::byte> record;
+    std::vector<std::byte> tokens;
+    const auto copy_to = [](std::vector<std::byte>& target) {
+      return [&target](ByteSpan bytes) -> Expected<bool> {
+        target.assign(bytes.begin(), bytes.end());
+        return true;
+      };
+    };
+    const Status found = state_->get(Family::kMeta, slice(id), copy_to(record)).status();
+    if (!found) {
+      answers.emplace_back(found);
+      continue;
+    }
+    const Status text = state_->get(Family::kTokens, slice(id), copy_to(tokens)).status();
+    if (!text && text.code() != StatusCode::kNotFound) {
+      answers.emplace_back(text);
+      continue;
+    }
+    answers.push_back(join_details(id, record, tokens));
+  }
+  return answers;
 }
 
 Expected<std::vector<std::byte>> RocksStore::get_state(std::string_view key) const {
@@ -308,10 +371,6 @@ Expected<ScanReport> RocksStore::scan_representations(
     const Visitor<Digest, RepresentationRecord>& visit) const {
   return state_->scan<Digest>(Family::kMeta, {}, digest_from_key, parse_representation_record,
                               visit);
-}
-
-Expected<ScanReport> RocksStore::scan_objects(const Visitor<Digest, ObjectRecord>& visit) const {
-  return state_->scan<Digest>(Family::kObjects, {}, digest_from_key, parse_object_record, visit);
 }
 
 Expected<ScanReport> RocksStore::scan_models(const Visitor<Digest, ModelRecord>& visit) const {

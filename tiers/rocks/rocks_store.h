@@ -32,16 +32,21 @@ class RocksStore final : public MetadataStore {
                                                     const RocksOptions& options = {});
   ~RocksStore() override;
 
+  // Moves a store that open() calls kCorrupt out of the way: directory becomes
+  // directory.damaged-<wall clock, ms>, with everything in it, durably. moved_to (may be null)
+  // receives the new name. kFailedPrecondition where a server has it open or it is not a store of
+  // Quire, kVersionMismatch where it is a later one, kNotFound, kPermissionDenied, kIoError.
+  static Status set_aside(const std::string& directory, std::string* moved_to = nullptr);
+
   StoreIdentity identity() const override;
   Status write(const MetadataBatch& batch, bool sync) override;
   Status get_blob(const Digest& representation, MutableByteSpan target,
                   const Hash128& expected) const override;
   Expected<RepresentationRecord> get_representation(const Digest& id) const override;
-  Expected<ObjectRecord> get_object(const Digest& id) const override;
+  std::vector<Expected<Details>> get_details(std::span<const Digest> ids) const override;
   Expected<std::vector<std::byte>> get_state(std::string_view key) const override;
   Expected<ScanReport> scan_representations(
       const Visitor<Digest, RepresentationRecord>& visit) const override;
-  Expected<ScanReport> scan_objects(const Visitor<Digest, ObjectRecord>& visit) const override;
   Expected<ScanReport> scan_models(const Visitor<Digest, ModelRecord>& visit) const override;
   Expected<ScanReport> scan_tenants(const Visitor<uint32_t, TenantRecord>& visit) const override;
   Expected<uint64_t> scan_blob_ids(const std::function<bool(const Digest&)>& visit) const override;

@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <charconv>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <string_view>
@@ -134,6 +135,24 @@ Status write_store_marker(const std::string& directory) {
   if (::rename(temporary.c_str(), path.c_str()) != 0)
     return errno_status(errno, "cannot rename " + quoted(temporary));
   return sync_directory(directory);
+}
+
+Status set_aside_store(const std::string& directory, std::string* moved_to) {
+  QUIRE_ASSIGN_OR_RETURN(const Contents contents, contents_of(directory));
+  if (contents != Contents::kStore)
+    return {StatusCode::kFailedPrecondition,
+            quoted(directory) + " is not a metadata store of Quire; nothing was changed"};
+  QUIRE_ASSIGN_OR_RETURN(const int lock_fd, take_lock(directory));
+  const ScopedFd lock{lock_fd};
+  const fs::path path = fs::path(directory).lexically_normal();
+  const fs::path from = path.has_filename() ? path : path.parent_path();
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  const auto now_ms = std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
+  const std::string to = from.string() + ".damaged-" + std::to_string(now_ms);
+  if (::rename(from.c_str(), to.c_str()) != 0)
+    return errno_status(errno, "cannot rename " + quoted(from) + " to " + quoted(to));
+  if (moved_to != nullptr) *moved_to = to;
+  return sync_directory(from.has_parent_path() ? from.parent_path().string() : ".");
 }
 
 Expected<StoreDirectory> StoreDirectory::open(const std::string& path, bool create_if_missing) {

@@ -35,6 +35,9 @@ class StoreDirectory {
   int lock_fd_ = -1;
 };
 
+// See RocksStore::set_aside.
+Status set_aside_store(const std::string& directory, std::string* moved_to);
+
 // Makes directory a store's by writing its marker file, durably.
 Status write_store_marker(const std::string& directory);
 
