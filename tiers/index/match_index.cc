@@ -1,129 +1,232 @@
 #include "tiers/index/match_index.h"
 
-#include <map>
+#include <algorithm>
+#include <cstdlib>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
 
-#include "tiers/index/space.h"
+#include "tiers/index/candidates.h"
+#include "tiers/index/counting_allocator.h"
+#include "tiers/index/resolver.h"
+#include "tiers/index/row_store.h"
+#include "tiers/index/sorted_table.h"
 
 namespace quire::tiers {
 namespace {
 
-struct SpaceKey {
-  Digest model;
-  TenantId tenant = 0;
-  bool operator==(const SpaceKey&) const = default;
-};
-
-struct SpaceKeyHasher {
-  size_t operator()(const SpaceKey& key) const {
-    return DigestHasher{}(key.model) ^ (size_t{key.tenant} * 0x9e3779b97f4a7c15ull);
+struct SpaceHasher {
+  size_t operator()(const IndexSpace& space) const {
+    return DigestHasher{}(space.model) ^ (size_t{space.tenant} * 0x9e3779b97f4a7c15ull);
   }
 };
 
-Status invalid(const char* message) {
-  return {StatusCode::kInvalidArgument, message};
+// A space that is there has rows; one without is given to the next new space.
+struct SpaceState {
+  IndexSpace key;
+  IndexUsage* model_usage = nullptr;
+  uint64_t rows = 0;
+  uint64_t contextual_rows = 0;
+};
+
+// The first bytes of an id, in the order of ids.
+uint32_t id_tag(const Digest& id) {
+  return uint32_t{id.bytes[0]} << 24 | uint32_t{id.bytes[1]} << 16 | uint32_t{id.bytes[2]} << 8 |
+         uint32_t{id.bytes[3]};
 }
 
 }  // namespace
 
 struct MatchIndex::State {
-  explicit State(const MatchIndexOptions& given) : options(given) {}
+  explicit State(const MatchIndexOptions& given)
+      : options(given), candidates(rows, given.fingerprint_mask) {}
+
+  // The first position whose id is not less than this one.
+  uint64_t seek_id(const Digest& id) const;
+  RowId find(const Digest& id) const;
+  uint32_t take_space(const IndexSpace& key);
+  void count(const IndexRow& row);
+  void uncount(const IndexRow& row);
+  void remove(RowId id);
+
+  template <typename Key, typename Value, typename Hasher>
+  using Map = std::unordered_map<Key, Value, Hasher, std::equal_to<Key>,
+                                 CountingAllocator<std::pair<const Key, Value>>>;
+  template <typename T>
+  using Vector = std::vector<T, CountingAllocator<T>>;
 
   MatchIndexOptions options;
-  std::unordered_map<Digest, IndexEntry, DigestHasher> entries;
-  std::map<Digest, const IndexEntry*> ordered;  // the same, for listing
-  std::unordered_map<SpaceKey, Space, SpaceKeyHasher> spaces;
-  std::unordered_map<Digest, IndexUsage, DigestHasher> model_usage;
+  uint64_t allocated_bytes = 0;  // by the containers below with a counting allocator
+  RowStore rows;
+  SortedTable ids;  // of first bytes -> row
+  Candidates candidates;
+  Vector<SpaceState> spaces{CountingAllocator<SpaceState>(&allocated_bytes)};
+  Vector<uint32_t> unused_spaces{CountingAllocator<uint32_t>(&allocated_bytes)};
+  Map<IndexSpace, uint32_t, SpaceHasher> space_numbers{
+      CountingAllocator<std::pair<const IndexSpace, uint32_t>>(&allocated_bytes)};
+  uint32_t last_space = 0;  // the one last added to: most rows come in long runs of one space
+  Map<Digest, IndexUsage, DigestHasher> model_usage{
+      CountingAllocator<std::pair<const Digest, IndexUsage>>(&allocated_bytes)};
   IndexUsage total;
-  std::unordered_set<Digest, DigestHasher> not_movable;
+  std::unordered_set<Digest, DigestHasher, std::equal_to<Digest>, CountingAllocator<Digest>>
+      not_movable{CountingAllocator<Digest>(&allocated_bytes)};
 };
+
+uint64_t MatchIndex::State::seek_id(const Digest& id) const {
+  const uint32_t tag = id_tag(id);
+  return ids.seek(tag, [&](const SortedTable::Cell& cell) {
+    return cell.tag != tag ? cell.tag < tag : rows[cell.value].representation < id;
+  });
+}
+
+RowId MatchIndex::State::find(const Digest& id) const {
+  const SortedTable::Cell& cell = ids.at(seek_id(id));
+  const bool found = cell.value != SortedTable::kEmpty && cell.tag == id_tag(id) &&
+                     rows[cell.value].representation == id;
+  return found ? cell.value : kNoRow;
+}
+
+uint32_t MatchIndex::State::take_space(const IndexSpace& key) {
+  if (last_space < spaces.size() && spaces[last_space].rows > 0 && spaces[last_space].key == key)
+    return last_space;
+  const auto found = space_numbers.find(key);
+  if (found != space_numbers.end()) {
+    last_space = found->second;
+    return last_space;
+  }
+  if (unused_spaces.empty()) {
+    unused_spaces.push_back(static_cast<uint32_t>(spaces.size()));
+    spaces.emplace_back();
+  }
+  last_space = unused_spaces.back();
+  unused_spaces.pop_back();
+  spaces[last_space] = {.key = key, .model_usage = &model_usage[key.model]};
+  space_numbers.emplace(key, last_space);
+  return last_space;
+}
+
+void MatchIndex::State::count(const IndexRow& row) {
+  SpaceState& space = spaces[row.space];
+  ++space.rows;
+  if (row.kind() == ContextKind::kContextual) ++space.contextual_rows;
+  for (IndexUsage* usage : {&total, space.model_usage}) {
+    ++usage->entries;
+    usage->bytes += row.bytes;
+  }
+}
+
+void MatchIndex::State::uncount(const IndexRow& row) {
+  SpaceState& space = spaces[row.space];
+  --space.rows;
+  if (row.kind() == ContextKind::kContextual) --space.contextual_rows;
+  for (IndexUsage* usage : {&total, space.model_usage}) {
+    --usage->entries;
+    usage->bytes -= row.bytes;
+  }
+  if (space.model_usage->entries == 0) model_usage.erase(space.key.model);
+  if (space.rows > 0) return;
+  space_numbers.erase(space.key);
+  unused_spaces.push_back(row.space);
+}
+
+void MatchIndex::State::remove(RowId id) {
+  const uint64_t position = seek_id(rows[id].representation);
+  if (ids.at(position).value != id) std::abort();
+  ids.erase(position);
+  candidates.unlink(id);
+  uncount(rows[id]);
+  rows.give_back(id);
+}
 
 MatchIndex::MatchIndex(const MatchIndexOptions& options)
     : state_(std::make_unique<State>(options)) {}
 
 MatchIndex::~MatchIndex() = default;
 
-Expected<const IndexEntry*> MatchIndex::add(IndexEntry entry) {
-  if (!entry.tokens || entry.tokens->empty()) return invalid("an object without tokens");
-  if (entry.tokens->size() > kChunkTokensMax) return invalid("an object of too many tokens");
-  if (state_->entries.contains(entry.representation))
+Expected<RowId> MatchIndex::add(const NewRow& row) {
+  if (row.n_tokens == 0) return Status(StatusCode::kInvalidArgument, "an object without tokens");
+  if (row.n_tokens > kChunkTokensMax)
+    return Status(StatusCode::kInvalidArgument, "an object of too many tokens");
+  State& state = *state_;
+  state.ids.prepare_insert();
+  const uint64_t position = state.seek_id(row.representation);
+  const SortedTable::Cell& cell = state.ids.at(position);
+  if (cell.value != SortedTable::kEmpty &&
+      state.rows[cell.value].representation == row.representation)
     return Status(StatusCode::kAlreadyExists, "this representation is indexed already");
+  const RowId id = state.rows.take(kIndexRowsMax);
+  if (id == kNoRow) return Status(StatusCode::kResourceExhausted, "the index is full");
 
-  const SpaceKey key{entry.model, entry.tenant};
-  const auto found = state_->spaces.find(key);
-  const ObjectNode* node =
-      found == state_->spaces.end() ? nullptr : found->second.find_object(entry.object);
-  if (node != nullptr) {
-    if (*node->tokens != *entry.tokens) return invalid("these are not the tokens of this object");
-    entry.tokens = node->tokens;
-  }
-  entry.n_tokens = static_cast<uint32_t>(entry.tokens->size());
-  Space& space =
-      state_->spaces.try_emplace(key, state_->options, entry.model, entry.tenant).first->second;
+  IndexRow& stored = state.rows[id];
+  stored.fingerprints = row.fingerprints;
+  stored.n_tokens = row.n_tokens;
+  stored.space = state.take_space({row.model, row.tenant});
+  stored.codec = row.codec;
+  stored.kind_and_phase =
+      static_cast<uint8_t>(static_cast<uint8_t>(row.kind) | static_cast<uint8_t>(row.phase) << 4);
+  stored.bytes = row.bytes;
+  stored.representation = row.representation;
+  stored.checksum = row.checksum;
+  state.ids.insert(position, id_tag(row.representation), id);
+  state.candidates.link(id);
+  state.count(stored);
+  return id;
+}
 
-  const Digest id = entry.representation;
-  const IndexEntry* stored = &state_->entries.emplace(id, std::move(entry)).first->second;
-  state_->ordered.emplace(id, stored);
-  space.add(stored);
-  for (IndexUsage* usage : {&state_->total, &state_->model_usage[stored->model]}) {
-    ++usage->entries;
-    usage->bytes += stored->bytes;
-    usage->objects += node == nullptr ? 1 : 0;
-  }
-  return stored;
+void MatchIndex::reserve(uint64_t rows) {
+  state_->ids.reserve(rows);
+  state_->candidates.reserve(rows);
 }
 
 bool MatchIndex::remove(const Digest& representation) {
-  const auto found = state_->entries.find(representation);
-  if (found == state_->entries.end()) return false;
-  const IndexEntry& entry = found->second;
-  const auto space = state_->spaces.find(SpaceKey{entry.model, entry.tenant});
-  const uint64_t objects_before = space->second.objects();
-  space->second.remove(&entry);
-  const uint64_t objects_gone = objects_before - space->second.objects();
-  if (space->second.empty()) state_->spaces.erase(space);
+  const RowId id = state_->find(representation);
+  if (id == kNoRow) return false;
+  state_->remove(id);
+  return true;
+}
 
-  const auto model = state_->model_usage.find(entry.model);
-  for (IndexUsage* usage : {&state_->total, &model->second}) {
-    --usage->entries;
-    usage->bytes -= entry.bytes;
-    usage->objects -= objects_gone;
+bool MatchIndex::remove(RowId row) {
+  if (!state_->rows.contains(row)) return false;
+  state_->remove(row);
+  return true;
+}
+
+RowId MatchIndex::find(const Digest& representation) const {
+  return state_->find(representation);
+}
+
+const IndexRow& MatchIndex::row(RowId row) const {
+  return state_->rows[row];
+}
+
+IndexRow& MatchIndex::row(RowId row) {
+  return state_->rows[row];
+}
+
+const IndexSpace& MatchIndex::space(const IndexRow& row) const {
+  return state_->spaces[row.space].key;
+}
+
+std::vector<RowId> MatchIndex::list(const std::optional<Digest>& after, uint32_t limit) const {
+  const State& state = *state_;
+  std::vector<RowId> page;
+  page.reserve(std::min<uint64_t>(limit, state.rows.size()));
+  uint64_t position = after ? state.seek_id(*after) : 0;
+  for (; position < state.ids.positions() && page.size() < limit; ++position) {
+    const RowId id = state.ids.at(position).value;
+    if (id == SortedTable::kEmpty) continue;
+    if (page.empty() && after && state.rows[id].representation == *after) continue;
+    page.push_back(id);
   }
-  if (model->second.entries == 0) state_->model_usage.erase(model);
-  // By the stored key: the argument may be the entry's own id, which goes now.
-  state_->ordered.erase(found->first);
-  state_->entries.erase(found);
-  return true;
-}
-
-const IndexEntry* MatchIndex::find(const Digest& representation) const {
-  const auto found = state_->entries.find(representation);
-  return found == state_->entries.end() ? nullptr : &found->second;
-}
-
-bool MatchIndex::set_cookie(const Digest& representation, uint64_t cookie) {
-  const auto found = state_->entries.find(representation);
-  if (found == state_->entries.end()) return false;
-  found->second.cookie = cookie;
-  return true;
-}
-
-std::shared_ptr<const TokenList> MatchIndex::object_tokens(const Digest& model, TenantId tenant,
-                                                           const Digest& object) const {
-  const auto space = state_->spaces.find(SpaceKey{model, tenant});
-  if (space == state_->spaces.end()) return nullptr;
-  const ObjectNode* node = space->second.find_object(object);
-  return node == nullptr ? nullptr : node->tokens;
-}
-
-std::vector<const IndexEntry*> MatchIndex::list(const std::optional<Digest>& after,
-                                                uint32_t limit) const {
-  std::vector<const IndexEntry*> page;
-  auto it = after ? state_->ordered.upper_bound(*after) : state_->ordered.begin();
-  for (; it != state_->ordered.end() && page.size() < limit; ++it) page.push_back(it->second);
   return page;
+}
+
+RowId MatchIndex::next_row(RowId from) const {
+  return state_->rows.next(from);
+}
+
+uint64_t MatchIndex::rows() const {
+  return state_->rows.size();
 }
 
 void MatchIndex::set_model_movable(const Digest& model, bool movable) {
@@ -134,14 +237,21 @@ void MatchIndex::set_model_movable(const Digest& model, bool movable) {
   }
 }
 
-ResolveResult MatchIndex::resolve(const ResolveQuery& query) const {
+ResolveResult MatchIndex::resolve(const ResolveQuery& query, const DetailsLookup& details) const {
+  const State& state = *state_;
   ResolveQuery cut = query;
   if (cut.tokens.size() > kPromptTokensMax) cut.tokens = cut.tokens.first(kPromptTokensMax);
   ResolveResult result;
   result.next_token = static_cast<uint32_t>(cut.tokens.size());
-  const auto space = state_->spaces.find(SpaceKey{cut.model, cut.tenant});
-  if (space != state_->spaces.end())
-    space->second.resolve(cut, !state_->not_movable.contains(cut.model), result);
+  const auto found = state.space_numbers.find(IndexSpace{cut.model, cut.tenant});
+  if (found == state.space_numbers.end()) return result;
+  const SpaceState& space = state.spaces[found->second];
+  const bool prefix = cut.prefix && space.contextual_rows > 0;
+  const bool chunks =
+      cut.chunks && space.rows > space.contextual_rows && !state.not_movable.contains(cut.model);
+  Resolver(state.rows, state.candidates, state.options, found->second, cut, details, result)
+      .run(prefix, chunks);
+  if (!result.missing.empty()) result.matches.clear();
   return result;
 }
 
@@ -152,6 +262,12 @@ IndexUsage MatchIndex::usage() const {
 IndexUsage MatchIndex::usage(const Digest& model) const {
   const auto found = state_->model_usage.find(model);
   return found == state_->model_usage.end() ? IndexUsage{} : found->second;
+}
+
+uint64_t MatchIndex::memory_bytes() const {
+  const State& state = *state_;
+  return sizeof(State) + state.allocated_bytes + state.rows.memory_bytes() +
+         state.ids.memory_bytes() + state.candidates.memory_bytes();
 }
 
 }  // namespace quire::tiers

@@ -38,7 +38,7 @@ namespace quire::tiers {
 inline constexpr uint32_t kIndexBytesPerObjectMax = 160;
 
 // Row numbers are below this.
-inline constexpr uint32_t kIndexRowsMax = (1u << 27) - 1;
+inline constexpr uint32_t kIndexRowsMax = (1u << 27) - 2;
 
 // Work of one resolve, about a nanosecond each: tokens compared and hashed, candidates tried. Far
 // above what real prompts need; prompts and chunks made to be slow get an incomplete answer (a
