@@ -83,19 +83,19 @@ Expected<std::vector<wire::ResolveEntry>> AdminService::lookup(const Digest& mod
   }
   return call<std::vector<wire::ResolveEntry>>(
       deadline_ms, [this, model, tenant, copy = std::vector<TokenId>(tokens.begin(), tokens.end())](
-                       const auto& finish) { finish(store_.lookup(model, copy, tenant)); });
+                       const auto& finish) { store_.lookup(model, copy, tenant, finish); });
 }
 
 Expected<ListPage> AdminService::list(const ObjectFilter& filter, uint32_t limit,
                                       const std::string& page_token, uint32_t deadline_ms) {
   return call<ListPage>(deadline_ms, [this, filter, limit, page_token](const auto& finish) {
-    finish(store_.list(filter, limit, page_token));
+    store_.list(filter, limit, page_token, finish);
   });
 }
 
 Expected<ObjectInfo> AdminService::stat(const Digest& representation, uint32_t deadline_ms) {
   return call<ObjectInfo>(deadline_ms, [this, representation](const auto& finish) {
-    finish(store_.stat(representation));
+    store_.stat(representation, finish);
   });
 }
 
@@ -128,9 +128,10 @@ Expected<PrefetchResult> AdminService::prefetch(std::span<const Digest> represen
     return Status(StatusCode::kInvalidArgument, "more ids than one prefetch takes");
   }
   return call<PrefetchResult>(
-      deadline_ms, [this, ids = std::vector<Digest>(representations.begin(),
-                                                    representations.end())](const auto& finish) {
-        store_.prefetch(ids, [finish](PrefetchResult result) { finish(result); });
+      deadline_ms, [this, deadline_ms,
+                    ids = std::vector<Digest>(representations.begin(), representations.end())](
+                       const auto& finish) {
+        store_.prefetch(ids, deadline_ms, [finish](PrefetchResult result) { finish(result); });
       });
 }
 
@@ -172,20 +173,37 @@ Expected<std::vector<ModelInfo>> AdminService::models(uint32_t deadline_ms) {
                                       [this](const auto& finish) { finish(store_.models()); });
 }
 
-Expected<HintResult> AdminService::hint(std::span<const Digest>, const UseHint&, uint32_t) {
-  return Status(StatusCode::kUnsupported, "hints are not taken yet");
+Expected<HintResult> AdminService::hint(std::span<const Digest> representations,
+                                        const UseHint& hint, uint32_t deadline_ms) {
+  if (representations.size() > kPrefetchIdsMax) {
+    return Status(StatusCode::kInvalidArgument, "more ids than one hint takes");
+  }
+  return call<HintResult>(
+      deadline_ms,
+      [this, hint, ids = std::vector<Digest>(representations.begin(), representations.end())](
+          const auto& finish) { finish(store_.hint(ids, hint, std::nullopt)); });
 }
 
-Expected<std::vector<TenantInfo>> AdminService::tenants(uint32_t) {
-  return Status(StatusCode::kUnsupported, "tenants are not listed yet");
+Expected<std::vector<TenantInfo>> AdminService::tenants(uint32_t deadline_ms) {
+  return call<std::vector<TenantInfo>>(deadline_ms,
+                                       [this](const auto& finish) { finish(store_.tenants()); });
 }
 
-Status AdminService::set_quota(const std::string&, uint64_t, uint64_t, uint32_t) {
-  return Status(StatusCode::kUnsupported, "quotas are not kept yet");
+Status AdminService::set_quota(const std::string& tenant, uint64_t soft_bytes, uint64_t hard_bytes,
+                               uint32_t deadline_ms) {
+  return call_status(deadline_ms, [this, tenant, soft_bytes, hard_bytes](StatusCallback finish) {
+    store_.set_quota(tenant, soft_bytes, hard_bytes, std::move(finish));
+  });
 }
 
-Expected<CheckpointInfo> AdminService::checkpoint(const std::string&, uint32_t) {
-  return Status(StatusCode::kUnsupported, "checkpoints are not made yet");
+Expected<CheckpointInfo> AdminService::checkpoint(const std::string& directory,
+                                                  uint32_t deadline_ms) {
+  if (directory.empty() || directory.front() != '/') {
+    return Status(StatusCode::kInvalidArgument,
+                  "the directory of a checkpoint is an absolute path");
+  }
+  return call<CheckpointInfo>(
+      deadline_ms, [this, directory](const auto& finish) { store_.checkpoint(directory, finish); });
 }
 
 }  // namespace quire::server

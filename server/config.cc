@@ -25,6 +25,8 @@ namespace quire::server::detail {
 #include "base/paths.h"
 #include "codecs/representation.h"
 #include "proto/wire.h"
+#include "server/store/tenants.h"
+#include "tiers/nvme/device_array.h"
 
 void quire::server::detail::throw_not_toml() {
   throw std::invalid_argument("not TOML");
@@ -92,6 +94,33 @@ Key boolean(std::string_view name, bool Config::*field, std::string_view comment
           [=](const Config& config) { return config.*field ? "true" : "false"; }, comment};
 }
 
+Key text_list(std::string_view name, std::vector<std::string> Config::*field, size_t count_max,
+              std::string_view comment) {
+  return {name,
+          [=](Config& config, const toml::node& node) -> std::string {
+            const std::string wanted = fmt::format("at most {} texts in [...]", count_max);
+            const toml::array* list = node.as_array();
+            if (list == nullptr || list->size() > count_max) return wanted;
+            std::vector<std::string> values;
+            for (const toml::node& element : *list) {
+              const auto value = element.value_exact<std::string>();
+              if (!value || value->empty()) return wanted;
+              values.push_back(*value);
+            }
+            config.*field = std::move(values);
+            return {};
+          },
+          [=](const Config& config) {
+            std::string out = "[";
+            for (const std::string& value : config.*field) {
+              if (out.size() > 1) out += ", ";
+              out += quoted(value);
+            }
+            return out + "]";
+          },
+          comment};
+}
+
 const std::vector<Key>& keys() {
   static const std::vector<Key> table = {
       text("data_directory", &Config::data_directory, "where everything durable lives"),
@@ -105,6 +134,15 @@ const std::vector<Key>& keys() {
              &Config::nvme_bytes_explicit),
       number("nvme.segment_bytes", &Config::nvme_segment_bytes, 1 * kMiB, 1 * kGiB,
              "an object is never larger than a segment"),
+      text_list("nvme.more_paths", &Config::nvme_more_paths, kNvmeDevicesMax - 1,
+                "further devices, each of nvme.bytes; never change the order"),
+      number("nvme.write_bytes_per_day", &Config::nvme_write_bytes_per_day, 0, 1ull << 50,
+             "0 = no budget; beyond it only durable puts and what is used again are written"),
+      boolean("nvme.scrub", &Config::nvme_scrub, "re-read stored objects in the background"),
+      number("nvme.scrub_bytes_per_second", &Config::nvme_scrub_bytes_per_second, 0, 1ull << 36,
+             "0 = 1 % of the measured bandwidth"),
+      number("index.cache_bytes", &Config::index_cache_bytes, 1 * kMiB, 1ull << 40,
+             "tokens and details of objects found lately"),
       number("rocks.blob_bytes_max", &Config::rocks_blob_bytes_max, 0, 16 * kMiB,
              "smaller objects live in RocksDB; 0 = none"),
       number("lease.default_ms", &Config::lease_default_ms, 100, 3'600'000,
@@ -196,10 +234,14 @@ Status parse_tenants(const toml::node& node, const std::string& origin,
           return config_error(origin, value, "salt_hex takes 32 to 128 hexadecimal digits");
         }
         tenant.salt = std::move(*salt);
+      } else if (const auto bytes = value.value_exact<int64_t>();
+                 bytes && *bytes >= 0 && (key.str() == "soft_bytes" || key.str() == "hard_bytes")) {
+        (key.str() == "soft_bytes" ? tenant.soft_bytes : tenant.hard_bytes) =
+            static_cast<uint64_t>(*bytes);
       } else {
         return config_error(origin, value,
-                            fmt::format("\"{}\" in [[tenant]]: only name = \"...\" and "
-                                        "salt_hex = \"...\" belong there",
+                            fmt::format("\"{}\" in [[tenant]]: only name = \"...\", salt_hex = "
+                                        "\"...\", soft_bytes = n and hard_bytes = n belong there",
                                         std::string(key.str())));
       }
     }
@@ -326,6 +368,10 @@ Status Config::validate() const {
     return wrong("socket_path must have 1 to 107 characters (a limit of unix sockets): " +
                  socket_path);
   }
+  std::set<std::string> paths{nvme_path};
+  for (const std::string& path : nvme_more_paths) {
+    if (!paths.insert(path).second) return wrong("nvme.more_paths names " + path + " twice");
+  }
   if (lease_default_ms > lease_max_ms) return wrong("lease.default_ms is above lease.max_ms");
   if (staging_default_bytes > staging_max_bytes) {
     return wrong("session.staging_default_bytes is above session.staging_max_bytes");
@@ -338,6 +384,11 @@ Status Config::validate() const {
     }
     if (!names.insert(tenant.name).second) {
       return wrong("tenant \"" + tenant.name + "\" appears twice (\"\" is the default tenant)");
+    }
+    if (const Status status =
+            Tenants::check_quota(tenant.soft_bytes.value_or(0), tenant.hard_bytes.value_or(0));
+        !status.is_ok()) {
+      return wrong("tenant \"" + tenant.name + "\": " + status.message());
     }
     if (!tenant.salt.empty() && !salts.insert(tenant.salt).second) {
       return wrong("tenant \"" + tenant.name + "\" has the salt of another tenant");
@@ -365,6 +416,8 @@ std::string Config::to_toml() const {
   }
   for (const TenantConfig& tenant : tenants) {
     out += fmt::format("\n[[tenant]]\nname = {}\n", quoted(tenant.name));
+    if (tenant.soft_bytes) out += fmt::format("soft_bytes = {}\n", *tenant.soft_bytes);
+    if (tenant.hard_bytes) out += fmt::format("hard_bytes = {}\n", *tenant.hard_bytes);
   }
   return out;
 }

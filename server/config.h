@@ -18,6 +18,9 @@ struct TenantConfig {
   std::string name;
   // Empty: a random salt is made at the first start and kept in the data directory.
   TenantSalt salt;
+  // Where given, in force from the next start on; else what quirectl tenant set-quota set.
+  std::optional<uint64_t> soft_bytes;  // share that other tenants do not evict
+  std::optional<uint64_t> hard_bytes;  // 0 = no limit
 };
 
 struct Config {
@@ -31,6 +34,12 @@ struct Config {
   std::string nvme_path;             // empty: <data_directory>/nvme.quire
   uint64_t nvme_bytes = 4ull << 30;  // the smaller of 4 GiB and half of the free disk; 0 = no tier
   uint64_t nvme_segment_bytes = 256ull << 20;
+  std::vector<std::string> nvme_more_paths;  // further devices, each of nvme_bytes, in this order
+  uint64_t nvme_write_bytes_per_day = 0;     // 0 = no budget
+  bool nvme_scrub = true;
+  uint64_t nvme_scrub_bytes_per_second = 0;  // 0 = 1 % of the measured bandwidth
+
+  uint64_t index_cache_bytes = 128ull << 20;  // tokens and details of objects found lately
 
   uint64_t rocks_blob_bytes_max = 1ull << 20;  // smaller objects live in RocksDB; 0 = none
 

@@ -27,10 +27,9 @@ Reactor::Reactor(const Config& config, EventLoop& loop, Clock& clock, Store& sto
       clock_(clock),
       store_(store),
       listener_(std::move(listener)),
-      context_{config, loop, clock, store, 0, {}, {}, {}, {}, {}, {}} {
+      context_{config, loop, clock, store, 0, {}, {}, {}, {}, {}} {
   context_.receive_buffer.resize(wire::kFrameBytesMax + 1);
   context_.send_buffer.resize(wire::kFrameBytesMax);
-  context_.entries.reserve(wire::kResolveEntriesMax);
   context_.find_session = [this](uint32_t id) -> Session* {
     const auto found = sessions_.find(id);
     return found == sessions_.end() || found->second->closed() ? nullptr : found->second.get();

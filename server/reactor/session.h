@@ -34,10 +34,9 @@ struct SessionContext {
   Clock& clock;
   Store& store;
   uint64_t protocol_errors = 0;
-  std::vector<std::byte> receive_buffer;  // kFrameBytesMax + 1
-  std::vector<std::byte> send_buffer;     // kFrameBytesMax
-  std::vector<TokenId> tokens;
-  std::vector<wire::ResolveEntry> entries;
+  std::vector<std::byte> receive_buffer;    // kFrameBytesMax + 1
+  std::vector<std::byte> send_buffer;       // kFrameBytesMax
+  std::shared_ptr<ResolveJob> resolve_job;  // not in use, if any
   // The live session of that id, or nullptr: callbacks of slow work ask, sessions may be gone by
   // then.
   std::function<class Session*(uint32_t)> find_session;
@@ -88,6 +87,10 @@ class Session {
   void on_deadline(uint64_t ticket);
   void finish_pending(uint64_t ticket, const Status& status);
   void finish_acquire(uint64_t ticket, uint32_t index, const Digest& id, const Status& status);
+  void load_details(uint64_t ticket, const std::shared_ptr<ResolveJob>& job);
+  void finish_resolve(uint64_t ticket, const std::shared_ptr<ResolveJob>& job,
+                      const Status& status);
+  void reply_resolve(const wire::FrameHeader& header, const ResolveJob& job);
   void reply_acquire(const wire::FrameHeader& header, uint32_t index, const Expected<Grant>& result,
                      bool more);
   void violation(const wire::FrameHeader& header, const Status& status);

@@ -85,16 +85,53 @@ void Session::handle_resolve(const RequestFrame& frame) {
   }
   const ByteSpan scratch =
       store_session_.staging->memory().first(request.n_tokens * uint64_t{sizeof(TokenId)});
+  // One job serves again and again; only an answer that must wait for details keeps it.
+  if (!context_.resolve_job) context_.resolve_job = std::make_shared<ResolveJob>();
+  const std::shared_ptr<ResolveJob> job = context_.resolve_job;
+  job->tenant = store_session_.tenant;
+  job->salt = store_session_.salt;
+  job->request = request;
+  job->rounds = 0;
+  job->details.clear();
   // A copy: the client could change the ids between a look-up and a comparison.
-  context_.tokens.resize(request.n_tokens);
-  if (!scratch.empty()) std::memcpy(context_.tokens.data(), scratch.data(), scratch.size());
+  job->tokens.resize(request.n_tokens);
+  if (!scratch.empty()) std::memcpy(job->tokens.data(), scratch.data(), scratch.size());
+  if (context_.store.try_resolve(*job)) return reply_resolve(frame.header, *job);
+  if (pending_.size() >= kPendingRequestsMax) {
+    return reply(frame.header,
+                 Status(StatusCode::kBusy, "too many requests of this session wait", kBusyRetryMs));
+  }
+  context_.resolve_job.reset();
+  load_details(add_pending(frame, 1), job);
+}
+
+void Session::load_details(uint64_t ticket, const std::shared_ptr<ResolveJob>& job) {
+  const Status status = context_.store.load_details(
+      job, [find = context_.find_session, session_id = id_, ticket, job](const Status& loaded) {
+        if (Session* session = find(session_id)) session->finish_resolve(ticket, job, loaded);
+      });
+  if (!status.is_ok()) finish_pending(ticket, status);
+}
+
+void Session::finish_resolve(uint64_t ticket, const std::shared_ptr<ResolveJob>& job,
+                             const Status& status) {
+  const auto found = pending_.find(ticket);
+  if (found == pending_.end()) return;  // its deadline has answered
+  if (!status.is_ok()) return finish_pending(ticket, status);
+  if (!context_.store.try_resolve(*job)) return load_details(ticket, job);
+  const wire::FrameHeader header = found->second.header;
+  context_.loop.cancel_timer(found->second.timer);
+  pending_.erase(found);
+  reply_resolve(header, *job);
+}
+
+void Session::reply_resolve(const wire::FrameHeader& header, const ResolveJob& job) {
   wire::ResolveReply answer;
-  answer.next_token = context_.store.resolve(store_session_.tenant, *store_session_.salt, request,
-                                             context_.tokens, context_.entries);
-  answer.n_entries = static_cast<uint32_t>(context_.entries.size());
-  ReplyBuilder builder(context_.send_buffer, frame.header, context_.store.epoch());
+  answer.next_token = job.next_token;
+  answer.n_entries = static_cast<uint32_t>(job.entries.size());
+  ReplyBuilder builder(context_.send_buffer, header, context_.store.epoch());
   builder.append_value(answer);
-  builder.append(std::as_bytes(std::span(context_.entries)));
+  builder.append(std::as_bytes(std::span(job.entries)));
   send(builder.seal());
 }
 

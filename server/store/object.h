@@ -1,4 +1,6 @@
-// One stored representation and where its bytes are. Owned by Store; reactor thread only.
+// One representation that memory knows more of than its index row: it is being stored, lies in the
+// host tier, is leased or has I/O under way. Objects that only lie below have no entry; one is made
+// when they are asked for. Owned by LiveObjects; reactor thread only.
 #ifndef QUIRE_SERVER_STORE_OBJECT_H_
 #define QUIRE_SERVER_STORE_OBJECT_H_
 
@@ -10,20 +12,20 @@
 #include "base/hash.h"
 #include "base/status.h"
 #include "tiers/host/slab.h"
-#include "tiers/index/match_index.h"
-#include "tiers/nvme/nvme_tier.h"
+#include "tiers/index/details.h"
 
 namespace quire::server {
 
 enum class ObjectState : uint8_t {
-  kReserved,  // a client writes its staging window; a slot is set aside
+  kReserved,  // a client writes its staging window; a slot is set aside; not in the index
   kFilling,   // an ingest thread copies and verifies
-  kSealed,    // can be found and leased
-  kRemoving,  // cannot be found any more; I/O on its slot has still to end
+  kSealed,    // in the index: can be found and leased
+  kRemoving,  // not in the index any more; I/O on its slot has still to end
 };
 
 enum class PersistState : uint8_t {
   kNone,     // nothing below memory, and nothing under way
+  kHeld,     // not written for now: the write budget is used up; a second use writes it
   kQueued,   // waits for its write
   kWriting,  // the slot is being read by a write
   kWritten,  // on NVMe, not yet synced with its metadata
@@ -31,43 +33,51 @@ enum class PersistState : uint8_t {
   kFailed,  // no tier below takes it: lives and dies in memory
 };
 
+// The store's flags of an index row, beside those of tiers/index/row.h.
+inline constexpr uint8_t kRowUsed = 1u << 5;      // since it was written or moved on NVMe
+inline constexpr uint8_t kRowFinished = 1u << 6;  // by a hint: nobody asks for it again
+
 using StatusCallback = std::function<void(const Status&)>;
+
+// Names an entry across callbacks: by the time they run it may be gone and its number reused.
+struct EntryRef {
+  uint32_t number = UINT32_MAX;
+  uint64_t incarnation = 0;
+};
 
 struct ObjectEntry {
   Digest id;
+  uint32_t number = 0;  // in LiveObjects; IndexRow::live of its row
+  uint64_t incarnation = 0;
+  tiers::RowId row = tiers::kNoRow;  // while kSealed
   ObjectState state = ObjectState::kReserved;
   PersistState persist = PersistState::kNone;
   uint32_t tenant = 0;
   uint64_t bytes = 0;
   Hash128 checksum;
-  uint64_t incarnation = 0;                  // tells a later entry of the same id from this one
-  const tiers::IndexEntry* index = nullptr;  // from kSealed on
 
   std::optional<tiers::Slot> slot;  // host tier
   bool loading = false;             // a read fills the slot; not readable yet
-  uint32_t leases = 0;
-
-  std::optional<NvmeLocation> nvme;
-  bool in_rocks = false;
+  bool in_policy = false;           // the eviction policy of its tenant holds it, under `handle`
+  uint64_t handle = 0;
   bool as_blob = false;     // kWriting to RocksDB, not to NVMe
   bool has_record = false;  // its metadata record was handed to the metadata writer
+  uint32_t leases = 0;
 
-  uint64_t hits = 0;
-  uint64_t hits_when_moved = 0;  // by NVMe reclaiming, which keeps what was hit since
-  uint64_t created_wall_ms = 0;
-  uint64_t pinned_until_wall_ms = 0;
+  // What its record says; kept until it is durable, then the details cache has it.
+  tiers::SharedDetails details;
+  uint64_t nvme_sequence = 0;  // of the write that its next record names
   uint64_t load_started_ns = 0;
   uint64_t reservation = 0;
 
   std::vector<StatusCallback> load_waiters;
   std::vector<StatusCallback> durable_waiters;
 
+  EntryRef ref() const { return {number, incarnation}; }
   bool in_host() const { return slot.has_value() && !loading && state == ObjectState::kSealed; }
-  bool below() const { return nvme.has_value() || in_rocks; }
   bool io_in_flight() const {
     return loading || persist == PersistState::kWriting || state == ObjectState::kFilling;
   }
-  bool pinned(uint64_t wall_ms) const { return pinned_until_wall_ms > wall_ms; }
 };
 
 }  // namespace quire::server

@@ -4,8 +4,13 @@
 //
 // Life of an object: kReserved (a client writes its staging window) -> kFilling (a worker copies
 // and verifies) -> kSealed (found, leased, written through to NVMe or RocksDB, dropped from memory
-// and read back) -> kRemoving (I/O ends) -> gone. The parts: store_reserve.cc, store_put.cc,
-// store_get.cc, store_place.cc (room, write-through, reclaiming), store_recover.cc, store_admin.cc.
+// and read back) -> kRemoving (I/O ends) -> gone. What is stored has a row in the index (about 100
+// bytes); only what is in memory or under way has an ObjectEntry besides; tokens and details of the
+// others are read from the metadata when a match needs them.
+//
+// The parts: store_reserve.cc, store_put.cc, store_get.cc, store_details.cc, store_place.cc (room,
+// write-through), store_flush.cc (grouped durability, draining), store_reclaim.cc (what the NVMe
+// tier asks), store_quota.cc, store_recover.cc, store_rebuild.cc, store_admin.cc, store_status.cc.
 #ifndef QUIRE_SERVER_STORE_STORE_H_
 #define QUIRE_SERVER_STORE_STORE_H_
 
@@ -29,17 +34,21 @@
 #include "server/store/cost_meter.h"
 #include "server/store/ingest.h"
 #include "server/store/lease_table.h"
+#include "server/store/live_objects.h"
 #include "server/store/object.h"
 #include "server/store/staging_window.h"
+#include "server/store/tenants.h"
 #include "server/store/worker.h"
-#include "tiers/evict/policy.h"
 #include "tiers/host/slab.h"
 #include "tiers/index/match_index.h"
 #include "tiers/io/event_loop.h"
 #include "tiers/nvme/nvme_tier.h"
 #include "tiers/rocks/metadata_store.h"
+#include "tiers/rocks/registry_file.h"
 
 namespace quire::server {
+
+class RecoveredPayloads;
 
 inline constexpr uint32_t kModelsMax = 4096;
 inline constexpr uint32_t kLoadWaitersMax = 4096;
@@ -52,6 +61,17 @@ inline constexpr uint64_t kFlushBlobBytesMax = 8ull << 20;
 // A write that the NVMe tier cannot place for this long stays in memory only.
 inline constexpr uint64_t kPersistGiveUpNs = 10'000'000'000;
 inline constexpr uint32_t kBusyRetryMs = 20;
+// A prompt whose matches keep changing under it is answered with what is known after so many
+// rounds.
+inline constexpr uint32_t kResolveRoundsMax = 8;
+// Rows looked at to find victims of a tenant that is at its hard limit; the coldest of those goes.
+inline constexpr uint32_t kQuotaScanRowsMax = 4096;
+inline constexpr uint32_t kQuotaEvictionsMax = 4096;
+// Records read back at a time while an index is rebuilt or upgraded.
+inline constexpr uint32_t kBackfillBatch = 512;
+inline constexpr uint32_t kRebuildsInFlightMax = 4;
+// Objects whose use counts a drain writes down.
+inline constexpr size_t kPatchesAtDrainMax = 65'536;
 
 // What the store knows of one connected client. Owned by the reactor's session.
 struct StoreSession {
@@ -93,6 +113,23 @@ struct StoreCounters {
   uint64_t rocks_read_bytes = 0;
   uint64_t rocks_written_bytes = 0;
   uint64_t rocks_objects = 0;
+  uint64_t quota_evictions = 0;
+  uint64_t details_read = 0;
+};
+
+// One question for what is stored. The tokens must stay as they are until done ran.
+struct ResolveJob {
+  tiers::TenantId tenant = 0;
+  std::shared_ptr<const TenantSalt> salt;
+  wire::ResolveRequest request;
+  std::vector<TokenId> tokens;
+  // The answer: at most kResolveEntriesMax entries, and the token to go on from.
+  std::vector<wire::ResolveEntry> entries;
+  uint32_t next_token = 0;
+  // Details that were read for this question.
+  std::unordered_map<Digest, tiers::SharedDetails, DigestHasher> details;
+  std::vector<Digest> missing;  // what the last round lacked
+  uint32_t rounds = 0;
 };
 
 class Store {
@@ -105,7 +142,7 @@ class Store {
 
   // --- sessions ---
   // The tenant's number and salt; kPermissionDenied where there is no such tenant.
-  Status fill_tenant(const std::string& name, StoreSession& session) const;
+  Status fill_tenant(const std::string& name, StoreSession& session);
   void add_session(StoreSession& session);
   // Leases and unfinished reservations go at once.
   void drop_session(StoreSession& session);
@@ -128,29 +165,39 @@ class Store {
   Status load(ObjectEntry& entry, StatusCallback done);
   Status release(StoreSession& session, uint64_t lease_id);
   Status renew(StoreSession& session, uint64_t lease_id, uint32_t lease_ms);
-  // Appends at most kResolveEntriesMax entries to out (cleared first); the token to go on from.
-  uint32_t resolve(tiers::TenantId tenant, const TenantSalt& salt,
-                   const wire::ResolveRequest& request, std::span<const TokenId> tokens,
-                   std::vector<wire::ResolveEntry>& out);
+  // True: the job has its answer. False: details must be read first; call load_details(job, done),
+  // and again when done ran.
+  bool try_resolve(ResolveJob& job);
+  // Reads what the last try_resolve() lacked. kBusy where too much waits.
+  Status load_details(const std::shared_ptr<ResolveJob>& job, StatusCallback done);
+  // Hints of the next use, of objects of this tenant (any: nullopt).
+  HintResult hint(std::span<const Digest> ids, const UseHint& hint,
+                  std::optional<tiers::TenantId> tenant);
 
   // Expiries, retries. Called a few times per 100 ms.
   void tick();
 
-  // --- admin (store_admin.cc) ---
-  Expected<ListPage> list(const ObjectFilter& filter, uint32_t limit,
-                          const std::string& page_token);
-  Expected<ObjectInfo> stat(const Digest& id);
+  // --- admin (store_admin.cc, store_status.cc) ---
+  void list(const ObjectFilter& filter, uint32_t limit, const std::string& page_token,
+            std::function<void(Expected<ListPage>)> done);
+  void stat(const Digest& id, std::function<void(Expected<ObjectInfo>)> done);
   void pin(const Digest& id, uint64_t ttl_ms, StatusCallback done);
   void unpin(const Digest& id, StatusCallback done);
   void remove(const Digest& id, bool force, StatusCallback done);
   void clear(const ObjectFilter& filter, std::function<void(Expected<uint64_t>)> done);
-  void prefetch(std::vector<Digest> ids, std::function<void(PrefetchResult)> done);
+  // What cannot be there by the deadline, by the tiers' measured speeds, is not begun; done runs at
+  // the deadline at the latest.
+  void prefetch(std::vector<Digest> ids, uint32_t deadline_ms,
+                std::function<void(PrefetchResult)> done);
   // Everything but version, uptime and session fields, which the caller fills in.
   ServerStats stats() const;
   std::vector<ModelInfo> models() const;
-  Expected<std::vector<wire::ResolveEntry>> lookup(const Digest& model,
-                                                   std::span<const TokenId> tokens,
-                                                   const std::string& tenant);
+  void lookup(const Digest& model, std::vector<TokenId> tokens, const std::string& tenant,
+              std::function<void(Expected<std::vector<wire::ResolveEntry>>)> done);
+  std::vector<TenantInfo> tenants() const;
+  void set_quota(const std::string& tenant, uint64_t soft_bytes, uint64_t hard_bytes,
+                 StatusCallback done);
+  void checkpoint(const std::string& directory, std::function<void(Expected<CheckpointInfo>)> done);
   // Refuses new puts from now on; done when everything that can be durable is.
   void drain(StatusCallback done);
   bool draining() const { return draining_; }
@@ -161,93 +208,188 @@ class Store {
   uint64_t object_bytes_max() const { return object_bytes_max_; }
   uint64_t epoch() const { return epoch_; }
   uint64_t recovery_ms() const { return recovery_ms_; }
-  uint64_t objects() const { return index_.usage().entries; }
+  uint64_t objects() const { return index_->usage().entries; }
   tiers::HostSlab& slab() { return *slab_; }
   // Must outlive the EventLoop: I/O may still be under way in it when the store is gone.
   std::shared_ptr<tiers::HostSlab> shared_slab() const { return slab_; }
   StoreCounters& counters() { return counters_; }
 
  private:
-  struct Tenant {
-    std::string name;
-    std::shared_ptr<const TenantSalt> salt;
-  };
   struct Reservation {
-    Digest id;
+    EntryRef entry;
     uint32_t session = 0;
     uint64_t bytes = 0;
     uint64_t staging_offset = 0;
     uint64_t deadline_ns = 0;
   };
-  struct FlushItem {
-    Digest id;
-    uint64_t incarnation = 0;
-  };
   struct QueuedWrite {
-    Digest id;
+    EntryRef entry;
     uint64_t first_try_ns = 0;
+  };
+  // A client stores this id. Per tenant: an id that belongs to another tenant looks unknown.
+  struct PendingKey {
+    uint32_t tenant = 0;
+    Digest id;
+    bool operator==(const PendingKey&) const = default;
+  };
+  struct PendingKeyHasher {
+    size_t operator()(const PendingKey& key) const { return DigestHasher{}(key.id) ^ key.tenant; }
+  };
+  // An object found in a segment whose record was lost.
+  struct LostRecord {
+    Digest id;
+    NvmeLocation location;
+    Hash128 checksum;
   };
 
   Store(const Config& config, EventLoop& loop, Clock& clock);
 
   // store.cc
-  ObjectEntry* find(const Digest& id);
   ObjectEntry* find_sealed(const Digest& id);
-  ObjectEntry* find(const FlushItem& item);
-  static uint64_t handle_of(const Digest& id);
-  ObjectEntry& create_entry(const Digest& id, uint32_t tenant, uint64_t bytes);
+  ObjectEntry& make_live(tiers::RowId row);
+  ObjectEntry* live_of(const tiers::IndexRow& row);
+  const ObjectEntry* live_of(const tiers::IndexRow& row) const;
+  // Gives up an entry that has nothing to say beyond its row.
+  void retire(ObjectEntry& entry);
   void destroy_entry(ObjectEntry& entry);
   void destroy_if_removed(ObjectEntry& entry);
   void remove_entry(ObjectEntry& entry, const char* why);
+  void remove_row(tiers::RowId row, const char* why);
+  void drop_row(tiers::RowId row, bool has_record);
+  void give_slot(ObjectEntry& entry, const tiers::Slot& slot);
   void free_slot(ObjectEntry& entry);
+  void enter_policy(ObjectEntry& entry);
+  void leave_policy(ObjectEntry& entry, bool evicted);
   void free_reservation(uint64_t id);
   uint32_t lease_ms_within_limits(uint32_t wanted_ms) const;
   void sweep_leases(uint64_t now_ns);
   void sweep_reservations(uint64_t now_ns);
   uint64_t blob_bytes_max() const;
+  uint32_t tenant_of(const tiers::IndexRow& row) const;
+  bool pinned(const tiers::IndexRow& row, uint64_t wall_ms) const;
+  uint64_t pinned_until(tiers::RowId row) const;
+  void set_pin(tiers::RowId row, uint64_t until_wall_ms);
+  bool below(const ObjectEntry& entry) const;
+  std::optional<NvmeLocation> nvme_location(const tiers::IndexRow& row) const;
+  void set_nvme_location(tiers::IndexRow& row, const NvmeLocation& location);
 
   // store_put.cc
   void finish_ingest(uint64_t reservation_id, const wire::CommitRequest& request,
                      Expected<RepresentationHeader> header, const StatusCallback& done);
+  // store_reserve.cc
   Status publish(ObjectEntry& entry, const RepresentationHeader& header);
+  void start_persist_after_put(ObjectEntry& entry, bool durable);
 
   // store_get.cc
+  void note_use(ObjectEntry& entry);
   void start_read(ObjectEntry& entry);
-  void finish_load(const Digest& id, const Status& status);
+  void finish_load(const EntryRef& ref, const Status& status);
+  uint32_t load_us(const tiers::IndexRow& row) const;
   void fill_resolve_entry(const tiers::IndexMatch& match, float recompute_us_per_token,
-                          wire::ResolveEntry& out) const;
+                          wire::ResolveEntry& out);
+
+  // store_details.cc
+  using DetailsDone = std::function<void(const Status&, std::vector<tiers::SharedDetails>)>;
+  tiers::SharedDetails known_details(tiers::RowId row);
+  // One answer per id, null where it is gone (and its row with it).
+  Status read_details(std::vector<Digest> ids, DetailsDone done);
 
   // store_place.cc
-  Expected<tiers::Slot> allocate_slot(uint64_t bytes);
+  Expected<tiers::Slot> allocate_slot(uint64_t bytes, uint32_t tenant);
   bool evictable(const ObjectEntry& entry, uint64_t wall_ms) const;
+  // Where nothing of the tenant may go: nullptr.
+  ObjectEntry* host_victim(Tenant& tenant, uint64_t wall_ms);
   void evict_from_host(ObjectEntry& entry);
   void start_persist(ObjectEntry& entry);
   void pump_nvme_writes();
-  void finish_nvme_write(const Digest& id, uint64_t first_try_ns,
-                         const Expected<NvmeLocation>& result);
+  void finish_nvme_write(const QueuedWrite& queued, const Expected<NvmeLocation>& result);
+  void fail_persist(ObjectEntry& entry, const Status& status);
+
+  // store_flush.cc
   void start_flush();
+  bool add_to_flush(ObjectEntry& entry, const Status& sync_status, tiers::MetadataBatch& batch);
   void flush_metadata(const Status& sync_status);
   void finish_flush(const Status& status);
-  void fail_persist(ObjectEntry& entry, const Status& status);
-  void send_deletes(bool sync, StatusCallback done);
-  void install_reclaim_hooks();
-  void on_nvme_evict(const Digest& id, const NvmeLocation& location);
+  void send_changes(bool sync, StatusCallback done);
+  void when_flushed(std::function<void()> done);
+  void check_flushed();
   void check_drained();
+  void seal_and_finish_drain();
   tiers::RepresentationRecord make_record(const ObjectEntry& entry) const;
 
+  // store_reclaim.cc
+  void install_reclaim_hooks();
+  void start_scrub();
+  std::optional<tiers::RowId> row_at(const Digest& id, const NvmeLocation& location) const;
+  void on_nvme_move(const Digest& id, const NvmeLocation& from, const NvmeLocation& to);
+  void on_nvme_evict(const Digest& id, const NvmeLocation& location);
+  void on_scrub_corrupt(const Digest& id, const NvmeLocation& location);
+  void rewrite_to_nvme(ObjectEntry& entry);
+
+  // store_quota.cc
+  Status make_room_in_quota(Tenant& tenant, uint64_t bytes);
+  bool evict_one_of(Tenant& tenant);
+
   // store_recover.cc
+  void warn(const std::string& what);
   Status open_tiers();
+  Status open_metadata();
   Status open_nvme();
+  Expected<std::unique_ptr<NvmeTier>> open_device(const std::string& path);
   Status recover();
+  Status recover_seed();
   Status recover_tenants();
+  Status apply_configured_tenants(uint32_t next_number);
   Status recover_models();
-  Status recover_objects();
+  tiers::Registry make_registry() const;
+  std::string registry_path() const;
+  void write_registry_later();
   void measure_costs();
 
+  // store_recover_objects.cc
+  struct UnreadRecord {
+    Digest id;
+    std::optional<NvmeLocation> location;
+  };
+  Status recover_payloads(RecoveredPayloads& payloads);
+  Status recover_objects();
+  bool add_recovered(const Digest& id, const tiers::RepresentationRecord& record,
+                     std::optional<NvmeLocation> location,
+                     const tiers::TokenFingerprints& fingerprints);
+  void forget_recovered(const Digest& id, const std::optional<NvmeLocation>& location,
+                        bool in_rocks);
+  Status backfill_fingerprints(const std::vector<UnreadRecord>& records);
+
+  // store_rebuild.cc
+  struct Rebuilt {
+    LostRecord lost;
+    tiers::Slot slot;
+    Status status;
+    RepresentationHeader header;
+    std::optional<uint32_t> tenant;
+    std::vector<std::pair<uint32_t, std::shared_ptr<const TenantSalt>>> salts;
+  };
+  void pump_rebuild();
+  void start_rebuild(const LostRecord& lost, const tiers::Slot& slot);
+  void finish_rebuild(const Rebuilt& found);
+  void rebuild_of_known_models();
+
   // store_admin.cc
-  ObjectInfo info(const ObjectEntry& entry) const;
-  bool matches(const ObjectEntry& entry, const ObjectFilter& filter) const;
-  void write_record(ObjectEntry& entry, StatusCallback done);
+  using DescribeDone = std::function<void(Expected<std::vector<ObjectInfo>>)>;
+  using LookupDone = std::function<void(Expected<std::vector<wire::ResolveEntry>>)>;
+  ObjectInfo info(tiers::RowId row, const tiers::IndexDetails& details);
+  // Of those ids that are stored, in order.
+  void describe(std::vector<Digest> ids, DescribeDone done);
+  bool matches(const tiers::IndexRow& row, const ObjectFilter& filter);
+  void patch_record(tiers::RowId row, const tiers::RepresentationPatch& patch, StatusCallback done);
+  void lookup_page(const std::shared_ptr<ResolveJob>& job,
+                   const std::shared_ptr<std::vector<wire::ResolveEntry>>& all, LookupDone done);
+
+  // store_status.cc
+  std::vector<std::string> degraded() const;
+  TierStats host_stats() const;
+  TierStats nvme_stats() const;
+  TierStats rocks_stats() const;
 
   const Config config_;
   EventLoop& loop_;
@@ -260,32 +402,44 @@ class Store {
   std::unique_ptr<tiers::MetadataStore> metadata_;
   std::unique_ptr<NvmeTier> nvme_;  // null without an NVMe tier
   std::string nvme_absent_because_;
-  std::unique_ptr<tiers::EvictionPolicy> policy_;
-  tiers::MatchIndex index_;
+  bool nvme_broken_ = false;           // wanted, but its device could not be opened
+  std::vector<std::string> warnings_;  // of the start: what is degraded, and why
+  std::unique_ptr<tiers::MatchIndex> index_;
+  uint64_t fingerprint_seed_ = 0;
+  tiers::DetailsCache details_cache_;
+  Tenants tenants_;
 
-  std::unordered_map<Digest, std::unique_ptr<ObjectEntry>, DigestHasher> objects_;
-  std::unordered_map<uint64_t, ObjectEntry*> by_handle_;
+  LiveObjects live_;
+  std::unordered_map<PendingKey, EntryRef, PendingKeyHasher> pending_;
+  std::unordered_map<tiers::RowId, uint64_t> pins_;  // until which wall clock, ms
   std::unordered_map<uint64_t, Reservation> reservations_;
   std::unordered_map<uint32_t, StoreSession*> sessions_;
   LeaseTable leases_;
-  std::map<uint32_t, Tenant> tenants_;
   std::shared_ptr<const ModelTable> models_ = std::make_shared<ModelTable>();
   uint64_t next_reservation_id_ = 1;
-  uint64_t next_incarnation_ = 1;
   uint64_t earliest_reservation_ns_ = UINT64_MAX;
   uint32_t ingests_in_flight_ = 0;
-  uint32_t writes_of_records_in_flight_ = 0;
+  tiers::RowId quota_cursor_ = 0;
 
   std::deque<QueuedWrite> write_queue_;
   uint32_t nvme_writes_in_flight_ = 0;
-  bool nvme_stalled_ = false;  // its last answer was kBusy; the next tick tries again
-  std::deque<FlushItem> unsynced_;
-  std::vector<FlushItem> flush_round_;
+  bool over_write_budget_ = false;  // of the NVMe tier, as of the last tick
+  bool nvme_stalled_ = false;       // its last answer was kBusy; the next tick tries again
+  std::deque<EntryRef> unsynced_;
+  std::vector<EntryRef> flush_round_;
   bool flushing_ = false;
-  tiers::MetadataBatch deletes_;
+  tiers::MetadataBatch changes_;  // deletes and patches that nobody waits for
+  uint32_t change_batches_in_flight_ = 0;
+  std::vector<std::function<void()>> flush_waiters_;
   bool draining_ = false;
   bool sealing_ = false;
   std::vector<StatusCallback> drain_waiters_;
+
+  std::deque<LostRecord> lost_records_;
+  std::vector<LostRecord> records_of_unknown_models_;
+  uint32_t rebuilds_in_flight_ = 0;
+  uint64_t rebuilt_objects_ = 0;
+  bool metadata_was_lost_ = false;
 
   StoreCounters counters_;
   CostMeter host_cost_{TierCost{5000, 5}};

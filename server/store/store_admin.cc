@@ -1,6 +1,10 @@
 // What the control plane asks of the store (server/admin.h), on the reactor thread.
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cassert>
+#include <cerrno>
+#include <cstring>
 
 #include "server/store/store.h"
 
@@ -13,144 +17,175 @@ Status not_found(const Digest& id) {
 
 }  // namespace
 
-ObjectInfo Store::info(const ObjectEntry& entry) const {
-  const tiers::IndexEntry& indexed = *entry.index;
+ObjectInfo Store::info(tiers::RowId id, const tiers::IndexDetails& details) {
+  const tiers::IndexRow& row = index_->row(id);
+  const ObjectEntry* entry = live_of(row);
   ObjectInfo out;
-  out.representation = entry.id;
-  out.variant = indexed.variant;
-  out.object = indexed.object;
-  out.model = indexed.model;
-  out.tenant = tenants_.at(entry.tenant).name;
-  out.context_kind = indexed.context.kind;
-  out.codec = indexed.codec;
-  out.frame = indexed.frame;
-  out.n_tokens = indexed.n_tokens;
-  out.base_position = indexed.base_position;
-  out.bytes = entry.bytes;
-  if (entry.in_host()) out.tiers.push_back(wire::TierId::kHost);
-  if (entry.nvme) out.tiers.push_back(wire::TierId::kNvme);
-  if (entry.in_rocks) out.tiers.push_back(wire::TierId::kRocks);
-  out.durable = entry.persist == PersistState::kDurable;
-  out.leases = entry.leases;
-  out.hits = entry.hits;
-  out.created_wall_ms = entry.created_wall_ms;
-  out.pinned_until_wall_ms = entry.pinned(clock_.wall_ms()) ? entry.pinned_until_wall_ms : 0;
+  out.representation = row.representation;
+  out.variant = details.variant;
+  out.object = details.object;
+  out.model = index_->space(row).model;
+  out.tenant = tenants_.at(tenant_of(row)).name;
+  out.context_kind = details.context.kind;
+  out.codec = row.codec;
+  out.frame = details.frame;
+  out.n_tokens = row.n_tokens;
+  out.base_position = details.base_position;
+  out.bytes = row.bytes;
+  if (entry != nullptr && entry->in_host()) out.tiers.push_back(wire::TierId::kHost);
+  if (row.place() == tiers::RowPlace::kNvme) out.tiers.push_back(wire::TierId::kNvme);
+  if (row.place() == tiers::RowPlace::kRocks) out.tiers.push_back(wire::TierId::kRocks);
+  out.durable = entry == nullptr || entry->persist == PersistState::kDurable;
+  out.leases = entry == nullptr ? 0 : entry->leases;
+  out.hits = row.hits;
+  out.created_wall_ms = details.created_wall_ms;
+  const uint64_t pinned_until_ms = pinned_until(id);
+  out.pinned_until_wall_ms = pinned_until_ms > clock_.wall_ms() ? pinned_until_ms : 0;
   return out;
 }
 
-bool Store::matches(const ObjectEntry& entry, const ObjectFilter& filter) const {
-  if (filter.model && entry.index->model != *filter.model) return false;
-  if (filter.tenant && tenants_.at(entry.tenant).name != *filter.tenant) return false;
+bool Store::matches(const tiers::IndexRow& row, const ObjectFilter& filter) {
+  const tiers::IndexSpace& space = index_->space(row);
+  if (filter.model && space.model != *filter.model) return false;
+  if (filter.tenant && tenants_.at(space.tenant).name != *filter.tenant) return false;
   if (!filter.tier) return true;
+  const ObjectEntry* entry = live_of(row);
   switch (*filter.tier) {
     case wire::TierId::kHost:
-      return entry.in_host();
+      return entry != nullptr && entry->in_host();
     case wire::TierId::kNvme:
-      return entry.nvme.has_value();
+      return row.place() == tiers::RowPlace::kNvme;
     case wire::TierId::kRocks:
-      return entry.in_rocks;
+      return row.place() == tiers::RowPlace::kRocks;
     default:
       return false;
   }
 }
 
-Expected<ListPage> Store::list(const ObjectFilter& filter, uint32_t limit,
-                               const std::string& page_token) {
+void Store::describe(std::vector<Digest> ids, DescribeDone done) {
+  auto known = std::make_shared<std::vector<tiers::SharedDetails>>();
+  std::vector<Digest> missing;
+  for (const Digest& id : ids) {
+    const tiers::RowId row = index_->find(id);
+    known->push_back(row == tiers::kNoRow ? nullptr : known_details(row));
+    if (row != tiers::kNoRow && !known->back()) missing.push_back(id);
+  }
+  auto finish = [this, ids = std::move(ids), known, missing,
+                 done](const std::vector<tiers::SharedDetails>& read) {
+    std::vector<ObjectInfo> out;
+    size_t next = 0;
+    for (size_t i = 0; i < ids.size(); ++i) {
+      tiers::SharedDetails details = (*known)[i];
+      if (!details && next < missing.size() && missing[next] == ids[i]) details = read[next++];
+      const tiers::RowId row = index_->find(ids[i]);  // it may have gone meanwhile
+      if (details && row != tiers::kNoRow) out.push_back(info(row, *details));
+    }
+    done(std::move(out));
+  };
+  if (missing.empty()) return finish({});
+  const Status status = read_details(
+      missing, [finish](const Status&, std::vector<tiers::SharedDetails> read) { finish(read); });
+  if (!status.is_ok()) done(status);
+}
+
+void Store::list(const ObjectFilter& filter, uint32_t limit, const std::string& page_token,
+                 std::function<void(Expected<ListPage>)> done) {
   std::optional<Digest> after;
   if (!page_token.empty()) {
     auto parsed = Digest::from_hex(page_token);
-    if (!parsed) return Status(StatusCode::kInvalidArgument, "page_token is not one of ours");
+    if (!parsed) return done(Status(StatusCode::kInvalidArgument, "page_token is not one of ours"));
     after = *parsed;
   }
   limit = std::clamp<uint32_t>(limit, 1, kListLimitMax);
   // A filter that matches little ends a page early instead of walking everything in one call.
   constexpr uint32_t kScannedMax = 16 * kListLimitMax;
-  ListPage page;
+  std::vector<Digest> ids;
   uint32_t scanned = 0;
-  while (page.objects.size() < limit && scanned < kScannedMax) {
-    const auto batch = index_.list(after, kListLimitMax);
-    for (const tiers::IndexEntry* indexed : batch) {
+  bool at_end = false;
+  while (ids.size() < limit && scanned < kScannedMax && !at_end) {
+    const auto batch = index_->list(after, kListLimitMax);
+    at_end = batch.size() < kListLimitMax;
+    for (const tiers::RowId id : batch) {
+      const tiers::IndexRow& row = index_->row(id);
       ++scanned;
-      after = indexed->representation;
-      const ObjectEntry& entry = *reinterpret_cast<const ObjectEntry*>(indexed->cookie);
-      if (matches(entry, filter)) page.objects.push_back(info(entry));
-      if (page.objects.size() == limit) break;
+      after = row.representation;
+      if (matches(row, filter)) ids.push_back(row.representation);
+      if (ids.size() == limit) break;
     }
-    if (batch.size() < kListLimitMax && page.objects.size() < limit) return page;
   }
-  if (after && !index_.list(after, 1).empty()) page.next_page_token = after->to_hex();
-  return page;
+  const bool more = after && !index_->list(after, 1).empty();
+  const std::string next = more ? after->to_hex() : "";
+  describe(std::move(ids), [next, done](Expected<std::vector<ObjectInfo>> infos) {
+    if (!infos) return done(infos.status());
+    done(ListPage{std::move(*infos), next});
+  });
 }
 
-Expected<ObjectInfo> Store::stat(const Digest& id) {
-  const ObjectEntry* entry = find_sealed(id);
-  if (entry == nullptr) return not_found(id);
-  return info(*entry);
+void Store::stat(const Digest& id, std::function<void(Expected<ObjectInfo>)> done) {
+  describe({id}, [id, done](Expected<std::vector<ObjectInfo>> infos) {
+    if (!infos) return done(infos.status());
+    if (infos->empty()) return done(not_found(id));
+    done(std::move(infos->front()));
+  });
 }
 
-// Pins of objects that have no record yet travel with their first one.
-void Store::write_record(ObjectEntry& entry, StatusCallback done) {
-  if (entry.persist != PersistState::kDurable) {
-    done(Status::ok());
-    return;
-  }
-  auto batch = std::make_shared<tiers::MetadataBatch>();
-  batch->put_representations.emplace_back(entry.id, make_record(entry));
-  auto status = std::make_shared<Status>();
-  auto run = [metadata = metadata_.get(), batch, status] {
-    *status = metadata->write(*batch, true);
-  };
-  auto finish = [this, status, done] {
-    --writes_of_records_in_flight_;
-    done(*status);
-  };
-  send_deletes(false, nullptr);
-  if (!metadata_worker_->submit(std::move(run), std::move(finish))) {
-    done(Status(StatusCode::kBusy, "the metadata queue is full", kBusyRetryMs));
-    return;
-  }
-  ++writes_of_records_in_flight_;
+// Changes of objects that have no record yet travel with their first one.
+void Store::patch_record(tiers::RowId id, const tiers::RepresentationPatch& patch,
+                         StatusCallback done) {
+  const tiers::IndexRow& row = index_->row(id);
+  const ObjectEntry* entry = live_of(row);
+  if (entry != nullptr && !entry->has_record) return done(Status::ok());
+  changes_.patch_representations.emplace_back(row.representation, patch);
+  send_changes(true, std::move(done));
 }
 
 void Store::pin(const Digest& id, uint64_t ttl_ms, StatusCallback done) {
-  ObjectEntry* entry = find_sealed(id);
-  if (entry == nullptr) return done(not_found(id));
+  const tiers::RowId row = index_->find(id);
+  if (row == tiers::kNoRow) return done(not_found(id));
   const uint64_t now_ms = clock_.wall_ms();
   const bool forever = ttl_ms == 0 || ttl_ms > tiers::kPinnedForever - now_ms;
-  entry->pinned_until_wall_ms = forever ? tiers::kPinnedForever : now_ms + ttl_ms;
-  write_record(*entry, std::move(done));
+  set_pin(row, forever ? tiers::kPinnedForever : now_ms + ttl_ms);
+  tiers::RepresentationPatch patch;
+  patch.pinned_until_wall_ms = pinned_until(row);
+  patch_record(row, patch, std::move(done));
 }
 
 void Store::unpin(const Digest& id, StatusCallback done) {
-  ObjectEntry* entry = find_sealed(id);
-  if (entry == nullptr) return done(not_found(id));
-  entry->pinned_until_wall_ms = 0;
-  write_record(*entry, std::move(done));
+  const tiers::RowId row = index_->find(id);
+  if (row == tiers::kNoRow) return done(not_found(id));
+  set_pin(row, 0);
+  tiers::RepresentationPatch patch;
+  patch.pinned_until_wall_ms = 0;
+  patch_record(row, patch, std::move(done));
 }
 
 void Store::remove(const Digest& id, bool force, StatusCallback done) {
-  ObjectEntry* entry = find_sealed(id);
-  if (entry == nullptr) return done(not_found(id));
-  if (entry->leases != 0) {
+  const tiers::RowId row = index_->find(id);
+  if (row == tiers::kNoRow) return done(not_found(id));
+  const ObjectEntry* entry = live_of(index_->row(row));
+  if (entry != nullptr && entry->leases != 0) {
     return done(Status(StatusCode::kFailedPrecondition,
                        std::to_string(entry->leases) + " leases on it; try again when they end"));
   }
-  if (entry->pinned(clock_.wall_ms()) && !force) {
+  if (pinned(index_->row(row), clock_.wall_ms()) && !force) {
     return done(Status(StatusCode::kFailedPrecondition, "pinned; unpin it first, or use force"));
   }
-  remove_entry(*entry, "removed by request");
-  send_deletes(true, std::move(done));
+  remove_row(row, "removed by request");
+  send_changes(true, std::move(done));
 }
 
 void Store::clear(const ObjectFilter& filter, std::function<void(Expected<uint64_t>)> done) {
-  std::vector<ObjectEntry*> victims;
+  uint64_t count = 0;
   const uint64_t wall_ms = clock_.wall_ms();
-  for (const auto& [id, entry] : objects_) {
-    if (entry->state != ObjectState::kSealed || entry->leases != 0) continue;
-    if (!entry->pinned(wall_ms) && matches(*entry, filter)) victims.push_back(entry.get());
+  for (tiers::RowId id = index_->next_row(0); id != tiers::kNoRow; id = index_->next_row(id + 1)) {
+    const tiers::IndexRow& row = index_->row(id);
+    const ObjectEntry* entry = live_of(row);
+    if (entry != nullptr && entry->leases != 0) continue;
+    if (pinned(row, wall_ms) || !matches(row, filter)) continue;
+    remove_row(id, "cleared by request");
+    ++count;
   }
-  for (ObjectEntry* entry : victims) remove_entry(*entry, "cleared by request");
-  send_deletes(true, [count = victims.size(), done = std::move(done)](const Status& status) {
+  send_changes(true, [count, done = std::move(done)](const Status& status) {
     if (status.is_ok()) {
       done(uint64_t{count});
     } else {
@@ -159,39 +194,96 @@ void Store::clear(const ObjectFilter& filter, std::function<void(Expected<uint64
   });
 }
 
-void Store::prefetch(std::vector<Digest> ids, std::function<void(PrefetchResult)> done) {
+void Store::prefetch(std::vector<Digest> ids, uint32_t deadline_ms,
+                     std::function<void(PrefetchResult)> done) {
   struct Progress {
     PrefetchResult result;
     size_t open = 1;  // the loop below holds one
+    TimerId timer = 0;
     std::function<void(PrefetchResult)> done;
-    void finish_one() {
-      if (--open == 0) done(result);
-    }
   };
   auto progress = std::make_shared<Progress>();
   progress->done = std::move(done);
+  const auto answer = [progress] {
+    if (progress->done) std::exchange(progress->done, nullptr)(progress->result);
+  };
+  const auto finish_one = [this, progress, answer] {
+    if (--progress->open != 0) return;
+    loop_.cancel_timer(progress->timer);
+    answer();
+  };
+  uint64_t queued_us = 0;
   for (const Digest& id : ids) {
-    ObjectEntry* entry = find_sealed(id);
-    if (entry == nullptr) {
+    const tiers::RowId found = index_->find(id);
+    if (found == tiers::kNoRow) {
       ++progress->result.missing;
       continue;
     }
-    if (entry->in_host()) {
-      policy_->touch(handle_of(id));
+    ObjectEntry& entry = make_live(found);
+    if (entry.in_host()) {
+      if (entry.in_policy) tenants_.at(entry.tenant).policy->touch(entry.handle);
       ++progress->result.ready;
       continue;
     }
-    ++progress->open;
-    const Status started = load(*entry, [progress](const Status& status) {
-      ++(status.is_ok() ? progress->result.ready : progress->result.failed);
-      progress->finish_one();
-    });
-    if (!started.is_ok()) {
+    // Loads share the device: each waits for those before it.
+    queued_us += load_us(index_->row(found));
+    if (queued_us / 1000 >= deadline_ms) {
       ++progress->result.failed;
-      --progress->open;
+      retire(entry);
+      continue;
+    }
+    ++progress->open;
+    ++progress->result.failed;  // until it is there
+    const Status started = load(entry, [progress, finish_one](const Status& status) {
+      if (status.is_ok()) {
+        --progress->result.failed;
+        ++progress->result.ready;
+      }
+      finish_one();
+    });
+    if (!started.is_ok()) --progress->open;
+  }
+  // A little before the caller gives up.
+  const uint64_t wait_ns = uint64_t{deadline_ms} * 950'000;
+  progress->timer = loop_.add_timer(clock_.now_ns() + wait_ns, answer);
+  loop_.post(finish_one);
+}
+
+HintResult Store::hint(std::span<const Digest> ids, const UseHint& hint,
+                       std::optional<tiers::TenantId> tenant) {
+  // What is needed this soon is brought into memory now.
+  constexpr uint64_t kPrefetchWithinMs = 1000;
+  const uint64_t now_ns = clock_.now_ns();
+  tiers::UseHint told;
+  told.steps_to_next_use = hint.steps_to_next_use;
+  if (hint.next_use_ms) told.next_use_ns = now_ns + *hint.next_use_ms * 1'000'000;
+  told.priority = hint.priority;
+  told.finished = hint.finished;
+  const bool soon = !hint.finished && (hint.steps_to_next_use.value_or(UINT32_MAX) <= 1 ||
+                                       hint.next_use_ms.value_or(UINT64_MAX) <= kPrefetchWithinMs);
+  HintResult result;
+  for (const Digest& id : ids) {
+    const tiers::RowId found = index_->find(id);
+    if (found == tiers::kNoRow || (tenant && tenant_of(index_->row(found)) != *tenant)) {
+      ++result.missing;
+      continue;
+    }
+    ++result.applied;
+    tiers::IndexRow& row = index_->row(found);
+    row.set_flag(kRowFinished, hint.finished);
+    ObjectEntry* entry = live_of(row);
+    if (entry != nullptr && entry->in_policy) {
+      tenants_.at(entry->tenant).policy->hint(entry->handle, told);
+    } else if (soon && (entry == nullptr || !entry->slot)) {
+      // Best effort: without room it is read when it is asked for.
+      static_cast<void>(load(make_live(found), [this, id, told](const Status& status) {
+        const ObjectEntry* loaded = find_sealed(id);
+        if (!status.is_ok() || loaded == nullptr || !loaded->in_policy) return;
+        tenants_.at(loaded->tenant).policy->hint(loaded->handle, told);
+      }));
     }
   }
-  loop_.post([progress] { progress->finish_one(); });
+  return result;
 }
 
 std::vector<ModelInfo> Store::models() const {
@@ -199,7 +291,7 @@ std::vector<ModelInfo> Store::models() const {
   for (const auto& [id, model] : *models_) {
     ModelInfo& row = out.emplace_back();
     const Status movable = model.descriptor.movable();
-    const tiers::IndexUsage usage = index_.usage(id);
+    const tiers::IndexUsage usage = index_->usage(id);
     row.model = id;
     row.name = model.name;
     row.layers = static_cast<uint32_t>(model.descriptor.layers.size());
@@ -211,96 +303,83 @@ std::vector<ModelInfo> Store::models() const {
   return out;
 }
 
-Expected<std::vector<wire::ResolveEntry>> Store::lookup(const Digest& model,
-                                                        std::span<const TokenId> tokens,
-                                                        const std::string& tenant) {
-  StoreSession session;
-  QUIRE_RETURN_IF_ERROR(fill_tenant(tenant, session));
-  wire::ResolveRequest request;
-  request.model = model.bytes;
-  request.n_tokens = static_cast<uint32_t>(tokens.size());
-  std::vector<wire::ResolveEntry> all;
-  std::vector<wire::ResolveEntry> page;
-  do {
-    const uint32_t next = resolve(session.tenant, *session.salt, request, tokens, page);
-    all.insert(all.end(), page.begin(), page.end());
-    if (next <= request.start_token) break;
-    request.start_token = next;
-  } while (request.start_token < tokens.size() && all.size() < tiers::kIndexMatchesMax);
-  return all;
+void Store::lookup(const Digest& model, std::vector<TokenId> tokens, const std::string& tenant,
+                   LookupDone done) {
+  const Tenant* owner = tenants_.find(tenant);
+  if (owner == nullptr) {
+    return done(Status(StatusCode::kPermissionDenied,
+                       "no tenant \"" + tenant + "\"; add [[tenant]] to the configuration"));
+  }
+  auto job = std::make_shared<ResolveJob>();
+  job->tenant = owner->number;
+  job->salt = owner->salt;
+  job->request.model = model.bytes;
+  job->request.n_tokens = static_cast<uint32_t>(tokens.size());
+  job->tokens = std::move(tokens);
+  lookup_page(job, std::make_shared<std::vector<wire::ResolveEntry>>(), std::move(done));
 }
 
-ServerStats Store::stats() const {
-  ServerStats out;
-  out.data_directory = config_.data_directory;
-  out.socket_path = config_.socket_path;
-  out.epoch = epoch_;
-  out.recovery_ms = recovery_ms_;
-  out.draining = draining_;
-  out.objects = index_.usage().entries;
-  out.models = models_->size();
-  out.leases = leases_.live();
-  out.reservations = reservations_.size();
-  out.resolves = counters_.resolves;
-  out.resolved_tokens = counters_.resolved_tokens;
-  out.acquires = counters_.acquires;
-  out.misses = counters_.misses;
-  out.puts = counters_.puts;
-  out.put_bytes = counters_.put_bytes;
-  out.refused_puts = counters_.refused_puts;
-  out.busy_replies = counters_.busy_replies;
-
-  const tiers::SlabStats slab = slab_->stats();
-  TierStats host;
-  host.tier = wire::TierId::kHost;
-  host.state = "ok";
-  host.backend = slab.backend;
-  host.capacity_bytes = slab.capacity_bytes;
-  host.used_bytes = slab.used_bytes;
-  host.objects = policy_->size();
-  host.hits = counters_.host_hits;
-  host.evictions = counters_.host_evictions;
-  host.written_bytes = counters_.put_bytes;
-  host.read_bytes_per_us = host_cost_.cost().bytes_per_us;
-  host.latency_us = host_cost_.cost().latency_us;
-  out.tiers.push_back(std::move(host));
-
-  TierStats nvme;
-  nvme.tier = wire::TierId::kNvme;
-  nvme.state = "absent: " + nvme_absent_because_;
-  if (nvme_ != nullptr) {
-    const NvmeStats stats = nvme_->stats();
-    nvme.state = std::string(nvme_state_name(stats.state));
-    if (!stats.state_reason.empty()) nvme.state += ": " + stats.state_reason;
-    nvme.backend = stats.backend;
-    nvme.capacity_bytes = stats.capacity_bytes;
-    nvme.used_bytes = stats.used_bytes;
-    nvme.objects = stats.objects;
-    nvme.evictions = stats.evicted_objects;
-    nvme.read_bytes = stats.read_bytes;
-    nvme.written_bytes = stats.written_bytes;
-    nvme.corruptions = stats.corruptions;
+void Store::lookup_page(const std::shared_ptr<ResolveJob>& job,
+                        const std::shared_ptr<std::vector<wire::ResolveEntry>>& all,
+                        LookupDone done) {
+  for (;;) {
+    if (!try_resolve(*job)) {
+      const Status status = load_details(job, [this, job, all, done](const Status& loaded) {
+        if (!loaded.is_ok()) return done(loaded);
+        lookup_page(job, all, done);
+      });
+      if (!status.is_ok()) done(status);
+      return;
+    }
+    all->insert(all->end(), job->entries.begin(), job->entries.end());
+    const bool complete = job->next_token <= job->request.start_token ||
+                          job->next_token >= job->tokens.size() ||
+                          all->size() >= tiers::kIndexMatchesMax;
+    if (complete) return done(std::move(*all));
+    job->request.start_token = job->next_token;
+    job->rounds = 0;
   }
-  nvme.hits = counters_.nvme_hits;
-  nvme.read_bytes_per_us = nvme_cost_.cost().bytes_per_us;
-  nvme.latency_us = nvme_cost_.cost().latency_us;
-  out.tiers.push_back(std::move(nvme));
+}
 
-  const tiers::MetadataSizes sizes = metadata_->approximate_sizes();
-  TierStats rocks;
-  rocks.tier = wire::TierId::kRocks;
-  rocks.state = "ok";
-  rocks.backend = "rocksdb";
-  rocks.used_bytes = sizes.disk_bytes;
-  rocks.objects = counters_.rocks_objects;
-  rocks.hits = counters_.rocks_hits;
-  rocks.read_bytes = counters_.rocks_read_bytes;
-  rocks.written_bytes = counters_.rocks_written_bytes;
-  rocks.corruptions = counters_.rocks_corruptions;
-  rocks.read_bytes_per_us = rocks_cost_.cost().bytes_per_us;
-  rocks.latency_us = rocks_cost_.cost().latency_us;
-  out.tiers.push_back(std::move(rocks));
-  return out;
+void Store::checkpoint(const std::string& directory,
+                       std::function<void(Expected<CheckpointInfo>)> done) {
+  when_flushed([this, directory, done = std::move(done)] {
+    send_changes(true, [this, directory, done](const Status& sent) {
+      if (!sent.is_ok()) return done(sent);
+      struct Made {
+        Status status;
+        tiers::Registry registry;
+      };
+      auto made = std::make_shared<Made>();
+      made->registry = make_registry();
+      auto run = [metadata = metadata_.get(), directory, made] {
+        if (::mkdir(directory.c_str(), 0700) != 0) {
+          made->status = Status(errno == EEXIST ? StatusCode::kAlreadyExists : StatusCode::kIoError,
+                                "cannot make " + directory + ": " + std::strerror(errno));
+          return;
+        }
+        made->status = metadata->checkpoint(directory + "/meta");
+        if (!made->status.is_ok()) return;
+        made->status = tiers::write_registry(directory + "/registry.quire", made->registry);
+      };
+      auto finish = [this, directory, made, done] {
+        if (!made->status.is_ok()) return done(made->status);
+        CheckpointInfo info;
+        info.directory = directory;
+        info.objects = index_->usage().entries;
+        info.metadata_bytes = metadata_->approximate_sizes().disk_bytes;
+        if (nvme_ != nullptr) {
+          info.nvme_paths.push_back(config_.nvme_path);
+          info.nvme_paths.insert(info.nvme_paths.end(), config_.nvme_more_paths.begin(),
+                                 config_.nvme_more_paths.end());
+        }
+        done(std::move(info));
+      };
+      if (!metadata_worker_->submit(std::move(run), std::move(finish))) {
+        done(Status(StatusCode::kBusy, "the metadata queue is full", kBusyRetryMs));
+      }
+    });
+  });
 }
 
 }  // namespace quire::server

@@ -19,8 +19,8 @@ Status not_found() {
 Expected<Grant> Store::try_acquire(StoreSession& session, const Digest& id, uint32_t lease_ms,
                                    ObjectEntry** must_load) {
   *must_load = nullptr;
-  ObjectEntry* entry = find(id);
-  if (entry == nullptr || entry->state != ObjectState::kSealed || entry->tenant != session.tenant) {
+  const tiers::RowId row = index_->find(id);
+  if (row == tiers::kNoRow || tenant_of(index_->row(row)) != session.tenant) {
     ++counters_.acquires;
     ++counters_.misses;
     return not_found();
@@ -28,8 +28,9 @@ Expected<Grant> Store::try_acquire(StoreSession& session, const Digest& id, uint
   if (session.leases >= config_.leases_per_session_max) {
     return Status(StatusCode::kResourceExhausted, "too many leases of this session");
   }
-  if (!entry->in_host()) {
-    *must_load = entry;  // counted when it is tried again
+  ObjectEntry* entry = live_of(index_->row(row));
+  if (entry == nullptr || !entry->in_host()) {
+    *must_load = &make_live(row);  // counted when it is tried again
     return Status(StatusCode::kBusy, "in a slower tier");
   }
   ++counters_.acquires;
@@ -40,15 +41,28 @@ Expected<Grant> Store::try_acquire(StoreSession& session, const Digest& id, uint
   if (!lease) return lease.status();
   ++entry->leases;
   ++session.leases;
-  ++entry->hits;
-  ++counters_.host_hits;
-  policy_->touch(handle_of(id));
+  note_use(*entry);
   assert(slab_->is_live(entry->slot->offset, entry->slot->generation));
   grant.lease_id = *lease;
   grant.generation = entry->slot->generation;
   grant.slab_offset = entry->slot->offset;
   grant.bytes = entry->bytes;
   return grant;
+}
+
+void Store::note_use(ObjectEntry& entry) {
+  tiers::IndexRow& row = index_->row(entry.row);
+  row.hits += row.hits != UINT32_MAX;
+  row.set_flag(kRowUsed, true);
+  row.set_flag(kRowFinished, false);
+  ++counters_.host_hits;
+  if (entry.in_policy) {
+    tenants_.at(entry.tenant).policy->touch(entry.handle);
+  }
+  if (entry.persist == PersistState::kHeld) {
+    entry.persist = PersistState::kNone;
+    start_persist(entry);
+  }
 }
 
 Status Store::load(ObjectEntry& entry, StatusCallback done) {
@@ -65,12 +79,13 @@ Status Store::load(ObjectEntry& entry, StatusCallback done) {
     loop_.post([done = std::move(done)] { done(Status::ok()); });
     return Status::ok();
   }
-  auto slot = allocate_slot(entry.bytes);
+  auto slot = allocate_slot(entry.bytes, entry.tenant);
   if (!slot) {
     ++counters_.busy_replies;
+    retire(entry);
     return slot.status();
   }
-  entry.slot = *slot;
+  give_slot(entry, *slot);
   entry.loading = true;
   entry.load_started_ns = clock_.now_ns();
   entry.load_waiters.push_back(std::move(done));
@@ -79,26 +94,34 @@ Status Store::load(ObjectEntry& entry, StatusCallback done) {
 }
 
 void Store::start_read(ObjectEntry& entry) {
-  const Digest id = entry.id;
+  const EntryRef ref = entry.ref();
   const MutableByteSpan whole = slab_->whole(*entry.slot);
-  if (entry.nvme) {
-    nvme_->read(id, *entry.nvme, entry.checksum, whole.first(align_up(entry.bytes, kBlockBytes)),
-                [this, id](const Status& status) { finish_load(id, status); });
+  const tiers::IndexRow& row = index_->row(entry.row);
+  if (row.place() == tiers::RowPlace::kNvme) {
+    if (const auto location = nvme_location(row)) {
+      nvme_->read(entry.id, *location, entry.checksum,
+                  whole.first(align_up(entry.bytes, kBlockBytes)),
+                  [this, ref](const Status& status) { finish_load(ref, status); });
+    } else {
+      loop_.post([this, ref] {
+        finish_load(ref, Status(StatusCode::kNotFound, "its NVMe segment was reclaimed"));
+      });
+    }
     return;
   }
-  assert(entry.in_rocks);
+  assert(row.place() == tiers::RowPlace::kRocks);
   auto status = std::make_shared<Status>();
-  auto run = [metadata = metadata_.get(), status, id, target = whole.first(entry.bytes),
+  auto run = [metadata = metadata_.get(), status, id = entry.id, target = whole.first(entry.bytes),
               checksum = entry.checksum] { *status = metadata->get_blob(id, target, checksum); };
-  if (!read_worker_->submit(std::move(run), [this, id, status] { finish_load(id, *status); })) {
-    loop_.post([this, id] {
-      finish_load(id, Status(StatusCode::kBusy, "too many reads are waiting", kBusyRetryMs));
+  if (!read_worker_->submit(std::move(run), [this, ref, status] { finish_load(ref, *status); })) {
+    loop_.post([this, ref] {
+      finish_load(ref, Status(StatusCode::kBusy, "too many reads are waiting", kBusyRetryMs));
     });
   }
 }
 
-void Store::finish_load(const Digest& id, const Status& status) {
-  ObjectEntry* entry = find(id);
+void Store::finish_load(const EntryRef& ref, const Status& status) {
+  ObjectEntry* entry = live_.find(ref);
   assert(entry != nullptr && entry->loading);
   entry->loading = false;
   if (entry->state == ObjectState::kRemoving) {
@@ -107,11 +130,12 @@ void Store::finish_load(const Digest& id, const Status& status) {
   }
   const auto waiters = std::move(entry->load_waiters);
   entry->load_waiters.clear();
+  const bool from_nvme = index_->row(entry->row).place() == tiers::RowPlace::kNvme;
   if (status.is_ok()) {
     const MutableByteSpan whole = slab_->whole(*entry->slot);
     std::memset(whole.data() + entry->bytes, 0, whole.size() - entry->bytes);
     const uint64_t elapsed_ns = clock_.now_ns() - entry->load_started_ns;
-    if (entry->nvme) {
+    if (from_nvme) {
       nvme_cost_.observe(entry->bytes, elapsed_ns);
       ++counters_.nvme_hits;
     } else {
@@ -119,7 +143,7 @@ void Store::finish_load(const Digest& id, const Status& status) {
       ++counters_.rocks_hits;
       counters_.rocks_read_bytes += entry->bytes;
     }
-    policy_->insert(handle_of(id), entry->slot->slot_bytes);
+    enter_policy(*entry);
     for (const auto& waiter : waiters) waiter(Status::ok());
     return;
   }
@@ -128,12 +152,14 @@ void Store::finish_load(const Digest& id, const Status& status) {
                          status.code() == StatusCode::kCorrupt ||
                          status.code() == StatusCode::kIoError;
   if (worthless) {
-    spdlog::warn("object {} dropped, its stored bytes cannot be used: {}", id.to_hex(),
+    spdlog::warn("object {} dropped, its stored bytes cannot be used: {}", entry->id.to_hex(),
                  status.to_string());
     if (status.code() == StatusCode::kCorrupt) {
-      ++(entry->nvme ? counters_.nvme_corruptions : counters_.rocks_corruptions);
+      ++(from_nvme ? counters_.nvme_corruptions : counters_.rocks_corruptions);
     }
     remove_entry(*entry, "its stored bytes cannot be used");
+  } else {
+    retire(*entry);
   }
   counters_.misses += waiters.size();
   const Status answer = status.code() == StatusCode::kBusy
@@ -164,68 +190,47 @@ Status Store::renew(StoreSession& session, uint64_t lease_id, uint32_t lease_ms)
   return Status::ok();
 }
 
+// Into host memory and from there; a copy only where it is in memory already.
+uint32_t Store::load_us(const tiers::IndexRow& row) const {
+  const uint32_t copy_us = host_cost_.cost().load_us(row.bytes);
+  if (row.live != UINT32_MAX && live_[row.live].in_host()) return copy_us;
+  const CostMeter& meter = row.place() == tiers::RowPlace::kNvme ? nvme_cost_ : rocks_cost_;
+  const uint64_t total_us = uint64_t{meter.cost().load_us(row.bytes)} + copy_us;
+  return static_cast<uint32_t>(std::min<uint64_t>(total_us, TierCost::kNeverUs));
+}
+
 void Store::fill_resolve_entry(const tiers::IndexMatch& match, float recompute_us_per_token,
-                               wire::ResolveEntry& out) const {
-  const tiers::IndexEntry& found = *match.entry;
-  const auto& object = *reinterpret_cast<const ObjectEntry*>(found.cookie);
+                               wire::ResolveEntry& out) {
+  const tiers::IndexRow& row = index_->row(match.row);
+  const tiers::IndexDetails& details = *match.details;
   out = {};
-  out.representation = found.representation.bytes;
-  out.variant = found.variant.bytes;
-  if (found.context.kind == ContextKind::kFixedPrefix ||
-      found.context.kind == ContextKind::kContextual) {
-    out.context_reference = found.context.reference.bytes;
+  out.representation = row.representation.bytes;
+  out.variant = details.variant.bytes;
+  if (details.context.kind == ContextKind::kFixedPrefix ||
+      details.context.kind == ContextKind::kContextual) {
+    out.context_reference = details.context.reference.bytes;
   }
   out.token_begin = match.token_begin;
   out.n_tokens = match.n_tokens;
-  out.base_position = found.base_position;
-  out.bytes = found.bytes;
-  out.codec = found.codec;
+  out.base_position = details.base_position;
+  out.bytes = row.bytes;
+  out.codec = row.codec;
   out.kind = match.kind == tiers::IndexMatchKind::kPrefix ? wire::MatchKind::kPrefix
                                                           : wire::MatchKind::kChunk;
-  out.context_kind = static_cast<uint8_t>(found.context.kind);
-  out.phase = static_cast<uint8_t>(found.context.phase);
-  out.frame = static_cast<uint8_t>(found.frame);
-  const uint32_t copy_us = host_cost_.cost().load_us(found.bytes);
-  if (object.in_host()) {
+  out.context_kind = static_cast<uint8_t>(details.context.kind);
+  out.phase = static_cast<uint8_t>(details.context.phase);
+  out.frame = static_cast<uint8_t>(details.frame);
+  const ObjectEntry* entry = live_of(row);
+  if (entry != nullptr && entry->in_host()) {
     out.tier = wire::TierId::kHost;
-    out.load_us = copy_us;
   } else {
-    out.tier = object.nvme ? wire::TierId::kNvme : wire::TierId::kRocks;
-    const CostMeter& meter = object.nvme ? nvme_cost_ : rocks_cost_;
-    const uint64_t total_us = uint64_t{meter.cost().load_us(found.bytes)} + copy_us;
-    out.load_us = static_cast<uint32_t>(std::min<uint64_t>(total_us, TierCost::kNeverUs));
+    out.tier = row.place() == tiers::RowPlace::kNvme ? wire::TierId::kNvme : wire::TierId::kRocks;
   }
+  out.load_us = load_us(row);
   const double recompute_us = double{recompute_us_per_token} * match.n_tokens;
   out.recompute_us = recompute_us > 0 && recompute_us < double{UINT32_MAX}
                          ? static_cast<uint32_t>(recompute_us)
                          : 0;
-}
-
-uint32_t Store::resolve(tiers::TenantId tenant, const TenantSalt& salt,
-                        const wire::ResolveRequest& request, std::span<const TokenId> tokens,
-                        std::vector<wire::ResolveEntry>& out) {
-  tiers::ResolveQuery query;
-  query.model.bytes = request.model;
-  query.tenant = tenant;
-  query.tenant_salt = salt;
-  query.tokens = tokens;
-  query.prefix = (request.flags & wire::kResolvePrefix) != 0;
-  query.chunks = (request.flags & wire::kResolveChunks) != 0;
-  query.start_token = request.start_token;
-  query.matches_max = wire::kResolveEntriesMax;
-  const tiers::ResolveResult result = index_.resolve(query);
-  ++counters_.resolves;
-  out.clear();
-  uint32_t counted_until = 0;
-  for (const tiers::IndexMatch& match : result.matches) {
-    if (out.size() == wire::kResolveEntriesMax) break;
-    fill_resolve_entry(match, request.recompute_us_per_token, out.emplace_back());
-    if (match.token_begin >= counted_until) {
-      counters_.resolved_tokens += match.n_tokens;
-      counted_until = match.token_begin + match.n_tokens;
-    }
-  }
-  return result.next_token;
 }
 
 }  // namespace quire::server

@@ -13,7 +13,7 @@ Status Store::commit(StoreSession& session, const wire::CommitRequest& request,
     return Status(StatusCode::kNotFound, "no such reservation (expired, aborted or never made)");
   }
   const Reservation& reservation = found->second;
-  ObjectEntry& entry = *find(reservation.id);
+  ObjectEntry& entry = *live_.find(reservation.entry);
   if (entry.state != ObjectState::kReserved) {
     return Status(StatusCode::kFailedPrecondition, "this reservation is being committed already");
   }
@@ -61,7 +61,7 @@ void Store::finish_ingest(uint64_t reservation_id, const wire::CommitRequest& re
   --ingests_in_flight_;
   const auto found = reservations_.find(reservation_id);
   assert(found != reservations_.end());
-  ObjectEntry& entry = *find(found->second.id);
+  ObjectEntry& entry = *live_.find(found->second.entry);
   assert(entry.state == ObjectState::kFilling);
   entry.state = ObjectState::kReserved;
   Status status = header.status();
@@ -75,13 +75,13 @@ void Store::finish_ingest(uint64_t reservation_id, const wire::CommitRequest& re
   free_reservation(reservation_id);
   ++counters_.puts;
   counters_.put_bytes += entry.bytes;
-  if (request.pin_ms != 0) entry.pinned_until_wall_ms = clock_.wall_ms() + request.pin_ms;
+  if (request.pin_ms != 0) set_pin(entry.row, clock_.wall_ms() + request.pin_ms);
   if (request.ack == wire::AckLevel::kDurable) {
     entry.durable_waiters.push_back(done);
-    start_persist(entry);
+    start_persist_after_put(entry, true);
     return;
   }
-  start_persist(entry);
+  start_persist_after_put(entry, false);
   done(Status::ok());
 }
 
@@ -90,7 +90,7 @@ Status Store::abort(StoreSession& session, uint64_t reservation_id) {
   if (found == reservations_.end() || found->second.session != session.id) {
     return Status(StatusCode::kNotFound, "no such reservation (expired, aborted or never made)");
   }
-  if (find(found->second.id)->state != ObjectState::kReserved) {
+  if (live_.find(found->second.entry)->state != ObjectState::kReserved) {
     return Status(StatusCode::kFailedPrecondition, "this reservation is being committed");
   }
   free_reservation(reservation_id);

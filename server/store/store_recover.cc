@@ -3,24 +3,37 @@
 // The metadata says which objects exist; the segments say where they lie (reclaiming may have moved
 // an object after its record was written). A record whose payload is not found is dropped; a
 // payload without a record was never acknowledged as durable, or was removed, and is forgotten.
+//
+// When RocksDB is lost or damaged it is set aside, the salts come from the registry copy, and every
+// payload in the segments gets a new record from its own manifest (store_rebuild.cc).
 #include <spdlog/spdlog.h>
 #include <sys/random.h>
 
 #include <algorithm>
 #include <cassert>
-#include <unordered_set>
+#include <cstring>
 
+#include "server/store/recovered_payloads.h"
 #include "server/store/store.h"
+#include "tiers/index/fingerprints.h"
 #include "tiers/io/file_device.h"
+#include "tiers/nvme/device_array.h"
 #include "tiers/rocks/rocks_store.h"
 
 namespace quire::server {
 namespace {
 
 constexpr size_t kSaltBytes = 32;
+constexpr char kSeedKey[] = "fingerprint_seed";
 
 Status with_context(const Status& status, const std::string& what) {
   return Status(status.code(), what + ": " + status.message(), status.retry_after_ms());
+}
+
+// A device that is there but cannot be used now must not keep the rest of the store from serving.
+bool may_start_without(const Status& status) {
+  return status.code() == StatusCode::kIoError || status.code() == StatusCode::kCorrupt ||
+         status.code() == StatusCode::kNoSpace;
 }
 
 }  // namespace
@@ -44,17 +57,8 @@ Status Store::open_tiers() {
   auto slab = tiers::HostSlab::create(slab_options);
   if (!slab) return with_context(slab.status(), "host tier");
   slab_ = std::move(*slab);
-  tiers::EvictionOptions eviction;
-  eviction.capacity_bytes = slab_->capacity_bytes();
-  policy_ = tiers::make_eviction_policy(tiers::EvictionPolicyKind::kDecayedLfu, eviction);
-
-  auto metadata = tiers::RocksStore::open(config_.data_directory + "/meta");
-  if (!metadata) return with_context(metadata.status(), "metadata");
-  metadata_ = std::move(*metadata);
-  // Clients compare epochs for equality only. The wall time keeps it new when a data directory is
-  // replaced by a fresh one.
-  epoch_ = clock_.wall_ms() << 16 | (metadata_->identity().epoch & 0xffff);
-
+  tenants_.configure(tiers::EvictionPolicyKind::kDecayedLfu, slab_->capacity_bytes());
+  QUIRE_RETURN_IF_ERROR(open_metadata());
   QUIRE_RETURN_IF_ERROR(open_nvme());
   const uint64_t host_max = slab_->capacity_bytes() / 2;
   object_bytes_max_ = std::min(host_max, kRepresentationBytesMax);
@@ -63,18 +67,45 @@ Status Store::open_tiers() {
       !status.is_ok()) {
     spdlog::debug("slab is not registered for I/O: {}", status.to_string());
   }
+  if (loop_.backend() != "io_uring") {
+    warn("file I/O without io_uring, slower: " + loop_.backend_detail());
+  }
   measure_costs();
   return Status::ok();
 }
 
-Status Store::open_nvme() {
-  if (config_.nvme_bytes == 0) {
-    nvme_absent_because_ = "nvme.bytes is 0";
-    return Status::ok();
+void Store::warn(const std::string& what) {
+  spdlog::warn("{}", what);
+  warnings_.push_back(what);
+}
+
+Status Store::open_metadata() {
+  const std::string path = config_.data_directory + "/meta";
+  auto metadata = tiers::RocksStore::open(path);
+  if (!metadata && metadata.status().code() == StatusCode::kCorrupt) {
+    std::string moved_to;
+    if (const Status moved = tiers::RocksStore::set_aside(path, &moved_to); !moved.is_ok()) {
+      return with_context(metadata.status(), "metadata");
+    }
+    warn("the metadata was damaged and is set aside in " + moved_to +
+         "; the index is rebuilt from the NVMe segments (" + metadata.status().message() + ")");
+    metadata = tiers::RocksStore::open(path);
   }
+  if (!metadata) return with_context(metadata.status(), "metadata");
+  metadata_ = std::move(*metadata);
+  metadata_was_lost_ = metadata_->identity().created;
+  // Clients compare epochs for equality only. The wall time keeps it new when a data directory is
+  // replaced by a fresh one.
+  epoch_ = clock_.wall_ms() << 16 | (metadata_->identity().epoch & 0xffff);
+  return Status::ok();
+}
+
+Expected<std::unique_ptr<NvmeTier>> Store::open_device(const std::string& path) {
   NvmeOptions options;
+  options.name = path;
   options.segment_bytes = config_.nvme_segment_bytes;
   options.capacity_bytes = config_.nvme_bytes;
+  options.write_bytes_per_day = config_.nvme_write_bytes_per_day;
   // A small tier gets small segments: reclaiming needs several of them.
   constexpr uint64_t kSegmentsWanted = 8;
   while (options.segment_bytes > kSegmentBytesMin &&
@@ -87,43 +118,126 @@ Status Store::open_nvme() {
   };
   options.post = [this](std::function<void()> task) { loop_.post(std::move(task)); };
   FileDeviceOptions device_options;
-  device_options.path = config_.nvme_path;
+  device_options.path = path;
   device_options.size_bytes = config_.nvme_bytes;
   auto device = open_file_device(loop_, device_options);
   if (!device) return with_context(device.status(), "nvme tier");
   auto tier = NvmeTier::open(options, std::move(*device), clock_);
   if (!tier) return with_context(tier.status(), "nvme tier");
-  nvme_ = std::move(*tier);
+  return tier;
+}
+
+Status Store::open_nvme() {
+  if (config_.nvme_bytes == 0) {
+    nvme_absent_because_ = "nvme.bytes is 0";
+    return Status::ok();
+  }
+  std::vector<std::string> paths{config_.nvme_path};
+  paths.insert(paths.end(), config_.nvme_more_paths.begin(), config_.nvme_more_paths.end());
+  std::vector<std::unique_ptr<NvmeTier>> devices;
+  for (const std::string& path : paths) {
+    auto tier = open_device(path);
+    if (tier) {
+      devices.push_back(std::move(*tier));
+      continue;
+    }
+    // The numbers of the segments follow the order of the devices: none may be left out.
+    if (!may_start_without(tier.status())) return tier.status();
+    nvme_broken_ = true;
+    nvme_absent_because_ = tier.status().message();
+    warn("serving without the NVMe tier: " + nvme_absent_because_ +
+         "; its objects are kept for when it is back (docs/ops/recovery.md)");
+    return Status::ok();
+  }
+  if (devices.size() == 1) {
+    nvme_ = std::move(devices.front());
+    return Status::ok();
+  }
+  QUIRE_ASSIGN_OR_RETURN(nvme_, make_nvme_array(std::move(devices)));
   return Status::ok();
 }
 
-// One copy within the slab for the host tier. The tiers below start from careful guesses and are
-// followed by their real loads: reading never-written blocks would measure nothing.
+// One copy within the slab for the host tier; NVMe was probed when it was opened. All of them are
+// followed by their real loads.
 void Store::measure_costs() {
   constexpr uint64_t kProbeBytes = 4ull << 20;
-  if (slab_->capacity_bytes() < 2 * kProbeBytes) return;
-  for (int round = 0; round < 3; ++round) {
-    const uint64_t begin_ns = clock_.now_ns();
-    std::copy_n(slab_->data(), kProbeBytes, slab_->data() + kProbeBytes);
-    host_cost_.observe(kProbeBytes, clock_.now_ns() - begin_ns);
+  if (slab_->capacity_bytes() >= 2 * kProbeBytes) {
+    for (int round = 0; round < 3; ++round) {
+      const uint64_t begin_ns = clock_.now_ns();
+      std::copy_n(slab_->data(), kProbeBytes, slab_->data() + kProbeBytes);
+      host_cost_.observe(kProbeBytes, clock_.now_ns() - begin_ns);
+    }
   }
+  if (nvme_ == nullptr) return;
+  const TierCost probed = nvme_->stats().read_cost;
+  if (probed.bytes_per_us > 0) nvme_cost_ = CostMeter{probed};
 }
 
 Status Store::recover() {
+  QUIRE_RETURN_IF_ERROR(recover_seed());
   QUIRE_RETURN_IF_ERROR(recover_tenants());
   QUIRE_RETURN_IF_ERROR(recover_models());
   QUIRE_RETURN_IF_ERROR(recover_objects());
-  if (nvme_ != nullptr) install_reclaim_hooks();
-  send_deletes(false, nullptr);
+  if (const Status copied = tiers::write_registry(registry_path(), make_registry());
+      !copied.is_ok()) {
+    warn("no registry copy (" + copied.message() +
+         "): if the metadata is lost, tenants' objects are lost with it");
+  }
+  if (nvme_ != nullptr) {
+    install_reclaim_hooks();
+    start_scrub();
+  }
+  send_changes(false, nullptr);
+  return Status::ok();
+}
+
+std::string Store::registry_path() const {
+  return config_.data_directory + "/registry.quire";
+}
+
+// From the metadata; from the registry copy where that was lost; new in a new store.
+Status Store::recover_seed() {
+  auto registry = tiers::read_registry(registry_path());
+  if (!registry && registry.status().code() != StatusCode::kNotFound) {
+    warn("the registry copy cannot be read: " + registry.status().message());
+  }
+  if (registry && metadata_was_lost_) {
+    tiers::MetadataBatch batch;
+    batch.put_tenants = registry->tenants;
+    batch.put_models = registry->models;
+    QUIRE_RETURN_IF_ERROR(metadata_->write(batch, true));
+    spdlog::info("{} tenants and {} models taken from the registry copy", registry->tenants.size(),
+                 registry->models.size());
+  }
+  const auto stored = metadata_->get_state(kSeedKey);
+  if (stored && stored->size() == sizeof(fingerprint_seed_)) {
+    std::memcpy(&fingerprint_seed_, stored->data(), sizeof(fingerprint_seed_));
+  } else if (!stored && stored.status().code() != StatusCode::kNotFound) {
+    return with_context(stored.status(), "fingerprint seed");
+  } else {
+    if (registry) fingerprint_seed_ = registry->fingerprint_seed;
+    if (fingerprint_seed_ == 0 && ::getrandom(&fingerprint_seed_, sizeof(fingerprint_seed_), 0) !=
+                                      static_cast<ssize_t>(sizeof(fingerprint_seed_))) {
+      return Status(StatusCode::kIoError, "no random bytes for the fingerprint seed");
+    }
+    tiers::MetadataBatch batch;
+    const auto* first = reinterpret_cast<const std::byte*>(&fingerprint_seed_);
+    batch.put_state.emplace_back(kSeedKey,
+                                 std::vector<std::byte>(first, first + sizeof(fingerprint_seed_)));
+    QUIRE_RETURN_IF_ERROR(metadata_->write(batch, true));
+  }
+  tiers::MatchIndexOptions options;
+  options.fingerprint_seed = fingerprint_seed_;
+  index_ = std::make_unique<tiers::MatchIndex>(options);
   return Status::ok();
 }
 
 Status Store::recover_tenants() {
-  std::map<std::string, uint32_t> numbers;
   uint32_t next_number = 1;
   auto report = metadata_->scan_tenants([&](const uint32_t& number, tiers::TenantRecord&& record) {
-    tenants_[number] = {record.name, std::make_shared<const TenantSalt>(record.salt)};
-    numbers[record.name] = number;
+    Tenant& tenant = tenants_.add(number, record.name, std::move(record.salt));
+    tenant.soft_bytes = record.soft_bytes;
+    tenant.hard_bytes = record.hard_bytes;
     next_number = std::max(next_number, number + 1);
     return true;
   });
@@ -135,30 +249,43 @@ Status Store::recover_tenants() {
         "apart. Restore " +
             config_.data_directory + "/meta from a backup or move it away");
   }
-  tenants_[0] = {"", std::make_shared<const TenantSalt>()};
+  if (tenants_.find(0) == nullptr) tenants_.add(0, "", {});
+  return apply_configured_tenants(next_number);
+}
+
+// Quotas that the configuration names are in force from this start on; others stay as they were
+// set.
+Status Store::apply_configured_tenants(uint32_t next_number) {
   tiers::MetadataBatch batch;
   for (const TenantConfig& wanted : config_.tenants) {
-    if (const auto known = numbers.find(wanted.name); known != numbers.end()) {
-      if (!wanted.salt.empty() && wanted.salt != *tenants_[known->second].salt) {
-        return Status(StatusCode::kFailedPrecondition,
-                      "the salt of tenant \"" + wanted.name +
-                          "\" is not the one its objects were stored with; remove salt_hex or use "
-                          "another tenant name");
-      }
-      continue;
+    Tenant* tenant = tenants_.find(wanted.name);
+    const bool known = tenant != nullptr;
+    if (known && !wanted.salt.empty() && wanted.salt != *tenant->salt) {
+      return Status(StatusCode::kFailedPrecondition,
+                    "the salt of tenant \"" + wanted.name +
+                        "\" is not the one its objects were stored with; remove salt_hex or use "
+                        "another tenant name");
     }
-    tiers::TenantRecord record;
-    record.name = wanted.name;
-    record.salt = wanted.salt;
-    if (record.salt.empty()) {
-      record.salt.resize(kSaltBytes);
-      if (::getrandom(record.salt.data(), kSaltBytes, 0) != static_cast<ssize_t>(kSaltBytes)) {
-        return Status(StatusCode::kIoError, "no random bytes for a tenant's salt");
+    if (!known) {
+      TenantSalt salt = wanted.salt;
+      if (salt.empty()) {
+        salt.resize(kSaltBytes);
+        if (::getrandom(salt.data(), kSaltBytes, 0) != static_cast<ssize_t>(kSaltBytes)) {
+          return Status(StatusCode::kIoError, "no random bytes for a tenant's salt");
+        }
       }
+      tenant = &tenants_.add(next_number++, wanted.name, std::move(salt));
     }
-    const uint32_t number = next_number++;
-    tenants_[number] = {record.name, std::make_shared<const TenantSalt>(record.salt)};
-    batch.put_tenants.emplace_back(number, std::move(record));
+    const uint64_t soft_bytes = wanted.soft_bytes.value_or(tenant->soft_bytes);
+    const uint64_t hard_bytes = wanted.hard_bytes.value_or(tenant->hard_bytes);
+    if (const Status status = Tenants::check_quota(soft_bytes, hard_bytes); !status.is_ok()) {
+      return with_context(status, "tenant \"" + wanted.name + "\"");
+    }
+    const bool changed =
+        soft_bytes != tenant->soft_bytes || hard_bytes != tenant->hard_bytes || !known;
+    tenant->soft_bytes = soft_bytes;
+    tenant->hard_bytes = hard_bytes;
+    if (changed) batch.put_tenants.emplace_back(tenant->number, tenant->record());
   }
   return batch.empty() ? Status::ok() : metadata_->write(batch, true);
 }
@@ -171,7 +298,7 @@ Status Store::recover_models() {
       spdlog::warn("model record {} is not usable and is ignored", id.to_hex());
       return true;
     }
-    index_.set_model_movable(id, model->movable().is_ok());
+    index_->set_model_movable(id, model->movable().is_ok());
     table->insert_or_assign(
         id, RegisteredModel{record.name, std::move(*model), record.registered_wall_ms});
     return true;
@@ -181,116 +308,37 @@ Status Store::recover_models() {
   return Status::ok();
 }
 
-Status Store::recover_objects() {
-  struct Found {
-    tiers::RepresentationRecord record;
-    std::optional<NvmeLocation> nvme;
+tiers::Registry Store::make_registry() const {
+  tiers::Registry out;
+  out.fingerprint_seed = fingerprint_seed_;
+  if (nvme_ != nullptr) out.store_id = nvme_->store_uuid();
+  for (const auto& [number, tenant] : tenants_.all()) {
+    out.tenants.emplace_back(number, tenant.record());
+  }
+  for (const auto& [id, model] : *models_) {
+    tiers::ModelRecord record;
+    record.name = model.name;
+    record.registered_wall_ms = model.registered_wall_ms;
+    record.descriptor = model.descriptor.encode();
+    out.models.emplace_back(id, std::move(record));
+  }
+  return out;
+}
+
+void Store::write_registry_later() {
+  auto registry = std::make_shared<tiers::Registry>(make_registry());
+  auto status = std::make_shared<Status>();
+  auto run = [path = registry_path(), registry, status] {
+    *status = tiers::write_registry(path, *registry);
   };
-  std::unordered_map<Digest, Found, DigestHasher> records;
-  std::unordered_map<Digest, std::shared_ptr<const tiers::TokenList>, DigestHasher> tokens;
-  auto representations =
-      metadata_->scan_representations([&](const Digest& id, tiers::RepresentationRecord&& record) {
-        records[id].record = std::move(record);
-        return true;
-      });
-  if (!representations) return with_context(representations.status(), "representations");
-  deletes_.delete_representations = representations->corrupt_ids;
-  auto objects = metadata_->scan_objects([&](const Digest& id, tiers::ObjectRecord&& record) {
-    tokens[id] = std::make_shared<const tiers::TokenList>(std::move(record.tokens));
-    return true;
-  });
-  if (!objects) return with_context(objects.status(), "objects");
-  deletes_.delete_objects = objects->corrupt_ids;
-
-  std::unordered_set<Digest, DigestHasher> blobs;
-  auto blob_ids =
-      metadata_->scan_blob_ids([&](const Digest& id) { return blobs.insert(id), true; });
-  if (!blob_ids) return with_context(blob_ids.status(), "small objects");
-
-  uint64_t unknown_payloads = 0;
-  if (nvme_ != nullptr) {
-    std::optional<Status> finished;
-    nvme_->recover(
-        [&](const RecoveredObject& object) {
-          const auto found = records.find(object.key);
-          const bool known = found != records.end() &&
-                             found->second.record.location == tiers::PayloadLocation::kNvme &&
-                             found->second.record.checksum == object.checksum &&
-                             found->second.record.bytes == object.location.payload_bytes;
-          if (!known) {
-            ++unknown_payloads;
-            nvme_->remove(object.location);
-            return;
-          }
-          std::optional<NvmeLocation>& best = found->second.nvme;
-          if (!best || best->sequence < object.location.sequence) {
-            if (best) nvme_->remove(*best);
-            best = object.location;
-          } else {
-            nvme_->remove(object.location);
-          }
-        },
-        [&](Status status) { finished = std::move(status); });
-    while (!finished) loop_.run_once(EventLoop::kForever);
-    if (!finished->is_ok()) return with_context(*finished, "nvme tier");
-  }
-
-  uint64_t dropped = 0;
-  for (auto& [id, found] : records) {
-    const tiers::RepresentationRecord& record = found.record;
-    const auto text = tokens.find(record.object);
-    const bool in_rocks = record.location == tiers::PayloadLocation::kRocks && blobs.contains(id);
-    const bool usable = (found.nvme || in_rocks) && text != tokens.end() &&
-                        tenants_.contains(record.tenant) && models_->contains(record.model) &&
-                        record.bytes <= object_bytes_max_ && !by_handle_.contains(handle_of(id));
-    const tiers::IndexEntry* indexed = nullptr;
-    if (usable) {
-      tiers::IndexEntry entry;
-      entry.representation = id;
-      entry.variant = record.variant;
-      entry.object = record.object;
-      entry.model = record.model;
-      entry.tenant = record.tenant;
-      entry.context = record.context;
-      entry.codec = record.codec;
-      entry.frame = record.frame;
-      entry.coverage = record.coverage;
-      entry.base_position = record.base_position;
-      entry.bytes = record.bytes;
-      entry.tokens = text->second;
-      if (auto added = index_.add(std::move(entry))) indexed = *added;
+  auto finish = [status] {
+    if (!status->is_ok()) {
+      spdlog::warn("the registry copy is not up to date: {}", status->to_string());
     }
-    if (indexed == nullptr) {
-      ++dropped;
-      deletes_.delete_representations.push_back(id);
-      if (found.nvme) nvme_->remove(*found.nvme);
-      continue;
-    }
-    ObjectEntry& entry = create_entry(id, record.tenant, record.bytes);
-    entry.state = ObjectState::kSealed;
-    entry.persist = PersistState::kDurable;
-    entry.checksum = record.checksum;
-    entry.index = indexed;
-    entry.nvme = found.nvme;
-    entry.in_rocks = in_rocks;
-    entry.has_record = true;
-    entry.hits = record.hits;
-    entry.hits_when_moved = record.hits;
-    entry.created_wall_ms = record.created_wall_ms;
-    entry.pinned_until_wall_ms = record.pinned_until_wall_ms;
-    index_.set_cookie(id, reinterpret_cast<uint64_t>(&entry));
-    counters_.rocks_objects += in_rocks;
-    if (in_rocks) blobs.erase(id);
+  };
+  if (!metadata_worker_->submit(std::move(run), std::move(finish))) {
+    spdlog::warn("the registry copy is not up to date: the metadata queue is full");
   }
-  for (const auto& [id, list] : tokens) {
-    if (list.use_count() == 1) deletes_.delete_objects.push_back(id);  // the index holds no copy
-  }
-  for (const Digest& id : blobs) deletes_.delete_blobs.push_back(id);
-  spdlog::info(
-      "recovered {} objects ({} records without payload dropped, {} payloads without record "
-      "forgotten)",
-      objects_.size(), dropped, unknown_payloads);
-  return Status::ok();
 }
 
 }  // namespace quire::server

@@ -3,25 +3,24 @@
 
 #include <algorithm>
 #include <cassert>
-#include <cstring>
 
 #include "server/store/store.h"
+#include "tiers/index/fingerprints.h"
 
 namespace quire::server {
+
+// An id of another tenant is not looked for: what happens next (room, copy, and at last a refusal
+// because the ids do not fit this tenant's salt) is the same as for an id that nobody has.
 Expected<wire::ReserveReply> Store::reserve(StoreSession& session, const Digest& id,
                                             uint64_t bytes) {
   if (draining_) {
     return Status(StatusCode::kUnavailable, "the server drains and takes no new objects");
   }
-  if (const ObjectEntry* entry = find(id); entry != nullptr) {
-    if (entry->tenant != session.tenant) {
-      // Ids are salted hashes: only a caller that was given this id can come here.
-      return Status(StatusCode::kPermissionDenied,
-                    "this id does not belong to the session's tenant");
-    }
-    if (entry->state == ObjectState::kSealed) {
-      return Status(StatusCode::kAlreadyExists, "stored already");
-    }
+  if (const tiers::RowId row = index_->find(id);
+      row != tiers::kNoRow && tenant_of(index_->row(row)) == session.tenant) {
+    return Status(StatusCode::kAlreadyExists, "stored already");
+  }
+  if (pending_.contains({session.tenant, id})) {
     ++counters_.busy_replies;
     return Status(StatusCode::kBusy, "somebody is storing this id right now", kBusyRetryMs);
   }
@@ -34,59 +33,85 @@ Expected<wire::ReserveReply> Store::reserve(StoreSession& session, const Digest&
   if (session.reservations >= config_.reservations_per_session_max) {
     return Status(StatusCode::kResourceExhausted, "too many reservations of this session");
   }
-  if (by_handle_.contains(handle_of(id))) {
-    return Status(StatusCode::kResourceExhausted, "another id starts with the same 8 bytes");
+  Tenant& tenant = tenants_.at(session.tenant);
+  if (const Status status = make_room_in_quota(tenant, bytes); !status.is_ok()) {
+    ++tenant.refused_puts;
+    return status;
   }
   auto offset = session.staging->allocate(bytes);
   if (!offset) {
     counters_.busy_replies += offset.status().code() == StatusCode::kBusy;
     return offset.status();
   }
-  auto slot = allocate_slot(bytes);
+  auto slot = allocate_slot(bytes, session.tenant);
   if (!slot) {
     session.staging->free(*offset);
     ++counters_.busy_replies;
     return slot.status();
   }
-  ObjectEntry& entry = create_entry(id, session.tenant, bytes);
-  entry.slot = *slot;
+  ObjectEntry& entry = live_.create(id);
+  entry.tenant = session.tenant;
+  entry.bytes = bytes;
+  give_slot(entry, *slot);
   entry.reservation = next_reservation_id_++;
   Reservation reservation;
-  reservation.id = id;
+  reservation.entry = entry.ref();
   reservation.session = session.id;
   reservation.bytes = bytes;
   reservation.staging_offset = *offset;
   reservation.deadline_ns = clock_.now_ns() + uint64_t{config_.reservation_ms} * 1'000'000;
   earliest_reservation_ns_ = std::min(earliest_reservation_ns_, reservation.deadline_ns);
   reservations_.emplace(entry.reservation, reservation);
+  pending_.emplace(PendingKey{session.tenant, id}, entry.ref());
+  tenant.reserved_bytes += bytes;
   ++session.reservations;
   return wire::ReserveReply{entry.reservation, *offset};
 }
 
 Status Store::publish(ObjectEntry& entry, const RepresentationHeader& header) {
-  tiers::IndexEntry indexed;
-  indexed.representation = header.representation;
-  indexed.variant = header.variant;
-  indexed.object = header.object;
-  indexed.model = header.model;
-  indexed.tenant = entry.tenant;
-  indexed.context = header.context;
-  indexed.codec = static_cast<uint16_t>(header.codec);
-  indexed.frame = header.frame;
-  indexed.coverage = header.coverage;
-  indexed.base_position = header.base_position;
-  indexed.bytes = entry.bytes;
-  indexed.cookie = reinterpret_cast<uint64_t>(&entry);
-  indexed.tokens = index_.object_tokens(header.model, entry.tenant, header.object);
-  if (!indexed.tokens || *indexed.tokens != header.tokens) {
-    indexed.tokens = std::make_shared<tiers::TokenList>(header.tokens);
-  }
-  auto added = index_.add(std::move(indexed));
+  auto details = std::make_shared<tiers::IndexDetails>();
+  details->variant = header.variant;
+  details->object = header.object;
+  details->context = header.context;
+  details->frame = header.frame;
+  details->coverage = header.coverage;
+  details->base_position = header.base_position;
+  details->created_wall_ms = clock_.wall_ms();
+  details->tokens = std::make_shared<const tiers::TokenList>(header.tokens);
+  tiers::NewRow row;
+  row.representation = header.representation;
+  row.model = header.model;
+  row.tenant = entry.tenant;
+  row.kind = header.context.kind;
+  row.phase = header.context.phase;
+  row.codec = static_cast<uint16_t>(header.codec);
+  row.checksum = entry.checksum;
+  row.bytes = static_cast<uint32_t>(entry.bytes);
+  row.n_tokens = static_cast<uint32_t>(header.tokens.size());
+  row.fingerprints = tiers::fingerprint_tokens(fingerprint_seed_, header.model, entry.tenant,
+                                               header.context, header.tokens);
+  auto added = index_->add(row);
   if (!added) return added.status();
-  entry.index = *added;
+  entry.row = *added;
+  entry.details = std::move(details);
   entry.state = ObjectState::kSealed;
-  policy_->insert(handle_of(entry.id), entry.slot->slot_bytes);
+  index_->row(entry.row).live = entry.number;
+  Tenant& tenant = tenants_.at(entry.tenant);
+  tenant.bytes += entry.bytes;
+  ++tenant.objects;
+  enter_policy(entry);
   return Status::ok();
+}
+
+// Beyond the write budget only what must be durable is written at once; the rest when it is used
+// again (docs/ops/recovery.md).
+void Store::start_persist_after_put(ObjectEntry& entry, bool durable) {
+  const bool large = entry.bytes >= blob_bytes_max();
+  if (!durable && large && over_write_budget_) {
+    entry.persist = PersistState::kHeld;
+    return;
+  }
+  start_persist(entry);
 }
 
 Status Store::register_model(const Digest& id, const std::string& name, ByteSpan descriptor,
@@ -112,12 +137,14 @@ Status Store::register_model(const Digest& id, const std::string& name, ByteSpan
   batch->put_models.emplace_back(id, record);
   auto status = std::make_shared<Status>();
   auto finish = [this, id, record, status, model = std::move(*model), done = std::move(done)] {
-    --writes_of_records_in_flight_;
+    --change_batches_in_flight_;
     if (status->is_ok()) {
       auto table = std::make_shared<ModelTable>(*models_);
-      index_.set_model_movable(id, model.movable().is_ok());
+      index_->set_model_movable(id, model.movable().is_ok());
       table->insert_or_assign(id, RegisteredModel{record.name, model, record.registered_wall_ms});
       models_ = std::move(table);
+      write_registry_later();
+      rebuild_of_known_models();
       spdlog::info("model {} registered as \"{}\"", id.to_hex(), record.name);
     }
     done(*status);
@@ -126,7 +153,7 @@ Status Store::register_model(const Digest& id, const std::string& name, ByteSpan
                                 std::move(finish))) {
     return Status(StatusCode::kBusy, "the metadata queue is full", kBusyRetryMs);
   }
-  ++writes_of_records_in_flight_;
+  ++change_batches_in_flight_;
   return Status::ok();
 }
 
