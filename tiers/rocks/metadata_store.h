@@ -93,6 +93,7 @@ struct StoreIdentity {
   uint64_t epoch = 0;           // grows at every open
   bool created = false;         // by this open
   bool clean_shutdown = false;  // the last user called close()
+  uint32_t upgraded_from = 0;   // by this open: the older format version it found, or 0
 };
 
 struct MetadataSizes {

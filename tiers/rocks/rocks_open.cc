@@ -78,12 +78,22 @@ rocksdb::ColumnFamilyOptions family_options(Family which, const RocksOptions& op
   return result;
 }
 
+// Where the manifest cannot be read, opening says so better.
+bool has_objects_family(const rocksdb::DBOptions& options, const StoreDirectory& directory) {
+  std::vector<std::string> names;
+  if (!directory.has_database()) return false;
+  rocksdb::DB::ListColumnFamilies(options, directory.database_path(), &names)
+      .PermitUncheckedError();
+  return std::find(names.begin(), names.end(), kObjectsFamilyName) != names.end();
+}
+
 }  // namespace
 
 Database::Database(Database&& other) noexcept
     : db(std::move(other.db)),
       block_cache(std::move(other.block_cache)),
-      families(std::exchange(other.families, {})) {}
+      families(std::exchange(other.families, {})),
+      objects(std::exchange(other.objects, nullptr)) {}
 
 Database::~Database() {
   close().PermitUncheckedError();
@@ -91,12 +101,20 @@ Database::~Database() {
 
 rocksdb::Status Database::close() {
   if (!db) return rocksdb::Status::OK();
-  for (rocksdb::ColumnFamilyHandle*& handle : families) {
+  const auto release = [this](rocksdb::ColumnFamilyHandle*& handle) {
     if (handle != nullptr) db->DestroyColumnFamilyHandle(handle).PermitUncheckedError();
     handle = nullptr;
-  }
+  };
+  for (rocksdb::ColumnFamilyHandle*& handle : families) release(handle);
+  release(objects);
   const rocksdb::Status status = db->Close();
   db.reset();
+  return status;
+}
+
+rocksdb::Status Database::drop_objects() {
+  rocksdb::Status status = db->DropColumnFamily(objects);
+  if (status.ok()) status = db->DestroyColumnFamilyHandle(std::exchange(objects, nullptr));
   return status;
 }
 
@@ -138,11 +156,14 @@ Expected<Database> open_database(const StoreDirectory& directory, const RocksOpt
   for (size_t i = 0; i < kFamilyNames.size(); ++i)
     descriptors.emplace_back(
         kFamilyNames[i], family_options(static_cast<Family>(i), effective, database.block_cache));
+  const rocksdb::DBOptions database_wide = database_options(effective);
+  if (has_objects_family(database_wide, directory))
+    descriptors.emplace_back(kObjectsFamilyName,
+                             family_options(Family::kMeta, effective, database.block_cache));
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   rocksdb::DB* db = nullptr;
   const rocksdb::Status status =
-      rocksdb::DB::Open(rocksdb::DBOptions(database_options(effective)), directory.database_path(),
-                        descriptors, &handles, &db);
+      rocksdb::DB::Open(database_wide, directory.database_path(), descriptors, &handles, &db);
   if (!status.ok()) {
     // Missing files and unknown column families come as other codes: on open all of it is damage.
     if (status.IsInvalidArgument() || (status.IsIOError() && status.IsPathNotFound()))
@@ -150,7 +171,8 @@ Expected<Database> open_database(const StoreDirectory& directory, const RocksOpt
     return map_status(status, "opening", path);
   }
   database.db.reset(db);
-  std::copy(handles.begin(), handles.end(), database.families.begin());
+  std::copy_n(handles.begin(), database.families.size(), database.families.begin());
+  if (handles.size() > database.families.size()) database.objects = handles.back();
   return database;
 }
 

@@ -21,10 +21,14 @@ enum class Family : uint8_t { kDefault, kMeta, kTokens, kModels, kBlobs, kState 
 inline constexpr std::array<const char*, 6> kFamilyNames = {"default", "meta",  "tokens",
                                                             "models",  "blobs", "state"};
 
+// Of stores of format version 1; see rocks_upgrade.h.
+inline constexpr const char* kObjectsFamilyName = "objects";
+
 struct Database {
   std::unique_ptr<rocksdb::DB> db;
   std::shared_ptr<rocksdb::Cache> block_cache;
   std::array<rocksdb::ColumnFamilyHandle*, kFamilyNames.size()> families{};
+  rocksdb::ColumnFamilyHandle* objects = nullptr;  // null where it is gone
 
   Database() = default;
   Database(Database&& other) noexcept;
@@ -32,6 +36,7 @@ struct Database {
   ~Database();
   // Idempotent; OK where it is closed already.
   rocksdb::Status close();
+  rocksdb::Status drop_objects();
 
   rocksdb::ColumnFamilyHandle* family(Family which) const {
     return families[static_cast<size_t>(which)];

@@ -10,7 +10,7 @@
 
 namespace quire::tiers {
 
-inline constexpr uint32_t kStoreFormatVersion = 1;
+inline constexpr uint32_t kStoreFormatVersion = 2;  // older ones are upgraded
 
 // Holds the lock file for as long as it lives. Movable.
 class StoreDirectory {
@@ -21,6 +21,9 @@ class StoreDirectory {
   StoreDirectory& operator=(StoreDirectory&& other) noexcept;
   ~StoreDirectory();
 
+  // As FORMAT says; older than kStoreFormatVersion until mark_upgraded().
+  uint32_t format_version() const { return format_version_; }
+  Status mark_upgraded();
   const std::string& path() const { return path_; }
   std::string database_path() const { return path_ + "/db"; }
   // True where RocksDB finds its CURRENT file.
@@ -29,10 +32,11 @@ class StoreDirectory {
   bool has_database_files() const;
 
  private:
-  StoreDirectory(std::string path, int lock_fd);
+  StoreDirectory(std::string path, int lock_fd, uint32_t format_version);
 
   std::string path_;
   int lock_fd_ = -1;
+  uint32_t format_version_ = kStoreFormatVersion;
 };
 
 // See RocksStore::set_aside.

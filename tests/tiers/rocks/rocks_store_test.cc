@@ -72,8 +72,9 @@ Status write_numbered(MetadataStore& store, uint32_t number, bool sync) {
   record.checksum = xxh3_128(blob);
   record.hits = number;
   MetadataBatch batch;
+  record.n_tokens = 1 + number % 5;
+  batch.put_tokens = {{numbered(number), {std::vector<TokenId>(record.n_tokens, number)}}};
   batch.put_representations = {{numbered(number), record}};
-  batch.put_objects = {{numbered(number), sample_object()}};
   batch.put_blobs = {{numbered(number), blob}};
   return store.write(batch, sync);
 }
@@ -85,7 +86,9 @@ uint32_t count_whole(const MetadataStore& store) {
       store.scan_representations([&](const Digest& id, RepresentationRecord&& record) {
         EXPECT_EQ(id, numbered(count)) << "a hole";
         EXPECT_EQ(record.hits, count);
-        EXPECT_TRUE(store.get_object(id));
+        const auto details = store.get_details({&id, 1});
+        EXPECT_TRUE(details[0]) << details[0].status().to_string();
+        EXPECT_EQ(details[0]->tokens, std::vector<TokenId>(1 + count % 5, count));
         std::vector<std::byte> blob(record.bytes);
         EXPECT_TRUE(store.get_blob(id, blob, record.checksum));
         EXPECT_EQ(blob, numbered_blob(count));
@@ -194,8 +197,9 @@ TEST_F(RocksStoreTest, ForeignDirectoriesAreLeftAlone) {
 }
 
 TEST_F(RocksStoreTest, OtherVersionsAndDamagedMarkersAreRefused) {
-  put_file("FORMAT", "quire metadata store\nversion 2\n");
-  expect_refused(open_error(), StatusCode::kVersionMismatch, "version 2");
+  put_file("FORMAT", "quire metadata store\nversion 3\n");
+  expect_refused(open_error(), StatusCode::kVersionMismatch, "version 3");
+  expect_refused(RocksStore::set_aside(directory_), StatusCode::kVersionMismatch, "version 3");
   for (const char* text : {"", "quire", "quire metadata store\nversion x\n", "something else"}) {
     put_file("FORMAT", text);
     expect_refused(open_error(), StatusCode::kCorrupt, "nothing was changed");

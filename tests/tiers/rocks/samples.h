@@ -13,7 +13,8 @@ inline Digest sample_digest(uint8_t first) {
   return digest;
 }
 
-inline RepresentationRecord sample_representation() {
+// As version 1 knows it.
+inline RepresentationRecord sample_representation_v1() {
   RepresentationRecord record;
   record.variant = sample_digest(0x10);
   record.object = sample_digest(0x40);
@@ -35,6 +36,20 @@ inline RepresentationRecord sample_representation() {
   return record;
 }
 
+inline RepresentationRecord sample_representation() {
+  RepresentationRecord record = sample_representation_v1();
+  record.tokens_fingerprint = 0x0123456789abcdef;
+  record.first_fingerprint = 0x11223344;
+  record.level_fingerprint = 0x55667788;
+  record.last_used_wall_ms = 1'700'000'030'000;
+  record.priority = 200;
+  return record;
+}
+
+inline TokensRecord sample_tokens() {
+  return {{9707, 11, 1879, 0, 151643}};
+}
+
 inline ObjectRecord sample_object() {
   return {sample_digest(0x80), 7, {9707, 11, 1879, 0, 151643}};
 }
@@ -47,11 +62,17 @@ inline ModelRecord sample_model() {
   return record;
 }
 
-inline TenantRecord sample_tenant() {
+inline TenantRecord sample_tenant_v1() {
   TenantRecord record;
   record.name = "team-a";
   for (uint8_t i = 0; i < 16; ++i) record.salt.push_back(std::byte(0xa0 + i));
-  record.quota_bytes = 1ull << 33;
+  record.hard_bytes = 1ull << 33;
+  return record;
+}
+
+inline TenantRecord sample_tenant() {
+  TenantRecord record = sample_tenant_v1();
+  record.soft_bytes = 1ull << 31;
   return record;
 }
 
