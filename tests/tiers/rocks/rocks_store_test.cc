@@ -10,28 +10,15 @@
 #include <functional>
 #include <thread>
 
-#include "tests/tiers/rocks/samples.h"
+#include "tests/tiers/rocks/store_fixture.h"
 
 namespace quire::tiers {
 namespace {
 
 namespace fs = std::filesystem;
 
-class RocksStoreTest : public testing::Test {
+class RocksStoreTest : public StoreDirectoryTest {
  protected:
-  void SetUp() override {
-    char name[] = "/tmp/quire-rocks-XXXXXX";
-    ASSERT_NE(::mkdtemp(name), nullptr);
-    root_ = name;
-    directory_ = root_ + "/metadata";
-  }
-  void TearDown() override { fs::remove_all(root_); }
-
-  std::unique_ptr<RocksStore> open() {
-    auto store = RocksStore::open(directory_);
-    EXPECT_TRUE(store) << store.status().to_string();
-    return store ? std::move(*store) : nullptr;
-  }
   Status open_error(const RocksOptions& options = {}) {
     return RocksStore::open(directory_, options).status();
   }
@@ -41,64 +28,7 @@ class RocksStoreTest : public testing::Test {
     EXPECT_NE(status.message().find(directory_), std::string::npos) << status.message();
     EXPECT_NE(status.message().find(advice), std::string::npos) << status.message();
   }
-  void put_file(const std::string& name, const std::string& text) {
-    fs::create_directories(directory_);
-    std::ofstream(directory_ + "/" + name, std::ios::binary) << text;
-  }
-
-  std::string root_;
-  std::string directory_;
 };
-
-Digest numbered(uint32_t number) {
-  Digest digest;
-  for (size_t i = 0; i < 4; ++i) digest.bytes[i] = static_cast<uint8_t>(number >> (24 - 8 * i));
-  return digest;
-}
-
-std::vector<std::byte> numbered_blob(uint32_t number) {
-  std::vector<std::byte> blob(10'000 + number % 977);
-  for (size_t i = 0; i < blob.size(); ++i) blob[i] = std::byte((number * 31 + i * 7) & 0xff);
-  return blob;
-}
-
-// Record and blob number `number`, in one batch.
-Status write_numbered(MetadataStore& store, uint32_t number, bool sync) {
-  const std::vector<std::byte> blob = numbered_blob(number);
-  RepresentationRecord record = sample_representation();
-  record.location = PayloadLocation::kRocks;
-  record.nvme = {};
-  record.bytes = blob.size();
-  record.checksum = xxh3_128(blob);
-  record.hits = number;
-  MetadataBatch batch;
-  record.n_tokens = 1 + number % 5;
-  batch.put_tokens = {{numbered(number), {std::vector<TokenId>(record.n_tokens, number)}}};
-  batch.put_representations = {{numbered(number), record}};
-  batch.put_blobs = {{numbered(number), blob}};
-  return store.write(batch, sync);
-}
-
-// How many of the first records are there, each whole; the rest must be absent.
-uint32_t count_whole(const MetadataStore& store) {
-  uint32_t count = 0;
-  const auto report =
-      store.scan_representations([&](const Digest& id, RepresentationRecord&& record) {
-        EXPECT_EQ(id, numbered(count)) << "a hole";
-        EXPECT_EQ(record.hits, count);
-        const auto details = store.get_details({&id, 1});
-        EXPECT_TRUE(details[0]) << details[0].status().to_string();
-        EXPECT_EQ(details[0]->tokens, std::vector<TokenId>(1 + count % 5, count));
-        std::vector<std::byte> blob(record.bytes);
-        EXPECT_TRUE(store.get_blob(id, blob, record.checksum));
-        EXPECT_EQ(blob, numbered_blob(count));
-        ++count;
-        return true;
-      });
-  EXPECT_TRUE(report);
-  EXPECT_EQ(report->corrupt, 0u);
-  return count;
-}
 
 TEST_F(RocksStoreTest, ReopensWithEverythingAndANewEpoch) {
   StoreIdentity first;
@@ -238,6 +168,99 @@ TEST_F(RocksStoreTest, DamagedDatabasesAreRefused) {
   EXPECT_EQ(count_whole(*store), 20u);
 }
 
+TEST_F(RocksStoreTest, ALostMarkerIsDamageAndNotAForeignDirectory) {
+  { ASSERT_TRUE(write_numbered(*open(), 0, true)); }
+  fs::remove(directory_ + "/FORMAT");
+  expect_refused(open_error(), StatusCode::kCorrupt, "lost its FORMAT");
+  std::string moved_to;
+  ASSERT_TRUE(RocksStore::set_aside(directory_, &moved_to));
+  EXPECT_TRUE(fs::exists(moved_to + "/db/CURRENT"));
+}
+
+TEST_F(RocksStoreTest, ADamagedStoreIsSetAsideWhole) {
+  { ASSERT_TRUE(write_numbered(*open(), 0, true)); }
+  const std::string lost = directory_ + "/db/CURRENT";
+  fs::rename(lost, root_ + "/CURRENT");
+  expect_refused(open_error(), StatusCode::kCorrupt, "nothing was changed");
+  std::string moved_to;
+  ASSERT_TRUE(RocksStore::set_aside(directory_ + "/", &moved_to));
+  EXPECT_FALSE(fs::exists(directory_));
+  EXPECT_TRUE(moved_to.starts_with(directory_ + ".damaged-")) << moved_to;
+  {
+    const auto fresh = open();
+    ASSERT_TRUE(fresh);
+    EXPECT_TRUE(fresh->identity().created);
+    EXPECT_EQ(count_whole(*fresh), 0u);
+    expect_refused(RocksStore::set_aside(directory_), StatusCode::kFailedPrecondition, "in use");
+  }
+  // Two of them keep names of their own, and what was set aside is all there.
+  std::string second;
+  ASSERT_TRUE(RocksStore::set_aside(directory_, &second));
+  EXPECT_NE(second, moved_to);
+  fs::rename(root_ + "/CURRENT", moved_to + "/db/CURRENT");
+  fs::rename(moved_to, directory_);
+  EXPECT_EQ(count_whole(*open()), 1u);
+}
+
+TEST_F(RocksStoreTest, OnlyStoresAreSetAside) {
+  EXPECT_EQ(RocksStore::set_aside(directory_).code(), StatusCode::kNotFound);
+  put_file("thesis.tex", "years of work");
+  expect_refused(RocksStore::set_aside(directory_), StatusCode::kFailedPrecondition, "not a meta");
+  EXPECT_TRUE(fs::exists(directory_ + "/thesis.tex"));
+  fs::remove_all(directory_);
+  fs::create_directories(directory_);
+  expect_refused(RocksStore::set_aside(directory_), StatusCode::kFailedPrecondition, "not a meta");
+}
+
+TEST_F(RocksStoreTest, BlobIdsAreThoseThatArePresent) {
+  const auto store = open({.blob_write_buffer_bytes = 256 << 10});
+  ASSERT_TRUE(store);
+  // Overwritten, deleted and written again, in files and in memory.
+  constexpr uint32_t kBlobs = 200;
+  for (uint32_t round = 0; round < 2; ++round)
+    for (uint32_t i = 0; i < kBlobs; ++i) ASSERT_TRUE(write_numbered(*store, i, false));
+  MetadataBatch batch;
+  for (uint32_t i = 0; i < kBlobs; i += 2) batch.delete_blobs.push_back(numbered(i));
+  ASSERT_TRUE(store->write(batch, true));
+  ASSERT_TRUE(write_numbered(*store, 100, true));
+  std::vector<Digest> ids;
+  EXPECT_EQ(*store->scan_blob_ids([&](const Digest& id) { return ids.push_back(id), true; }),
+            kBlobs / 2 + 1);
+  std::vector<Digest> expected;
+  for (uint32_t i = 0; i < kBlobs; ++i)
+    if (i % 2 == 1 || i == 100) expected.push_back(numbered(i));
+  EXPECT_EQ(ids, expected);
+  EXPECT_EQ(*store->scan_blob_ids([](const Digest&) { return false; }), 1u);
+}
+
+TEST_F(RocksStoreTest, PatchesOfManyThreadsBringNothingBack) {
+  const auto store = open();
+  ASSERT_TRUE(store);
+  // Patches and deletes of the same ids: a deleted record must stay deleted.
+  constexpr uint32_t kRounds = 300;
+  std::thread patching([&] {
+    for (uint32_t i = 0; i < kRounds; ++i) {
+      RepresentationPatch patch;
+      patch.last_used_wall_ms = i;
+      MetadataBatch batch;
+      for (uint32_t number = 0; number < 8; ++number)
+        batch.patch_representations.emplace_back(numbered(number), patch);
+      EXPECT_TRUE(store->write(batch, false));
+    }
+  });
+  for (uint32_t i = 0; i < kRounds; ++i) {
+    EXPECT_TRUE(write_numbered(*store, i % 8, false));
+    MetadataBatch batch;
+    batch.delete_representations = {numbered(i % 8)};
+    EXPECT_TRUE(store->write(batch, false));
+    EXPECT_EQ(store->get_representation(numbered(i % 8)).status().code(), StatusCode::kNotFound);
+  }
+  patching.join();
+  EXPECT_EQ(store->scan_representations([](const Digest&, RepresentationRecord&&) { return true; })
+                ->records,
+            0u);
+}
+
 TEST_F(RocksStoreTest, AStartKilledBeforeItsMarkerIsTriedAgain) {
   put_file("LOCK", "123");
   put_file("FORMAT.tmp", "quire meta");
@@ -254,14 +277,32 @@ TEST_F(RocksStoreTest, CheckpointsAreStoresOfTheirOwn) {
   const auto store = open();
   ASSERT_TRUE(store);
   for (uint32_t i = 0; i < 20; ++i) ASSERT_TRUE(write_numbered(*store, i, false));
+  MetadataBatch rest;
+  rest.put_tenants = {{7, sample_tenant()}};
+  rest.put_models = {{sample_digest(9), sample_model()}};
+  ASSERT_TRUE(store->write(rest, false));
   const std::string copy = root_ + "/checkpoint";
   ASSERT_TRUE(store->checkpoint(copy));
   EXPECT_EQ(store->checkpoint(copy).code(), StatusCode::kAlreadyExists);
+  const std::vector<std::string> before = dump(*store);
   ASSERT_TRUE(write_numbered(*store, 20, true));
-  const auto copied = RocksStore::open(copy);
-  ASSERT_TRUE(copied) << copied.status().to_string();
-  EXPECT_EQ(count_whole(**copied), 20u);
+  MetadataBatch deletion;
+  deletion.delete_representations = deletion.delete_blobs = {numbered(20)};
+  deletion.delete_tenants = {7};
+  {
+    const auto copied = RocksStore::open(copy);
+    ASSERT_TRUE(copied) << copied.status().to_string();
+    EXPECT_EQ((*copied)->identity().uuid, store->identity().uuid);
+    EXPECT_FALSE((*copied)->identity().created);
+    EXPECT_EQ(dump(**copied), before);
+    EXPECT_EQ(count_whole(**copied), 20u);
+    // Each goes its own way from here.
+    ASSERT_TRUE(write_numbered(**copied, 20, true));
+    ASSERT_TRUE((*copied)->write(deletion, true));
+    EXPECT_NE(dump(**copied), before);
+  }
   EXPECT_EQ(count_whole(*store), 21u);
+  EXPECT_EQ(store->scan_tenants([](uint32_t, TenantRecord&&) { return true; })->records, 1u);
 }
 
 TEST_F(RocksStoreTest, ManyThreadsWriteAndReadAtOnce) {
