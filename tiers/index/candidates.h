@@ -19,6 +19,11 @@ class Candidates {
   // Fingerprints are looked at through the mask.
   Candidates(RowStore& rows, uint32_t fingerprint_mask);
 
+  // Before link() of a row with these, to have the memory at hand.
+  void prefetch(const TokenFingerprints& fingerprints) const {
+    first_table_.prefetch(fingerprints.first & mask_);
+    head_table_.prefetch(fingerprints.level & mask_);
+  }
   // Rows that never match (too short, deltas) are left alone by both.
   void link(RowId id);
   void unlink(RowId id);

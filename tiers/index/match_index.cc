@@ -148,6 +148,7 @@ Expected<RowId> MatchIndex::add(const NewRow& row) {
   if (row.n_tokens > kChunkTokensMax)
     return Status(StatusCode::kInvalidArgument, "an object of too many tokens");
   State& state = *state_;
+  state.candidates.prefetch(row.fingerprints);
   state.ids.prepare_insert();
   const uint64_t position = state.seek_id(row.representation);
   const SortedTable::Cell& cell = state.ids.at(position);

@@ -94,9 +94,12 @@ void Resolver::resolve_chunks(uint32_t begin) {
 
 uint32_t Resolver::first_fingerprint(uint64_t position) {
   if (position >= ahead_end_) {
+    // Behind a match there is often another, so not much is made ahead in vain; where nothing
+    // matches, more and more.
+    ahead_count_ = position == ahead_end_ ? std::min(2 * ahead_count_, kLookahead) : 1;
     const uint64_t positions = query_.tokens.size() - kMatchTokensMin + 1;
     ahead_begin_ = position;
-    ahead_end_ = std::min(position + kLookahead, positions);
+    ahead_end_ = std::min(position + ahead_count_, positions);
     for (uint64_t each = position; each < ahead_end_; ++each) {
       const uint32_t fingerprint = hasher_.level(query_.tokens.data() + each, 0);
       candidates_.prefetch(fingerprint);

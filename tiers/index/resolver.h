@@ -81,6 +81,7 @@ class Resolver {
   std::array<uint32_t, kLookahead> ahead_;
   uint64_t ahead_begin_ = 0;
   uint64_t ahead_end_ = 0;
+  uint64_t ahead_count_ = 1;
 
   // Of the position at hand; kept for their memory.
   std::vector<Nominee> nominees_;

@@ -45,9 +45,9 @@ TEST(SortedTable, RandomUseAgainstAMap) {
     std::mt19937_64 random(seed);
     SortedTable table;
     std::map<uint32_t, uint32_t> model;
-    for (int step = 0; step < 40000; ++step) {
+    for (int step = 0; step < 15000; ++step) {
       const auto key = static_cast<uint32_t>(keys.base + random() % (uint64_t{keys.range} + 1));
-      const bool shrinking = (step / 8000) % 2 == 1;
+      const bool shrinking = (step / 3000) % 2 == 1;
       const bool insert = random() % 4 < (shrinking ? 1 : 3);
       if (insert) {
         table.prepare_insert();
