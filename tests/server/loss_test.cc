@@ -1,0 +1,221 @@
+// Losses of whole parts of the data directory: what comes back, what does not, what is said.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "tests/server/store_fixture.h"
+
+namespace quire::server {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr uint32_t kDeadlineMs = 20'000;
+
+class LossTest : public ServerTest {
+ protected:
+  void put_all() {
+    config_.tenants.push_back({"blue", {}, {}, {}});
+    start();
+    auto blue = TestClient::connect(config_.socket_path, "blue");
+    const auto* first = reinterpret_cast<const std::byte*>(blue->hello_reply().salt.data());
+    const TenantSalt salt(first, first + blue->hello_reply().salt_bytes);
+    for (int i = 0; i < 6; ++i) {
+      large_.push_back(make_object(model_, i, 1024));
+      small_.push_back(make_object(model_, 100 + i, 64));
+      of_blue_.push_back(make_object(model_, 200 + i, 1024, salt));
+      ASSERT_TRUE(put_patiently(*client_, large_.back(), wire::AckLevel::kDurable).is_ok());
+      ASSERT_TRUE(put_patiently(*client_, small_.back(), wire::AckLevel::kDurable).is_ok());
+      ASSERT_TRUE(put_patiently(*blue, of_blue_.back(), wire::AckLevel::kDurable).is_ok());
+    }
+    blue.reset();
+    crash();
+  }
+  // Without registering the model anew.
+  void start_again() {
+    server_ = std::make_unique<InProcessServer>(config_);
+    ASSERT_TRUE(server_->status().is_ok()) << server_->status().to_string();
+    client_ = TestClient::connect(config_.socket_path);
+    ASSERT_NE(client_, nullptr);
+    blue_ = TestClient::connect(config_.socket_path, "blue");
+    ASSERT_NE(blue_, nullptr);
+  }
+  void expect_missing(const std::vector<TestObject>& objects) {
+    for (const TestObject& object : objects) {
+      EXPECT_EQ(client_->acquire(object.id).status().code(), StatusCode::kNotFound);
+      EXPECT_TRUE(client_->resolve(model_id(model_), object.tokens)->empty());
+    }
+  }
+  bool degraded_says(const std::string& word) {
+    for (const std::string& line : stats().degraded) {
+      if (line.find(word) != std::string::npos) return true;
+    }
+    return false;
+  }
+  void expect_all(TestClient& client, const std::vector<TestObject>& objects) {
+    for (const TestObject& object : objects) {
+      expect_stored(client, object);
+      EXPECT_EQ(client.resolve(model_id(model_), object.tokens)->size(), 1u);
+    }
+  }
+  void damage(const std::string& path, uint64_t offset, const std::string& bytes) {
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(static_cast<std::streamoff>(offset));
+    file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    ASSERT_TRUE(file.good());
+  }
+  std::string meta() const { return config_.data_directory + "/meta"; }
+
+  std::vector<TestObject> large_, small_, of_blue_;
+  std::unique_ptr<TestClient> blue_;
+};
+
+TEST_F(LossTest, LostMetadataIsRebuiltFromTheSegments) {
+  put_all();
+  fs::remove_all(meta());
+  start_again();
+  ASSERT_TRUE(eventually([&] { return stats().objects == 12 && stats().degraded.empty(); }))
+      << stats().objects;
+  expect_all(*client_, large_);
+  expect_all(*blue_, of_blue_);
+  expect_missing(small_);  // lay in RocksDB
+  // Rebuilt records are as durable as the others.
+  blue_.reset();
+  crash();
+  start_again();
+  EXPECT_EQ(stats().objects, 12u);
+  expect_all(*client_, large_);
+  expect_all(*blue_, of_blue_);
+}
+
+TEST_F(LossTest, DamagedMetadataIsSetAsideAndRebuilt) {
+  put_all();
+  for (const auto& file : fs::recursive_directory_iterator(meta() + "/db")) {
+    if (file.path().filename() == "CURRENT") fs::resize_file(file.path(), 3);
+    if (file.path().filename().string().starts_with("MANIFEST")) fs::resize_file(file.path(), 10);
+  }
+  start_again();
+  ASSERT_TRUE(eventually([&] { return stats().objects == 12; }));
+  EXPECT_TRUE(degraded_says("set aside"));
+  int set_aside = 0;
+  for (const auto& entry : fs::directory_iterator(config_.data_directory)) {
+    set_aside += entry.path().filename().string().starts_with("meta.damaged");
+  }
+  EXPECT_EQ(set_aside, 1);
+  expect_all(*client_, large_);
+  expect_all(*blue_, of_blue_);
+}
+
+TEST_F(LossTest, WithoutRegistryTenantsWithASecretSaltStayUnknown) {
+  put_all();
+  fs::remove_all(meta());
+  fs::remove(config_.data_directory + "/registry.quire");
+  start_again();
+  // Not the model either: its objects wait for it.
+  ASSERT_TRUE(eventually([&] { return degraded_says("model"); }));
+  EXPECT_EQ(stats().objects, 0u);
+  ASSERT_TRUE(client_->register_model(model_).is_ok());
+  ASSERT_TRUE(eventually([&] { return stats().objects == 6; }));
+  expect_all(*client_, large_);
+  for (const TestObject& object : of_blue_) {
+    EXPECT_EQ(blue_->acquire(object.id).status().code(), StatusCode::kNotFound);
+  }
+}
+
+TEST_F(LossTest, LostSegmentFileCostsWhatLayInIt) {
+  put_all();
+  fs::remove(config_.nvme_path);
+  start_again();
+  expect_missing(large_);
+  expect_all(*client_, small_);
+  EXPECT_EQ(stats().objects, 6u);
+  ASSERT_TRUE(put_patiently(*client_, large_[0], wire::AckLevel::kDurable).is_ok());
+  expect_stored(*client_, large_[0]);
+}
+
+TEST_F(LossTest, DamagedSuperblocksStartWithoutTheTierAndLoseNothing) {
+  put_all();
+  std::string saved(8192, '\0');
+  std::ifstream(config_.nvme_path, std::ios::binary).read(saved.data(), 8192);
+  damage(config_.nvme_path, 0,
+         std::string(8192, '\x5a').replace(0, 8, saved, 0, 8).replace(4096, 8, saved, 0, 8));
+  start_again();
+  EXPECT_TRUE(degraded_says("without the NVMe tier"));
+  EXPECT_TRUE(degraded_says("wait for the NVMe tier"));
+  expect_missing(large_);
+  expect_all(*client_, small_);
+  blue_.reset();
+  stop();
+  damage(config_.nvme_path, 0, saved);
+  start_again();
+  EXPECT_TRUE(stats().degraded.empty());
+  expect_all(*client_, large_);
+  expect_all(*blue_, of_blue_);
+}
+
+TEST_F(LossTest, BothTornServesWhatVerifies) {
+  put_all();
+  fs::remove_all(meta());
+  // Garbage over a part of the segments.
+  const auto file_bytes = fs::file_size(config_.nvme_path);
+  damage(config_.nvme_path, (1 << 20) + 3 * (1 << 20), std::string(2 << 20, '\x33'));
+  ASSERT_EQ(fs::file_size(config_.nvme_path), file_bytes);
+  start_again();
+  ASSERT_TRUE(eventually([&] { return stats().degraded.empty(); }));
+  int found = 0;
+  for (const TestObject& object : large_) {
+    auto lease = client_->acquire(object.id);
+    if (!lease) continue;
+    ++found;
+    EXPECT_EQ(std::memcmp(client_->leased(*lease).data(), object.bytes.data(), lease->bytes), 0);
+    EXPECT_TRUE(client_->release(lease->lease_id).is_ok());
+  }
+  EXPECT_GT(found, 0);
+  EXPECT_LT(found, 6);
+}
+
+TEST_F(LossTest, TornTailsOfBoth) {
+  put_all();
+  // The log of RocksDB loses its tail; data synced before the tear stays.
+  for (const auto& file : fs::recursive_directory_iterator(meta() + "/db")) {
+    if (file.path().extension() == ".log" && file.file_size() > 100) {
+      fs::resize_file(file.path(), file.file_size() - 37);
+    }
+  }
+  start_again();
+  EXPECT_GE(stats().objects, 15u);
+  for (const TestObject& object : large_) {
+    auto lease = client_->acquire(object.id);
+    if (!lease) continue;
+    EXPECT_EQ(std::memcmp(client_->leased(*lease).data(), object.bytes.data(), lease->bytes), 0);
+  }
+}
+
+TEST_F(LossTest, ACheckpointOpensAsAStore) {
+  put_all();
+  start_again();
+  const std::string copy = directory_.path() + "/copy";
+  auto made = server_->admin().checkpoint(copy, kDeadlineMs);
+  ASSERT_TRUE(made.is_ok()) << made.status().to_string();
+  EXPECT_EQ(made->objects, 18u);
+  ASSERT_EQ(made->nvme_paths.size(), 1u);
+  fs::copy_file(made->nvme_paths[0], copy + "/nvme.quire");
+  EXPECT_EQ(server_->admin().checkpoint(copy, kDeadlineMs).status().code(),
+            StatusCode::kAlreadyExists);
+  EXPECT_EQ(server_->admin().checkpoint("relative", kDeadlineMs).status().code(),
+            StatusCode::kInvalidArgument);
+  // Later changes of the original do not reach the copy.
+  ASSERT_TRUE(server_->admin().remove(large_[0].id, false, kDeadlineMs).is_ok());
+  blue_.reset();
+  stop();
+  config_.data_directory = copy;
+  config_.nvme_path = copy + "/nvme.quire";
+  start_again();
+  EXPECT_EQ(stats().objects, 18u);
+  expect_all(*client_, large_);
+  expect_all(*client_, small_);
+  expect_all(*blue_, of_blue_);
+}
+
+}  // namespace
+}  // namespace quire::server
