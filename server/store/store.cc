@@ -143,6 +143,10 @@ void Store::remove_entry(ObjectEntry& entry, const char* why) {
 void Store::free_reservation(uint64_t id) {
   const auto found = reservations_.find(id);
   assert(found != reservations_.end());
+  if (found->second.copying) {
+    found->second.abandoned = true;
+    return;
+  }
   const Reservation reservation = found->second;
   reservations_.erase(found);
   if (const auto session = sessions_.find(reservation.session); session != sessions_.end()) {
@@ -174,7 +178,7 @@ void Store::sweep_reservations(uint64_t now_ns) {
   std::vector<uint64_t> expired;
   earliest_reservation_ns_ = UINT64_MAX;
   for (const auto& [id, reservation] : reservations_) {
-    if (find(reservation.id)->state != ObjectState::kReserved) continue;
+    if (reservation.abandoned || find(reservation.id)->state != ObjectState::kReserved) continue;
     if (reservation.deadline_ns <= now_ns) {
       expired.push_back(id);
     } else {
