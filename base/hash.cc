@@ -11,6 +11,8 @@ namespace quire {
 namespace {
 
 constexpr uint64_t kShaBlockBytes = 64;
+// A piece stays in the first level of cache between being copied and being hashed.
+constexpr size_t kCopyPieceBytes = 8 * 1024;
 
 const internal::Xxh3Kernels& xxh3_kernels() {
 #if defined(__x86_64__)
@@ -42,9 +44,37 @@ Hash128 xxh3_128(ByteSpan bytes) {
 }
 
 Hash128 copy_and_xxh3_128(MutableByteSpan target, ByteSpan source) {
+  Xxh3Stream stream;
+  stream.copy_and_update(target, source);
+  return stream.hash_128();
+}
+
+void Xxh3Stream::reset() {
+  static_assert(kStateBytes == internal::kXxh3StateBytes);
+  xxh3_kernels().reset(state_.data());
+}
+
+void Xxh3Stream::update(ByteSpan bytes) {
+  xxh3_kernels().update(state_.data(), bytes.data(), bytes.size());
+}
+
+void Xxh3Stream::copy_and_update(MutableByteSpan target, ByteSpan source) {
   if (target.size() != source.size()) std::abort();
+  for (size_t offset = 0; offset < source.size(); offset += kCopyPieceBytes) {
+    const size_t bytes = std::min(kCopyPieceBytes, source.size() - offset);
+    std::memcpy(target.data() + offset, source.data() + offset, bytes);
+    // The copy is hashed, not the source: somebody else may still be writing the source.
+    update(target.subspan(offset, bytes));
+  }
+}
+
+uint64_t Xxh3Stream::hash_64() const {
+  return xxh3_kernels().digest_64(state_.data());
+}
+
+Hash128 Xxh3Stream::hash_128() const {
   uint64_t result[2];
-  xxh3_kernels().copy_and_hash_128(target.data(), source.data(), source.size(), result);
+  xxh3_kernels().digest_128(state_.data(), result);
   return {result[0], result[1]};
 }
 

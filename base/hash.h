@@ -25,9 +25,25 @@ static_assert(sizeof(Hash128) == 16);
 uint64_t xxh3_64(ByteSpan bytes, uint64_t seed = 0);
 Hash128 xxh3_128(ByteSpan bytes);
 
-// Copies source to target (same size, not overlapping) and hashes it while it is in cache: the one
-// pass of ingest.
+// Copies source to target (same size, not overlapping) and hashes the copy while it is in cache.
 Hash128 copy_and_xxh3_128(MutableByteSpan target, ByteSpan source);
+
+// XXH3 (seed 0) of bytes that come in parts of any size. hash_64() and hash_128() are what
+// xxh3_64() and xxh3_128() give for all of them together; the stream may go on after either.
+class Xxh3Stream {
+ public:
+  Xxh3Stream() { reset(); }
+  void reset();
+  void update(ByteSpan bytes);
+  // Copies source to target (same size, not overlapping) and adds the copy while it is in cache.
+  void copy_and_update(MutableByteSpan target, ByteSpan source);
+  uint64_t hash_64() const;
+  Hash128 hash_128() const;
+
+ private:
+  static constexpr size_t kStateBytes = 576;
+  alignas(64) std::array<std::byte, kStateBytes> state_;
+};
 
 // A SHA-256 result: the identity of models, objects, variants and representations.
 struct Digest {

@@ -9,12 +9,17 @@
 
 namespace quire::internal {
 
+constexpr size_t kXxh3StateBytes = 576;
+
 struct Xxh3Kernels {
   uint64_t (*hash_64)(const void* bytes, size_t size, uint64_t seed);
   // result: low, high
   void (*hash_128)(const void* bytes, size_t size, uint64_t* result);
-  // Copies and hashes the copy, piece by piece.
-  void (*copy_and_hash_128)(void* target, const void* source, size_t size, uint64_t* result);
+  // state: kXxh3StateBytes, 64-byte aligned. One stream serves both digests.
+  void (*reset)(void* state);
+  void (*update)(void* state, const void* bytes, size_t size);
+  uint64_t (*digest_64)(const void* state);
+  void (*digest_128)(const void* state, uint64_t* result);
 };
 
 extern const Xxh3Kernels kXxh3Baseline;

@@ -1,6 +1,7 @@
 #include "client/client.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <thread>
@@ -18,6 +19,8 @@ constexpr uint32_t kPutTriesMax = 16;
 constexpr uint32_t kBusyWaitMsDefault = 10;
 constexpr uint32_t kBusyWaitMsMax = 1000;
 constexpr uint64_t kNsPerMs = 1'000'000;
+// How much of a window is handed over at a time.
+constexpr uint64_t kFillPartBytes = 64ull << 10;
 
 Status invalid(std::string message) {
   return {StatusCode::kInvalidArgument, std::move(message)};
@@ -129,6 +132,8 @@ PutWindow& PutWindow::operator=(PutWindow&& other) noexcept {
   client_ = std::exchange(other.client_, nullptr);
   bytes_ = std::exchange(other.bytes_, {});
   reservation_id_ = other.reservation_id_;
+  filled_bytes_ = other.filled_bytes_;
+  progress_ = other.progress_;
   return *this;
 }
 
@@ -136,8 +141,42 @@ PutWindow::~PutWindow() {
   abort();
 }
 
+Status PutWindow::fill(uint64_t bytes) {
+  if (!valid())
+    return {StatusCode::kFailedPrecondition, "the window was committed or aborted already"};
+  if (bytes > bytes_.size() || bytes < filled_bytes_)
+    return invalid("fill: must grow, up to the window's " + std::to_string(bytes_.size()) +
+                   " bytes");
+  if (bytes == filled_bytes_ || progress_ == nullptr) return Status::ok();
+  filled_bytes_ = bytes;
+  // Sequentially consistent, as the server's side: it sees our progress, or we its request.
+  std::atomic_ref<uint64_t>(progress_->filled_bytes).store(bytes);
+  const std::atomic_ref<uint32_t> send_fill(progress_->send_fill);
+  if (send_fill.load() == 0 || send_fill.exchange(0) == 0) return Status::ok();
+  const wire::FillRequest request{.reservation_id = reservation_id_, .filled_bytes = bytes};
+  client_->session_->send_and_forget(wire::Op::kFill, wire::kFlagNoReply, bytes_of(request));
+  return Status::ok();
+}
+
+Hash128 PutWindow::hand_over(ByteSpan source) {
+  Xxh3Stream hash;
+  for (uint64_t begin = 0; begin < bytes_.size();) {
+    const uint64_t bytes = std::min(kFillPartBytes, bytes_.size() - begin);
+    const MutableByteSpan part = bytes_.subspan(begin, bytes);
+    if (source.empty()) {
+      hash.update(part);
+    } else {
+      hash.copy_and_update(part, source.subspan(begin, bytes));
+    }
+    begin += bytes;
+    // The commit says of the last part that it is there.
+    if (begin < bytes_.size() && begin > filled_bytes_) (void)fill(begin);
+  }
+  return hash.hash_128();
+}
+
 Status PutWindow::commit(wire::AckLevel ack, uint32_t pin_ms) {
-  return commit(xxh3_128(bytes_), ack, pin_ms);
+  return commit(hand_over({}), ack, pin_ms);
 }
 
 Status PutWindow::commit(const Hash128& checksum, wire::AckLevel ack, uint32_t pin_ms) {
@@ -344,6 +383,10 @@ Expected<PutWindow> Client::reserve(const Digest& representation, uint64_t bytes
   window.client_ = this;
   window.bytes_ = staging.subspan(reply.staging_offset, bytes);
   window.reservation_id_ = reply.reservation_id;
+  const uint64_t progress_offset = reply.staging_offset + align_up(bytes, kSlabAlignment);
+  if (session_->can(wire::kFeatureFill) &&
+      progress_offset + sizeof(wire::FillProgress) <= staging.size())
+    window.progress_ = reinterpret_cast<wire::FillProgress*>(staging.data() + progress_offset);
   return window;
 }
 
@@ -353,7 +396,7 @@ Status Client::put(const Digest& representation, ByteSpan bytes, wire::AckLevel 
     Status status;
     Expected<PutWindow> window = reserve(representation, bytes.size());
     if (window.is_ok()) {
-      status = window->commit(copy_and_xxh3_128(window->bytes(), bytes), ack);
+      status = window->commit(window->hand_over(bytes), ack);
     } else {
       status = window.status();
     }

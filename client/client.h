@@ -29,6 +29,9 @@ struct ClientOptions {
   std::string tenant;            // empty: the default tenant
   uint64_t staging_bytes = 0;    // 0: the server's default
   uint32_t timeout_ms = 10'000;  // deadline of each call
+  // Touch the first wire::kPrefaultBytes of the windows while connecting: some milliseconds then,
+  // and the first put does not wait for page faults.
+  bool prefault = true;
 };
 
 // One candidate from the store for a range of the prompt (see wire::ResolveEntry for the units).
@@ -96,6 +99,9 @@ class PutWindow {
 
   bool valid() const { return client_ != nullptr; }
   MutableByteSpan bytes() const { return bytes_; }
+  // The first `bytes` of the window are final: the server may copy and check them while the rest is
+  // written. Optional, never waits. kInvalidArgument: less than before, or above bytes().size().
+  Status fill(uint64_t bytes);
   // Checksums the window, hands it to the server and waits for the acknowledgement.
   Status commit(wire::AckLevel ack = wire::AckLevel::kMemory, uint32_t pin_ms = 0);
   // The same where the caller knows the XXH3-128 of bytes() already.
@@ -105,8 +111,13 @@ class PutWindow {
  private:
   friend class Client;
   Client* client_ = nullptr;
+  // The window's checksum; each part is handed to the server while the next one is read. Copies
+  // the parts from source first, unless that is empty.
+  Hash128 hand_over(ByteSpan source);
   MutableByteSpan bytes_;
   uint64_t reservation_id_ = 0;
+  uint64_t filled_bytes_ = 0;
+  wire::FillProgress* progress_ = nullptr;  // null: an older server
 };
 
 class Client {
@@ -127,8 +138,8 @@ class Client {
   Expected<std::vector<Expected<Lease>>> acquire(std::span<const Digest> representations);
   // kAlreadyExists: somebody stored this id; nothing needs to be sent.
   Expected<PutWindow> reserve(const Digest& representation, uint64_t bytes);
-  // reserve + copy + commit, with bounded retries while the server is BUSY. kAlreadyExists counts
-  // as OK.
+  // reserve + copy + commit, the server's copy under way while ours is; with bounded retries while
+  // the server is BUSY. kAlreadyExists counts as OK.
   Status put(const Digest& representation, ByteSpan bytes,
              wire::AckLevel ack = wire::AckLevel::kMemory);
   Status ping();

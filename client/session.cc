@@ -58,6 +58,13 @@ Expected<Mapping> Mapping::map(const UniqueFd& fd, uint64_t bytes, bool writable
   return mapping;
 }
 
+void Mapping::prefault(uint64_t offset, uint64_t bytes) const {
+  if (offset >= bytes_.size()) return;
+#ifdef MADV_POPULATE_WRITE
+  madvise(bytes_.data() + offset, std::min(bytes, bytes_.size() - offset), MADV_POPULATE_WRITE);
+#endif
+}
+
 Status reply_status(const wire::FrameHeader& header, ByteSpan message) {
   const size_t bytes = std::min<size_t>(message.size(), wire::kMessageBytesMax);
   std::string text(reinterpret_cast<const char*>(message.data()), bytes);
@@ -94,6 +101,7 @@ Expected<std::unique_ptr<Client::Session>> Client::Session::start(Connection con
 Status Client::Session::hello(const ClientOptions& options) {
   wire::HelloRequest request;
   request.client_pid = static_cast<uint32_t>(getpid());
+  if (options.prefault) request.flags |= wire::kHelloPrefault;
   request.staging_bytes = options.staging_bytes;
   QUIRE_RETURN_IF_ERROR(copy_name(options.client_name, "client_name", request.client_name));
   QUIRE_RETURN_IF_ERROR(copy_name(options.tenant, "tenant", request.tenant));
@@ -111,7 +119,10 @@ Status Client::Session::hello(const ClientOptions& options) {
   const auto reply = reader.read<wire::HelloReply>();
   if (!reader.at_end()) return corrupt("a greeting of the wrong length");
   epoch_ = header.server_epoch;
-  return accept_hello(reply, std::move(frame.fds));
+  features_ = header.features;
+  QUIRE_RETURN_IF_ERROR(accept_hello(reply, std::move(frame.fds)));
+  if (options.prefault) staging_.prefault(wire::kPromptScratchBytes, wire::kPrefaultBytes);
+  return Status::ok();
 }
 
 Status Client::Session::accept_hello(const wire::HelloReply& reply, std::vector<UniqueFd> fds) {

@@ -31,6 +31,8 @@ class Mapping {
   // kCorrupt where the file is shorter than bytes (access would raise SIGBUS).
   static Expected<Mapping> map(const UniqueFd& fd, uint64_t bytes, bool writable);
   MutableByteSpan bytes() const { return bytes_; }
+  // Gives a range its pages now; a machine that has none left is no error.
+  void prefault(uint64_t offset, uint64_t bytes) const;
 
  private:
   MutableByteSpan bytes_;
@@ -89,6 +91,7 @@ class Client::Session {
   const TenantSalt& salt() const { return salt_; }
   uint64_t epoch() const { return epoch_; }
   uint64_t object_bytes_max() const { return object_bytes_max_; }
+  bool can(wire::Feature feature) const { return (features_ & feature) != 0; }
   uint32_t timeout_ms() const { return timeout_ms_; }
   // How long a lease lasts unless the server says otherwise.
   uint32_t lease_ms() const { return lease_ms_; }
@@ -106,6 +109,7 @@ class Client::Session {
   Mapping staging_;
   TenantSalt salt_;
   uint64_t epoch_ = 0;
+  uint32_t features_ = 0;
   uint64_t object_bytes_max_ = 0;
   uint32_t lease_ms_ = 0;
 

@@ -265,6 +265,13 @@ Expected<RepresentationView> RepresentationView::parse(ByteSpan bytes) {
   return view;
 }
 
+std::optional<uint64_t> RepresentationView::manifest_bytes(ByteSpan prefix) {
+  ByteReader reader(prefix);
+  const auto fixed = reader.read<ManifestHeader>();
+  if (!reader.ok() || fixed.magic != kMagic || fixed.version != kVersion) return std::nullopt;
+  return fixed.manifest_bytes;
+}
+
 Expected<ByteSpan> RepresentationView::section(uint32_t layer, Plane plane) const {
   const Coverage& coverage = header_.coverage;
   if (layer < coverage.layer_begin || layer >= coverage.layer_end ||

@@ -6,6 +6,7 @@
 #define QUIRE_CODECS_REPRESENTATION_H_
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -72,6 +73,10 @@ class RepresentationView {
   // object-free ids fit (variant from object and context, representation from variant). Section
   // checksums are checked by verify_sections(), the object id by verify_object().
   static Expected<RepresentationView> parse(ByteSpan bytes);
+
+  // How long the manifest says it is, from the first bytes of one that is still arriving; parse()
+  // reads nothing behind. nullopt: too few bytes to tell, or no manifest. Checks nothing else.
+  static std::optional<uint64_t> manifest_bytes(ByteSpan prefix);
 
   const RepresentationHeader& header() const { return header_; }
   std::span<const SectionEntry> sections() const { return sections_; }

@@ -35,13 +35,19 @@ enum class Op : uint16_t {
   kAbort = 8,
   kPing = 9,
   kRegisterModel = 10,
+  kFill = 11,  // how far the client has written a reserved window; the server starts to copy
 };
-inline constexpr uint16_t kOpMax = 10;
+inline constexpr uint16_t kOpMax = 11;
 
 enum FrameFlag : uint32_t {
   kFlagReply = 1u << 0,
   kFlagMore = 1u << 1,     // further replies to this request follow
-  kFlagNoReply = 1u << 2,  // release only: the client does not wait
+  kFlagNoReply = 1u << 2,  // release and fill only: the client does not wait
+};
+
+// What a server can do beyond the first form of version 1; in the reply to hello.
+enum Feature : uint32_t {
+  kFeatureFill = 1u << 0,  // kFill and FillProgress
 };
 
 struct FrameHeader {
@@ -55,17 +61,21 @@ struct FrameHeader {
   uint32_t body_bytes = 0;
   uint32_t deadline_ms = 0;     // requests: give up after this long. 0 is refused
   uint32_t retry_after_ms = 0;  // replies with BUSY
-  uint32_t reserved0 = 0;
-  uint64_t body_xxh3 = 0;    // XXH3-64 of the body
-  uint64_t header_xxh3 = 0;  // XXH3-64 of the 56 bytes before it
+  uint32_t features = 0;        // reply to hello: Feature bits; else 0
+  uint64_t body_xxh3 = 0;       // XXH3-64 of the body
+  uint64_t header_xxh3 = 0;     // XXH3-64 of the 56 bytes before it
 };
 static_assert(sizeof(FrameHeader) == 64);
 
 using Id = std::array<uint8_t, 32>;
 
+enum HelloFlag : uint32_t {
+  kHelloPrefault = 1u << 0,  // touch the start of the staging window now: a put comes soon
+};
+
 struct HelloRequest {
   uint32_t client_pid = 0;
-  uint32_t reserved = 0;
+  uint32_t flags = 0;                             // HelloFlag; unknown ones are ignored
   uint64_t staging_bytes = 0;                     // wanted; 0 = the server's default
   std::array<char, kNameBytesMax> client_name{};  // zero-terminated
   std::array<char, kNameBytesMax> tenant{};       // zero-terminated; empty = the default tenant
@@ -161,6 +171,9 @@ struct ReserveRequest {
 };
 static_assert(sizeof(ReserveRequest) == 48);
 
+// Of the staging window behind the prompt scratch, with kHelloPrefault.
+inline constexpr uint64_t kPrefaultBytes = 16ull << 20;
+
 struct ReserveReply {
   uint64_t reservation_id = 0;
   uint64_t staging_offset = 0;  // 64-byte aligned, inside the session's staging window
@@ -177,6 +190,28 @@ struct CommitRequest {
   uint32_t pin_ms = 0;  // keep at least this long; 0 = no pin
 };
 static_assert(sizeof(CommitRequest) == 40);
+
+// Behind each window, at its offset + align_up(bytes, 64), with kFeatureFill: how far the client
+// is, read by the server while it copies what is there already. Only a hint: commit takes in the
+// rest.
+struct FillProgress {
+  // Written by the client: so many bytes of the window will not change any more. Never falls.
+  uint64_t filled_bytes = 0;
+  // Written by the server: 1 = nobody looks at filled_bytes. A client that takes it (exchange with
+  // 0, after it has written filled_bytes) sends a kFill.
+  uint32_t send_fill = 0;
+  uint32_t reserved0 = 0;
+  std::array<uint64_t, 6> reserved1{};
+};
+static_assert(sizeof(FillProgress) == 64);
+
+// The first filled_bytes of the window will not change any more: the server may copy and hash them
+// while the client writes the rest. Never falls, never above what was reserved.
+struct FillRequest {
+  uint64_t reservation_id = 0;
+  uint64_t filled_bytes = 0;
+};
+static_assert(sizeof(FillRequest) == 16);
 
 struct AbortRequest {
   uint64_t reservation_id = 0;

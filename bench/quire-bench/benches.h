@@ -1,4 +1,4 @@
-// The three benches of quire-bench. Each hands its results to `sink` as they are known, and ends
+// The benches of quire-bench. Each hands its results to `sink` as they are known, and ends
 // with kCancelled soon after `stop` is set.
 #ifndef QUIRE_BENCH_QUIRE_BENCH_BENCHES_H_
 #define QUIRE_BENCH_QUIRE_BENCH_BENCHES_H_
@@ -6,10 +6,14 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <optional>
+#include <ostream>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "bench/quire-bench/result.h"
+#include "bench/quire-bench/trace.h"
 
 namespace quire::bench {
 
@@ -71,6 +75,27 @@ struct RecoverOptions {
 // write was acknowledged is read and compared. The floor is a start after a clean shutdown of the
 // same store.
 Status run_recover(const RecoverOptions& options, const ResultSink& sink);
+
+struct ReplayOptions {
+  CommonOptions common;
+  TraceOptions trace;
+  std::vector<std::string> policies = {"lru", "s3_fifo", "decayed_lfu", "fifo", "segment_fifo"};
+  std::vector<double> capacity_percents = {2, 5, 10, 25};
+  std::optional<double> k;            // of decayed_lfu; not set: tuned
+  uint64_t bytes_per_token = 12'288;  // for bytes written
+  uint64_t segment_blocks = 64;
+  double reinsert_fraction = 0.5;
+};
+// Prefix hit ratio and bytes written of eviction policies by capacity, beside Belady's bound
+// (replay.h). Prints a table where there is one, else hands over results.
+Status run_replay(const ReplayOptions& options, const ResultSink& sink, std::ostream* table);
+
+struct SlabBenchOptions {
+  CommonOptions common;
+  TraceOptions trace;
+};
+// What rounding up to slots costs on the chunk sizes of a trace (slab.h).
+Status run_slab(const SlabBenchOptions& options, const ResultSink& sink, std::ostream* table);
 
 }  // namespace quire::bench
 

@@ -26,6 +26,8 @@ constexpr const char* kExamples = R"(Examples:
   quire-bench local                       acquire + release, put in memory
   quire-bench nvme --directory /mnt/nvme  the tier against bare io_uring on that disk
   quire-bench recover --rounds 20         SIGKILL under load, restart, check everything
+  quire-bench replay --trace conversation_trace.jsonl --capacity 5,10
+  quire-bench slab --synthetic 1          what rounding up to slots costs
   quire-bench --json local > local.jsonl
 
 Every figure stands beside its floor, measured in the same run: ratio = value / floor for rates and
@@ -45,6 +47,8 @@ struct Arguments {
   LocalOptions local;
   NvmeBenchOptions nvme;
   RecoverOptions recover;
+  ReplayOptions replay;
+  SlabBenchOptions slab;
 };
 
 CLI::App* add_local(CLI::App& app, LocalOptions& options) {
@@ -115,6 +119,43 @@ CLI::App* add_recover(CLI::App& app, RecoverOptions& options) {
   return command;
 }
 
+void add_trace(CLI::App* command, TraceOptions& options) {
+  command->add_option("--trace", options.path, "JSON lines in Mooncake's format")
+      ->check(CLI::ExistingFile);
+  command->add_option("--synthetic", options.synthetic_seed, "A made-up trace of this seed");
+  command->add_option("--synthetic-requests", options.synthetic_requests)
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
+}
+
+CLI::App* add_replay(CLI::App& app, ReplayOptions& options) {
+  CLI::App* command = app.add_subcommand("replay", "Hit ratio of eviction policies on a trace");
+  add_trace(command, options.trace);
+  command->add_option("--policy", options.policies)->delimiter(',')->capture_default_str();
+  command->add_option("--capacity", options.capacity_percents, "In % of the different blocks")
+      ->delimiter(',')
+      ->check(CLI::Range(0.001, 100.0))
+      ->capture_default_str();
+  command->add_option("--k", options.k, "Of decayed_lfu, instead of the tuned one")
+      ->check(CLI::Range(0.001, 1000.0));
+  command->add_option("--bytes-per-token", options.bytes_per_token, "For bytes written")
+      ->check(CLI::Range(1, 1 << 24))
+      ->capture_default_str();
+  command->add_option("--segment-blocks", options.segment_blocks, "Of segment_fifo")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  command->add_option("--reinsert-fraction", options.reinsert_fraction, "Of a segment, at most")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  return command;
+}
+
+CLI::App* add_slab(CLI::App& app, SlabBenchOptions& options) {
+  CLI::App* command = app.add_subcommand("slab", "Loss of the host slab's slots on a trace");
+  add_trace(command, options.trace);
+  return command;
+}
+
 int finish(const Status& status, const std::vector<Result>& results, bool json) {
   if (!json && !results.empty()) print_table(results, std::cout);
   if (status.code() == StatusCode::kCancelled) return kExitInterrupted;
@@ -144,6 +185,8 @@ int run(int argc, char** argv) {
   CLI::App* local = add_local(app, arguments.local);
   CLI::App* nvme = add_nvme(app, arguments.nvme);
   add_recover(app, arguments.recover);
+  CLI::App* replay = add_replay(app, arguments.replay);
+  CLI::App* slab = add_slab(app, arguments.slab);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -164,6 +207,12 @@ int run(int argc, char** argv) {
   } else if (nvme->parsed()) {
     arguments.nvme.common = arguments.common;
     status = run_nvme(arguments.nvme, sink);
+  } else if (replay->parsed()) {
+    arguments.replay.common = arguments.common;
+    status = run_replay(arguments.replay, sink, arguments.json ? nullptr : &std::cout);
+  } else if (slab->parsed()) {
+    arguments.slab.common = arguments.common;
+    status = run_slab(arguments.slab, sink, arguments.json ? nullptr : &std::cout);
   } else {
     arguments.recover.common = arguments.common;
     status = run_recover(arguments.recover, sink);

@@ -65,6 +65,23 @@ pb::PositionFrame to_pb(PositionFrame frame) {
   return frame == PositionFrame::kPreRope ? pb::POSITION_FRAME_PRE_ROPE : pb::POSITION_FRAME_LOCAL;
 }
 
+template <typename Ids>
+Expected<std::vector<Digest>> parse_ids(const Ids& representations, uint32_t ids_max) {
+  const auto count = static_cast<uint64_t>(representations.size());
+  if (count == 0) return invalid("representations: none given");
+  if (count > ids_max)
+    return invalid("representations: at most " + std::to_string(ids_max) + ", not " +
+                   std::to_string(count));
+  std::vector<Digest> ids;
+  ids.reserve(count);
+  for (const std::string& bytes : representations) {
+    QUIRE_ASSIGN_OR_RETURN(Digest id,
+                           parse_id(bytes, "representations[" + std::to_string(ids.size()) + "]"));
+    ids.push_back(id);
+  }
+  return ids;
+}
+
 // The value of one hexadecimal digit, or 16.
 uint8_t hex_value(char digit) {
   if (digit >= '0' && digit <= '9') return static_cast<uint8_t>(digit - '0');
@@ -132,19 +149,55 @@ Expected<std::vector<TokenId>> parse_tokens(const pb::LookupRequest& request) {
 }
 
 Expected<std::vector<Digest>> parse_prefetch_ids(const pb::PrefetchRequest& request) {
-  const auto count = static_cast<uint64_t>(request.representations_size());
-  if (count == 0) return invalid("representations: none given");
-  if (count > kPrefetchIdsMax)
-    return invalid("representations: at most " + std::to_string(kPrefetchIdsMax) + ", not " +
-                   std::to_string(count));
-  std::vector<Digest> ids;
-  ids.reserve(count);
-  for (const std::string& bytes : request.representations()) {
-    QUIRE_ASSIGN_OR_RETURN(Digest id,
-                           parse_id(bytes, "representations[" + std::to_string(ids.size()) + "]"));
-    ids.push_back(id);
+  return parse_ids(request.representations(), kPrefetchIdsMax);
+}
+
+Expected<std::vector<Digest>> parse_hint_ids(const pb::HintRequest& request) {
+  return parse_ids(request.representations(), kHintIdsMax);
+}
+
+Expected<UseHint> parse_hint(const pb::HintRequest& request) {
+  UseHint hint;
+  const bool use_given =
+      request.has_steps_to_next_use() || request.has_next_use_ms() || request.has_priority();
+  if (!use_given && !request.finished())
+    return invalid("give steps_to_next_use, next_use_ms, priority or finished");
+  if (use_given && request.finished())
+    return invalid("finished: goes with no other hint, it says that there is no next use");
+  if (request.has_next_use_ms() && request.next_use_ms() > kNextUseMsMax)
+    return invalid("next_use_ms: at most 100 years");
+  if (request.has_priority() && request.priority() > kPriorityMax)
+    return invalid("priority: 0 to 255, not " + std::to_string(request.priority()));
+  if (request.has_steps_to_next_use()) hint.steps_to_next_use = request.steps_to_next_use();
+  if (request.has_next_use_ms()) hint.next_use_ms = request.next_use_ms();
+  if (request.has_priority()) hint.priority = static_cast<uint8_t>(request.priority());
+  hint.finished = request.finished();
+  return hint;
+}
+
+Expected<std::string> parse_directory(const std::string& path, std::string_view field) {
+  const auto wrong = [&](const char* what) { return invalid(std::string(field) + ": " + what); };
+  if (path.size() > kPathBytesMax) return wrong("at most 4096 bytes");
+  if (path.find('\0') != std::string::npos) return wrong("holds a zero byte");
+  if (path.empty() || path[0] != '/') return wrong("must be an absolute path");
+  size_t begin = 0;
+  bool names_something = false;
+  while (begin < path.size()) {
+    const size_t end = std::min(path.find('/', begin), path.size());
+    const std::string_view part = std::string_view(path).substr(begin, end - begin);
+    if (part == "." || part == "..") return wrong("must not hold a . or .. part");
+    names_something = names_something || !part.empty();
+    begin = end + 1;
   }
-  return ids;
+  if (!names_something) return wrong("must name a new directory");
+  return path;
+}
+
+Status check_quota(uint64_t soft_bytes, uint64_t hard_bytes) {
+  if (hard_bytes != 0 && soft_bytes > hard_bytes)
+    return invalid("soft_bytes: " + std::to_string(soft_bytes) + " is more than hard_bytes, " +
+                   std::to_string(hard_bytes));
+  return Status::ok();
 }
 
 Expected<IdRange> parse_id_prefix(const std::string& hex_digits) {
@@ -185,6 +238,28 @@ void fill(const ObjectInfo& from, pb::Object& to) {
   to.set_pinned_until_wall_ms(from.pinned_until_wall_ms);
 }
 
+void fill(const TierStats& from, pb::TierStats& to) {
+  to.set_tier(to_pb(from.tier));
+  to.set_state(printable_text(from.state));
+  to.set_backend(printable_text(from.backend));
+  to.set_capacity_bytes(from.capacity_bytes);
+  to.set_used_bytes(from.used_bytes);
+  to.set_objects(from.objects);
+  to.set_hits(from.hits);
+  to.set_evictions(from.evictions);
+  to.set_read_bytes(from.read_bytes);
+  to.set_written_bytes(from.written_bytes);
+  to.set_corruptions(from.corruptions);
+  to.set_read_bytes_per_us(from.read_bytes_per_us);
+  to.set_latency_us(from.latency_us);
+  to.set_device_written_bytes(from.device_written_bytes);
+  to.set_reinserted_bytes(from.reinserted_bytes);
+  to.set_over_write_budget(from.over_write_budget);
+  to.set_scrubbed_bytes(from.scrubbed_bytes);
+  to.set_scrub_rounds(from.scrub_rounds);
+  to.set_scrub_corruptions(from.scrub_corruptions);
+}
+
 void fill(const ServerStats& from, pb::StatsResponse& to) {
   to.set_version(printable_text(from.version));
   to.set_data_directory(printable_text(from.data_directory));
@@ -207,22 +282,29 @@ void fill(const ServerStats& from, pb::StatsResponse& to) {
   to.set_refused_puts(from.refused_puts);
   to.set_busy_replies(from.busy_replies);
   to.set_protocol_errors(from.protocol_errors);
-  for (const TierStats& tier : from.tiers) {
-    pb::TierStats& out = *to.add_tiers();
-    out.set_tier(to_pb(tier.tier));
-    out.set_state(printable_text(tier.state));
-    out.set_backend(printable_text(tier.backend));
-    out.set_capacity_bytes(tier.capacity_bytes);
-    out.set_used_bytes(tier.used_bytes);
-    out.set_objects(tier.objects);
-    out.set_hits(tier.hits);
-    out.set_evictions(tier.evictions);
-    out.set_read_bytes(tier.read_bytes);
-    out.set_written_bytes(tier.written_bytes);
-    out.set_corruptions(tier.corruptions);
-    out.set_read_bytes_per_us(tier.read_bytes_per_us);
-    out.set_latency_us(tier.latency_us);
-  }
+  for (const TierStats& tier : from.tiers) fill(tier, *to.add_tiers());
+  for (const std::string& sentence : from.degraded) to.add_degraded(printable_text(sentence));
+  to.set_index_bytes(from.index_bytes);
+  to.set_details_cache_bytes(from.details_cache_bytes);
+  to.set_quota_evictions(from.quota_evictions);
+  to.set_corruptions(from.corruptions);
+}
+
+void fill(const TenantInfo& from, pb::Tenant& to) {
+  to.set_name(printable_text(from.name));
+  to.set_soft_bytes(from.soft_bytes);
+  to.set_hard_bytes(from.hard_bytes);
+  to.set_bytes(from.bytes);
+  to.set_host_bytes(from.host_bytes);
+  to.set_objects(from.objects);
+  to.set_refused_puts(from.refused_puts);
+}
+
+void fill(const CheckpointInfo& from, pb::CheckpointResponse& to) {
+  to.set_directory(printable_text(from.directory));
+  to.set_objects(from.objects);
+  to.set_metadata_bytes(from.metadata_bytes);
+  for (const std::string& path : from.nvme_paths) to.add_nvme_paths(printable_text(path));
 }
 
 void fill(const ModelInfo& from, pb::Model& to) {

@@ -89,6 +89,32 @@ Status list_page(AdminApi& admin, const pb::ListRequest& request, const Deadline
   return Status::ok();
 }
 
+// Limits left out are taken from the tenant as it is.
+Status set_quota(AdminApi& admin, const pb::SetQuotaRequest& request, const Deadline& deadline,
+                 pb::SetQuotaResponse& response) {
+  QUIRE_ASSIGN_OR_RETURN(const std::string tenant, parse_tenant(request.tenant()));
+  if (!request.has_soft_bytes() && !request.has_hard_bytes())
+    return invalid("give soft_bytes, hard_bytes or both");
+  uint64_t soft_bytes = request.soft_bytes();
+  uint64_t hard_bytes = request.hard_bytes();
+  if (!request.has_soft_bytes() || !request.has_hard_bytes()) {
+    QUIRE_ASSIGN_OR_RETURN(const uint32_t left_ms, deadline.left_ms());
+    QUIRE_ASSIGN_OR_RETURN(const std::vector<TenantInfo> tenants, admin.tenants(left_ms));
+    const auto found = std::find_if(tenants.begin(), tenants.end(),
+                                    [&](const TenantInfo& info) { return info.name == tenant; });
+    if (found == tenants.end())
+      return {StatusCode::kNotFound, "tenant: there is no \"" + tenant + "\""};
+    if (!request.has_soft_bytes()) soft_bytes = found->soft_bytes;
+    if (!request.has_hard_bytes()) hard_bytes = found->hard_bytes;
+  }
+  QUIRE_RETURN_IF_ERROR(check_quota(soft_bytes, hard_bytes));
+  QUIRE_ASSIGN_OR_RETURN(const uint32_t left_ms, deadline.left_ms());
+  QUIRE_RETURN_IF_ERROR(admin.set_quota(tenant, soft_bytes, hard_bytes, left_ms));
+  response.set_soft_bytes(soft_bytes);
+  response.set_hard_bytes(hard_bytes);
+  return Status::ok();
+}
+
 }  // namespace
 
 grpc::Status CacheControlService::Lookup(Context* context, In<pb::LookupRequest> request,
@@ -170,7 +196,8 @@ grpc::Status CacheControlService::Prefetch(Context* context, In<pb::PrefetchRequ
                                            pb::PrefetchResponse* response) {
   return answer(*context, kControlLongDeadlineMsMax, [&](const Deadline& deadline) -> Status {
     QUIRE_ASSIGN_OR_RETURN(const std::vector<Digest> ids, parse_prefetch_ids(*request));
-    QUIRE_ASSIGN_OR_RETURN(const uint32_t left_ms, deadline.left_ms());
+    QUIRE_ASSIGN_OR_RETURN(uint32_t left_ms, deadline.left_ms());
+    if (request->deadline_ms() != 0) left_ms = std::min(left_ms, request->deadline_ms());
     QUIRE_ASSIGN_OR_RETURN(const PrefetchResult result, admin_.prefetch(ids, left_ms));
     response->set_ready(result.ready);
     response->set_missing(result.missing);
@@ -223,6 +250,48 @@ grpc::Status CacheControlService::ListModels(Context* context, In<pb::ListModels
     QUIRE_ASSIGN_OR_RETURN(const uint32_t left_ms, deadline.left_ms());
     QUIRE_ASSIGN_OR_RETURN(const std::vector<ModelInfo> models, admin_.models(left_ms));
     for (const ModelInfo& model : models) fill(model, *response->add_models());
+    return Status::ok();
+  });
+}
+
+grpc::Status CacheControlService::Hint(Context* context, In<pb::HintRequest> request,
+                                       pb::HintResponse* response) {
+  return answer(*context, kControlDeadlineMsMax, [&](const Deadline& deadline) -> Status {
+    QUIRE_ASSIGN_OR_RETURN(const std::vector<Digest> ids, parse_hint_ids(*request));
+    QUIRE_ASSIGN_OR_RETURN(const UseHint hint, parse_hint(*request));
+    QUIRE_ASSIGN_OR_RETURN(const uint32_t left_ms, deadline.left_ms());
+    QUIRE_ASSIGN_OR_RETURN(const HintResult result, admin_.hint(ids, hint, left_ms));
+    response->set_applied(result.applied);
+    response->set_missing(result.missing);
+    return Status::ok();
+  });
+}
+
+grpc::Status CacheControlService::ListTenants(Context* context, In<pb::ListTenantsRequest>,
+                                              pb::ListTenantsResponse* response) {
+  return answer(*context, kControlDeadlineMsMax, [&](const Deadline& deadline) -> Status {
+    QUIRE_ASSIGN_OR_RETURN(const uint32_t left_ms, deadline.left_ms());
+    QUIRE_ASSIGN_OR_RETURN(const std::vector<TenantInfo> tenants, admin_.tenants(left_ms));
+    for (const TenantInfo& tenant : tenants) fill(tenant, *response->add_tenants());
+    return Status::ok();
+  });
+}
+
+grpc::Status CacheControlService::SetQuota(Context* context, In<pb::SetQuotaRequest> request,
+                                           pb::SetQuotaResponse* response) {
+  return answer(*context, kControlDeadlineMsMax, [&](const Deadline& deadline) {
+    return set_quota(admin_, *request, deadline, *response);
+  });
+}
+
+grpc::Status CacheControlService::Checkpoint(Context* context, In<pb::CheckpointRequest> request,
+                                             pb::CheckpointResponse* response) {
+  return answer(*context, kControlLongDeadlineMsMax, [&](const Deadline& deadline) -> Status {
+    QUIRE_ASSIGN_OR_RETURN(const std::string directory,
+                           parse_directory(request->directory(), "directory"));
+    QUIRE_ASSIGN_OR_RETURN(const uint32_t left_ms, deadline.left_ms());
+    QUIRE_ASSIGN_OR_RETURN(const CheckpointInfo info, admin_.checkpoint(directory, left_ms));
+    fill(info, *response);
     return Status::ok();
   });
 }

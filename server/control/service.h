@@ -44,6 +44,14 @@ class CacheControlService final : public quire::control::v1::CacheControl::Servi
                              control::v1::RegisterModelResponse* response) override;
   grpc::Status ListModels(Context* context, In<control::v1::ListModelsRequest> request,
                           control::v1::ListModelsResponse* response) override;
+  grpc::Status Hint(Context* context, In<control::v1::HintRequest> request,
+                    control::v1::HintResponse* response) override;
+  grpc::Status ListTenants(Context* context, In<control::v1::ListTenantsRequest> request,
+                           control::v1::ListTenantsResponse* response) override;
+  grpc::Status SetQuota(Context* context, In<control::v1::SetQuotaRequest> request,
+                        control::v1::SetQuotaResponse* response) override;
+  grpc::Status Checkpoint(Context* context, In<control::v1::CheckpointRequest> request,
+                          control::v1::CheckpointResponse* response) override;
 
  private:
   AdminApi& admin_;

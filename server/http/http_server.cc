@@ -96,7 +96,9 @@ void HttpServer::State::configure() {
   });
   server.Get("/metrics", [this](const httplib::Request&, httplib::Response& response) {
     with_stats(response, [&](const ServerStats& stats) {
-      reply(response, kOk, render_metrics(stats), kMetricsType);
+      const auto tenants = admin.tenants(kHttpAdminDeadlineMs);
+      reply(response, kOk, render_metrics(stats, tenants ? *tenants : std::vector<TenantInfo>{}),
+            kMetricsType);
     });
   });
   server.Get("/healthz", [this](const httplib::Request&, httplib::Response& response) {

@@ -26,6 +26,8 @@ struct MetricRow {
   std::string_view labels;  // as documented; collect() sets exactly these
   std::string_view help;
   void (*collect)(const ServerStats& stats, Samples& samples);
+  // Rows of tenants have this instead.
+  void (*collect_tenants)(const std::vector<TenantInfo>& tenants, Samples& samples) = nullptr;
 };
 
 // A sample without labels.
@@ -44,6 +46,16 @@ template <auto Member>
 void per_tier(const ServerStats& stats, Samples& samples) {
   for (const TierStats& tier : stats.tiers)
     samples.push_back({{{"tier", tier_name(tier.tier)}}, static_cast<double>(tier.*Member)});
+}
+
+template <auto Member>
+void per_tenant(const std::vector<TenantInfo>& tenants, Samples& samples) {
+  for (const TenantInfo& tenant : tenants)
+    samples.push_back({{{"tenant", tenant.name}}, static_cast<double>(tenant.*Member)});
+}
+
+void degraded(const ServerStats& stats, Samples& samples) {
+  samples.push_back({{}, static_cast<double>(stats.degraded.size())});
 }
 
 void build_info(const ServerStats& stats, Samples& samples) {
@@ -120,6 +132,19 @@ constexpr MetricRow kRows[] = {
      one<&ServerStats::busy_replies>},
     {"quire_protocol_errors_total", Kind::kCounter, "", "Data-plane frames refused as malformed.",
      one<&ServerStats::protocol_errors>},
+    {"quire_degraded", Kind::kGauge, "",
+     "Things that work worse than they should; `quirectl status` says which and why.", degraded},
+    {"quire_index_bytes", Kind::kGauge, "", "Memory of what finds objects.",
+     one<&ServerStats::index_bytes>},
+    {"quire_details_cache_bytes", Kind::kGauge, "",
+     "Memory of tokens and details of objects found lately.",
+     one<&ServerStats::details_cache_bytes>},
+    {"quire_quota_evictions_total", Kind::kCounter, "",
+     "Objects removed because a tenant was above its hard limit.",
+     one<&ServerStats::quota_evictions>},
+    {"quire_detected_corruptions_total", Kind::kCounter, "",
+     "Wrong bytes found anywhere, by reads and by scrubbing. Each became a miss.",
+     one<&ServerStats::corruptions>},
     {"quire_tier_up", Kind::kGauge, "tier", "1 where the tier's state is ok, else 0.", tier_up},
     {"quire_tier_backend_info", Kind::kGauge, "tier, backend",
      "Always 1; the label tells how the tier reaches its device.", tier_backend},
@@ -140,11 +165,38 @@ constexpr MetricRow kRows[] = {
      per_tier<&TierStats::read_bytes>},
     {"quire_tier_written_bytes_total", Kind::kCounter, "tier", "Bytes written to the tier.",
      per_tier<&TierStats::written_bytes>},
+    {"quire_tier_device_written_bytes_total", Kind::kCounter, "tier",
+     "Bytes that reached the device, with headers, padding and what reclaiming moved.",
+     per_tier<&TierStats::device_written_bytes>},
+    {"quire_tier_reinserted_bytes_total", Kind::kCounter, "tier",
+     "Bytes that reclaiming moved instead of dropping.", per_tier<&TierStats::reinserted_bytes>},
+    {"quire_tier_over_write_budget", Kind::kGauge, "tier",
+     "1 while writes are held back to spare the device.", per_tier<&TierStats::over_write_budget>},
+    {"quire_tier_scrubbed_bytes_total", Kind::kCounter, "tier",
+     "Bytes read and verified in the background.", per_tier<&TierStats::scrubbed_bytes>},
+    {"quire_tier_scrub_rounds_total", Kind::kCounter, "tier",
+     "Times that scrubbing went through the whole tier.", per_tier<&TierStats::scrub_rounds>},
+    {"quire_tier_scrub_corruptions_total", Kind::kCounter, "tier",
+     "Objects that scrubbing found damaged.", per_tier<&TierStats::scrub_corruptions>},
     {"quire_tier_read_bytes_per_second", Kind::kGauge, "tier",
      "Read rate measured at start, used to decide between loading and recomputing.",
      tier_read_rate},
     {"quire_tier_latency_seconds", Kind::kGauge, "tier", "Read latency measured at start.",
      tier_latency},
+    {"quire_tenant_bytes", Kind::kGauge, "tenant",
+     "Bytes a tenant has stored, in any tier, counted once.", nullptr,
+     per_tenant<&TenantInfo::bytes>},
+    {"quire_tenant_host_bytes", Kind::kGauge, "tenant", "Bytes of a tenant in memory.", nullptr,
+     per_tenant<&TenantInfo::host_bytes>},
+    {"quire_tenant_objects", Kind::kGauge, "tenant", "Objects of a tenant.", nullptr,
+     per_tenant<&TenantInfo::objects>},
+    {"quire_tenant_soft_limit_bytes", Kind::kGauge, "tenant",
+     "Share that other tenants' puts do not evict; 0 is none.", nullptr,
+     per_tenant<&TenantInfo::soft_bytes>},
+    {"quire_tenant_hard_limit_bytes", Kind::kGauge, "tenant",
+     "Never more than this is kept; 0 is no limit.", nullptr, per_tenant<&TenantInfo::hard_bytes>},
+    {"quire_tenant_refused_puts_total", Kind::kCounter, "tenant",
+     "Puts refused for a tenant's hard limit.", nullptr, per_tenant<&TenantInfo::refused_puts>},
 };
 
 }  // namespace
@@ -165,7 +217,7 @@ const char* tier_name(wire::TierId tier) {
   return "none";
 }
 
-std::string render_metrics(const ServerStats& stats) {
+std::string render_metrics(const ServerStats& stats, const std::vector<TenantInfo>& tenants) {
   std::vector<prometheus::MetricFamily> families;
   families.reserve(std::size(kRows));
   for (const MetricRow& row : kRows) {
@@ -175,7 +227,10 @@ std::string render_metrics(const ServerStats& stats) {
     family.help = row.help;
     family.type = counter ? prometheus::MetricType::Counter : prometheus::MetricType::Gauge;
     Samples samples;
-    row.collect(stats, samples);
+    if (row.collect_tenants != nullptr)
+      row.collect_tenants(tenants, samples);
+    else
+      row.collect(stats, samples);
     for (Sample& sample : samples) {
       prometheus::ClientMetric metric;
       metric.label = std::move(sample.labels);

@@ -58,18 +58,40 @@ std::string row(const Cells&... cells) {
   return "<tr>" + (("<td>" + cells + "</td>") + ...) + "</tr>\n";
 }
 
+// What is worse than it should be comes first.
+std::string degraded_list(const ServerStats& stats) {
+  if (stats.degraded.empty()) return "<p class=\"ok\">Nothing is degraded.</p>\n";
+  std::string html = "<h2 class=\"bad\">Degraded</h2><ul>\n";
+  for (const std::string& sentence : stats.degraded)
+    html += "<li class=\"bad\">" + escaped(sentence) + "</li>\n";
+  return html + "</ul>\n";
+}
+
+std::string amplification(const TierStats& tier) {
+  if (tier.written_bytes == 0 || tier.device_written_bytes == 0) return "-";
+  char text[32];
+  std::snprintf(
+      text, sizeof(text), "%.2f",
+      static_cast<double>(tier.device_written_bytes) / static_cast<double>(tier.written_bytes));
+  return text;
+}
+
 std::string tier_table(const ServerStats& stats) {
   std::string html =
       "<h2>Tiers</h2><table><tr><th>tier</th><th>state</th><th>backend</th><th>used MiB</th>"
-      "<th>capacity "
-      "MiB</th><th>objects</th><th>hits</th><th>evictions</th><th>corruptions</th></tr>\n";
+      "<th>capacity MiB</th><th>objects</th><th>hits</th><th>evictions</th><th>corruptions</th>"
+      "<th>written MiB</th><th>amplification</th><th>over budget</th><th>scrubbed MiB</th>"
+      "<th>rounds</th><th>scrub found</th></tr>\n";
   for (const TierStats& tier : stats.tiers) {
     const std::string state = std::string("<span class=\"") + (tier.state == "ok" ? "ok" : "bad") +
                               "\">" + escaped(tier.state) + "</span>";
-    html +=
-        row(std::string(tier_name(tier.tier)), state, escaped(tier.backend), mib(tier.used_bytes),
-            mib(tier.capacity_bytes), std::to_string(tier.objects), std::to_string(tier.hits),
-            std::to_string(tier.evictions), std::to_string(tier.corruptions));
+    html += row(std::string(tier_name(tier.tier)), state, escaped(tier.backend),
+                mib(tier.used_bytes), mib(tier.capacity_bytes), std::to_string(tier.objects),
+                std::to_string(tier.hits), std::to_string(tier.evictions),
+                std::to_string(tier.corruptions), mib(tier.written_bytes), amplification(tier),
+                std::string(tier.over_write_budget ? "<span class=\"bad\">yes</span>" : "no"),
+                mib(tier.scrubbed_bytes), std::to_string(tier.scrub_rounds),
+                std::to_string(tier.scrub_corruptions));
   }
   return html + "</table>\n";
 }
@@ -85,7 +107,7 @@ std::string render_status_page(const ServerStats& stats) {
           std::to_string(stats.recovery_ms) + " ms. Data in <code>" +
           escaped(stats.data_directory) + "</code>, socket <code>" + escaped(stats.socket_path) +
           "</code>.</p>\n";
-  html += tier_table(stats);
+  html += degraded_list(stats) + tier_table(stats);
   html += "<h2>Counts</h2><table>\n";
   const auto count = [&](const char* name, uint64_t value) {
     html += row(std::string(name), std::to_string(value));
@@ -103,6 +125,10 @@ std::string render_status_page(const ServerStats& stats) {
   count("puts refused", stats.refused_puts);
   count("busy replies", stats.busy_replies);
   count("protocol errors", stats.protocol_errors);
+  count("quota evictions", stats.quota_evictions);
+  count("corruptions found", stats.corruptions);
+  count("index bytes", stats.index_bytes);
+  count("details cache bytes", stats.details_cache_bytes);
   html += "</table><p>Also here: <code>/metrics</code>, <code>/healthz</code>.</p></body></html>\n";
   return html;
 }

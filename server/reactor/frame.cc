@@ -48,8 +48,8 @@ Expected<RequestFrame> parse_request(ByteSpan message, wire::FrameHeader* header
     return Status(StatusCode::kInvalidArgument, "a request carries reply flags");
   }
   frame.op = static_cast<wire::Op>(frame.header.op);
-  if (frame.header.flags != 0 && frame.op != wire::Op::kRelease) {
-    return Status(StatusCode::kInvalidArgument, "only a release may ask for no reply");
+  if (frame.header.flags != 0 && frame.op != wire::Op::kRelease && frame.op != wire::Op::kFill) {
+    return Status(StatusCode::kInvalidArgument, "only release and fill may ask for no reply");
   }
   if (frame.header.deadline_ms == 0) {
     return Status(StatusCode::kInvalidArgument, "deadline_ms must not be 0");

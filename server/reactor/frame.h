@@ -41,6 +41,7 @@ class ReplyBuilder {
   // Sets status and retry hint, appends the message (cut to kMessageBytesMax).
   void set_error(const Status& status);
   void set_flags(uint32_t flags) { header_.flags |= flags; }
+  void set_features(uint32_t features) { header_.features = features; }
 
   // Writes checksums and header; the finished frame.
   ByteSpan seal();

@@ -97,6 +97,8 @@ void Session::dispatch(const RequestFrame& frame) {
       return handle_release(frame);
     case wire::Op::kReserve:
       return handle_reserve(frame);
+    case wire::Op::kFill:
+      return handle_fill(frame);
     case wire::Op::kCommit:
       return handle_commit(frame);
     case wire::Op::kAbort:

@@ -79,6 +79,7 @@ class Session {
   void handle_acquire(const RequestFrame& frame);
   void handle_release(const RequestFrame& frame);
   void handle_reserve(const RequestFrame& frame);
+  void handle_fill(const RequestFrame& frame);
   void handle_commit(const RequestFrame& frame);
   void handle_abort(const RequestFrame& frame);
   void handle_register_model(const RequestFrame& frame);

@@ -57,6 +57,7 @@ void Session::handle_hello(const RequestFrame& frame) {
   store_session_.staging = std::move(*staging);
   context_.store.add_session(store_session_);
   said_hello_ = true;
+  if ((request.flags & wire::kHelloPrefault) != 0) context_.store.prefault(store_session_);
 
   wire::HelloReply hello;
   hello.slab_bytes = context_.store.slab().capacity_bytes();
@@ -68,6 +69,7 @@ void Session::handle_hello(const RequestFrame& frame) {
   if (!salt.empty()) std::memcpy(hello.salt.data(), salt.data(), salt.size());
   ReplyBuilder builder(context_.send_buffer, frame.header, context_.store.epoch());
   builder.append_value(hello);
+  builder.set_features(wire::kFeatureFill);
   const std::array<int, 2> descriptors = {context_.store.slab().readonly_fd(),
                                           store_session_.staging->fd()};
   send_with_descriptors(builder.seal(), descriptors);
@@ -257,6 +259,15 @@ void Session::handle_reserve(const RequestFrame& frame) {
       context_.store.reserve(store_session_, digest_of(request.representation), request.bytes);
   if (!answer) return reply(frame.header, answer.status());
   reply(frame.header, Status::ok(), std::as_bytes(std::span(&*answer, 1)));
+}
+
+void Session::handle_fill(const RequestFrame& frame) {
+  wire::FillRequest request;
+  ByteSpan body = frame.body;
+  if (!take(body, request) || !body.empty()) {
+    return violation(frame.header, bad_body("fill body is not a FillRequest"));
+  }
+  reply(frame.header, context_.store.fill(store_session_, request));
 }
 
 void Session::handle_commit(const RequestFrame& frame) {

@@ -4,12 +4,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cassert>
 #include <cerrno>
 #include <cstring>
 #include <string>
-
-#include "proto/wire.h"
 
 namespace quire::server {
 namespace {
@@ -53,17 +52,26 @@ StagingWindow::~StagingWindow() {
 }
 
 uint64_t StagingWindow::reservable_bytes() const {
-  return bytes_ > wire::kPromptScratchBytes ? bytes_ - wire::kPromptScratchBytes : 0;
+  constexpr uint64_t kOtherBytes = wire::kPromptScratchBytes + sizeof(wire::FillProgress);
+  return bytes_ > kOtherBytes ? bytes_ - kOtherBytes : 0;
+}
+
+void StagingWindow::prefault(uint64_t offset, uint64_t bytes) const {
+  if (offset >= bytes_) return;
+#ifdef MADV_POPULATE_WRITE
+  ::madvise(memory_ + offset, std::min(bytes, bytes_ - offset), MADV_POPULATE_WRITE);
+#endif
 }
 
 Expected<uint64_t> StagingWindow::allocate(uint64_t bytes) {
-  const uint64_t rounded = align_up(bytes, kStagingAlignment);
-  if (bytes == 0 || rounded > reservable_bytes()) {
+  if (bytes == 0 || bytes > reservable_bytes()) {
     return Status(StatusCode::kResourceExhausted,
                   "object of " + std::to_string(bytes) +
                       " bytes does not fit this session's staging"
                       " window; connect with a larger staging_bytes");
   }
+  const uint64_t rounded =
+      align_up(align_up(bytes, 64) + sizeof(wire::FillProgress), kStagingAlignment);
   uint64_t candidate = wire::kPromptScratchBytes;
   for (const auto& [offset, taken] : taken_) {
     if (offset - candidate >= rounded) break;
@@ -73,6 +81,7 @@ Expected<uint64_t> StagingWindow::allocate(uint64_t bytes) {
     return Status(StatusCode::kBusy, "the staging window is full of earlier reservations", 5);
   }
   taken_.emplace(candidate, rounded);
+  *progress(candidate, bytes) = wire::FillProgress{.send_fill = 1};
   return candidate;
 }
 

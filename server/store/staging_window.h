@@ -12,6 +12,7 @@
 
 #include "base/bytes.h"
 #include "base/status.h"
+#include "proto/wire.h"
 
 namespace quire::server {
 
@@ -32,9 +33,17 @@ class StagingWindow {
   uint64_t reservable_bytes() const;
   MutableByteSpan memory() const { return {memory_, bytes_}; }
 
-  // Offset of a free range behind the prompt scratch; kBusy where none is large enough right now,
-  // kResourceExhausted where none ever will be.
+  // Gives a range its pages, so that nobody waits for them at the first put. Any thread; bytes
+  // outside of the window, and a machine that has no memory left, are no error.
+  void prefault(uint64_t offset, uint64_t bytes) const;
+
+  // Offset of a free range behind the prompt scratch, for so many bytes and their FillProgress;
+  // kBusy where none is large enough right now, kResourceExhausted where none ever will be.
   Expected<uint64_t> allocate(uint64_t bytes);
+  // Behind a window of that many bytes at that offset; allocate() makes room for it.
+  wire::FillProgress* progress(uint64_t offset, uint64_t bytes) const {
+    return reinterpret_cast<wire::FillProgress*>(memory_ + offset + align_up(bytes, 64));
+  }
   // Gives the range back, and its pages to the machine.
   void free(uint64_t offset);
 

@@ -174,6 +174,10 @@ void Store::remove_row(tiers::RowId row, const char* why) {
 void Store::free_reservation(uint64_t id) {
   const auto found = reservations_.find(id);
   assert(found != reservations_.end());
+  if (found->second.copying) {
+    found->second.abandoned = true;
+    return;
+  }
   const Reservation reservation = found->second;
   reservations_.erase(found);
   if (const auto session = sessions_.find(reservation.session); session != sessions_.end()) {
@@ -207,6 +211,7 @@ void Store::sweep_reservations(uint64_t now_ns) {
   std::vector<uint64_t> expired;
   earliest_reservation_ns_ = UINT64_MAX;
   for (const auto& [id, reservation] : reservations_) {
+    if (reservation.abandoned) continue;
     if (live_.find(reservation.entry)->state != ObjectState::kReserved) continue;
     if (reservation.deadline_ns <= now_ns) {
       expired.push_back(id);

@@ -149,6 +149,10 @@ class Store {
 
   // --- put (store_put.cc) ---
   Expected<wire::ReserveReply> reserve(StoreSession& session, const Digest& id, uint64_t bytes);
+  // The client has written that much of its window: copying starts. A hint, except for its errors.
+  Status fill(StoreSession& session, const wire::FillRequest& request);
+  // Touches the start of the session's staging window, on the ingest worker.
+  void prefault(const StoreSession& session);
   // done runs later, exactly once (unless the store is destroyed), or never where this is not OK.
   Status commit(StoreSession& session, const wire::CommitRequest& request, StatusCallback done);
   Status abort(StoreSession& session, uint64_t reservation_id);
@@ -221,6 +225,12 @@ class Store {
     uint64_t bytes = 0;
     uint64_t staging_offset = 0;
     uint64_t deadline_ns = 0;
+    uint64_t filled_bytes = 0;
+    std::shared_ptr<Ingest> ingest;  // from the first fill (or the commit) on
+    // The ingest worker copies a part: the slot must stay. Whoever wants to free the reservation
+    // abandons it instead, and it goes when the part is done.
+    bool copying = false;
+    bool abandoned = false;
   };
   struct QueuedWrite {
     EntryRef entry;
@@ -274,6 +284,10 @@ class Store {
   void set_nvme_location(tiers::IndexRow& row, const NvmeLocation& location);
 
   // store_put.cc
+  Expected<Reservation*> find_reservation(const StoreSession& session, uint64_t id);
+  Ingest& ingest_of(const StoreSession& session, Reservation& reservation);
+  void start_copy(const StoreSession& session, uint64_t reservation_id, Reservation& reservation);
+  void finish_copy(uint64_t reservation_id);
   void finish_ingest(uint64_t reservation_id, const wire::CommitRequest& request,
                      Expected<RepresentationHeader> header, const StatusCallback& done);
   // store_reserve.cc

@@ -1,46 +1,130 @@
-// Put: commit (copy, check, publish) and abort.
+// Put: fill (copy as it comes), commit (copy the rest, check, publish) and abort.
 #include <algorithm>
 #include <cassert>
 #include <cstring>
+#include <thread>
 
 #include "server/store/store.h"
 
 namespace quire::server {
-Status Store::commit(StoreSession& session, const wire::CommitRequest& request,
-                     StatusCallback done) {
-  const auto found = reservations_.find(request.reservation_id);
-  if (found == reservations_.end() || found->second.session != session.id) {
+namespace {
+
+// How long the ingest worker looks for more of a window before it asks to be told: longer than a
+// client takes for a part, shorter than two wake-ups. With one core, looking would keep the client
+// from writing.
+constexpr uint64_t kFillWatchNs = 50'000;
+
+uint64_t fill_watch_ns() {
+  static const bool alone = std::thread::hardware_concurrency() < 2;
+  return alone ? 0 : kFillWatchNs;
+}
+
+}  // namespace
+
+Expected<Store::Reservation*> Store::find_reservation(const StoreSession& session, uint64_t id) {
+  const auto found = reservations_.find(id);
+  if (found == reservations_.end() || found->second.session != session.id ||
+      found->second.abandoned) {
     return Status(StatusCode::kNotFound, "no such reservation (expired, aborted or never made)");
   }
-  const Reservation& reservation = found->second;
-  ObjectEntry& entry = *live_.find(reservation.entry);
-  if (entry.state != ObjectState::kReserved) {
+  if (live_.find(found->second.entry)->state != ObjectState::kReserved) {
     return Status(StatusCode::kFailedPrecondition, "this reservation is being committed already");
   }
-  if (request.bytes == 0 || request.bytes > reservation.bytes) {
-    return Status(StatusCode::kInvalidArgument, "commit of " + std::to_string(request.bytes) +
-                                                    " bytes; reserved were " +
-                                                    std::to_string(reservation.bytes));
+  return &found->second;
+}
+
+Ingest& Store::ingest_of(const StoreSession& session, Reservation& reservation) {
+  if (reservation.ingest == nullptr) {
+    const ObjectEntry& entry = *live_.find(reservation.entry);
+    IngestRequest request;
+    request.source =
+        session.staging->memory().subspan(reservation.staging_offset, reservation.bytes);
+    request.target = slab_->whole(*entry.slot).first(reservation.bytes);
+    request.progress = session.staging->progress(reservation.staging_offset, reservation.bytes);
+    request.representation = entry.id;
+    request.salt = session.salt;
+    reservation.ingest = std::make_shared<Ingest>(std::move(request));
+  }
+  return *reservation.ingest;
+}
+
+Status Store::fill(StoreSession& session, const wire::FillRequest& request) {
+  QUIRE_ASSIGN_OR_RETURN(Reservation* const reservation,
+                         find_reservation(session, request.reservation_id));
+  if (request.filled_bytes > reservation->bytes ||
+      request.filled_bytes < reservation->filled_bytes) {
+    return Status(StatusCode::kInvalidArgument,
+                  "filled_bytes " + std::to_string(request.filled_bytes) + " after " +
+                      std::to_string(reservation->filled_bytes) + "; reserved were " +
+                      std::to_string(reservation->bytes));
+  }
+  if (request.filled_bytes == reservation->filled_bytes) return Status::ok();
+  reservation->filled_bytes = request.filled_bytes;
+  ingest_of(session, *reservation).announce(request.filled_bytes);
+  // One job at a time for a reservation, however many fills come.
+  if (!reservation->copying) start_copy(session, request.reservation_id, *reservation);
+  return Status::ok();
+}
+
+void Store::start_copy(const StoreSession& session, uint64_t reservation_id,
+                       Reservation& reservation) {
+  // The staging window stays mapped for as long as the job may read it, also when the client is
+  // gone. A full queue costs nothing but the head start: commit takes in what is missing.
+  reservation.copying = ingest_worker_->submit(
+      [ingest = reservation.ingest, staging = session.staging, worker = ingest_worker_.get()] {
+        ingest->follow(fill_watch_ns(), [worker] { return worker->queued() != 0; });
+      },
+      [this, reservation_id] { finish_copy(reservation_id); });
+}
+
+void Store::finish_copy(uint64_t reservation_id) {
+  Reservation& reservation = reservations_.at(reservation_id);
+  reservation.copying = false;
+  if (reservation.abandoned) return free_reservation(reservation_id);
+  // Once it is being committed, the job of the commit copies.
+  if (live_.find(reservation.entry)->state != ObjectState::kReserved) return;
+  if (reservation.ingest->copied_bytes() < reservation.filled_bytes) {
+    start_copy(*sessions_.at(reservation.session), reservation_id, reservation);
+  }
+}
+
+void Store::prefault(const StoreSession& session) {
+  // In steps, between which other sessions' objects are taken in.
+  constexpr uint64_t kStepBytes = 1ull << 20;
+  for (uint64_t offset = 0; offset < wire::kPrefaultBytes; offset += kStepBytes) {
+    const bool queued = ingest_worker_->submit(
+        [staging = session.staging, offset] {
+          staging->prefault(wire::kPromptScratchBytes + offset, kStepBytes);
+        },
+        nullptr);
+    if (!queued) return;
+  }
+}
+
+Status Store::commit(StoreSession& session, const wire::CommitRequest& request,
+                     StatusCallback done) {
+  QUIRE_ASSIGN_OR_RETURN(Reservation* const reservation,
+                         find_reservation(session, request.reservation_id));
+  if (request.bytes == 0 || request.bytes > reservation->bytes ||
+      request.bytes < reservation->filled_bytes) {
+    return Status(StatusCode::kInvalidArgument,
+                  "commit of " + std::to_string(request.bytes) + " bytes; reserved were " +
+                      std::to_string(reservation->bytes) + ", filled " +
+                      std::to_string(reservation->filled_bytes));
   }
   if (request.ack != wire::AckLevel::kMemory && request.ack != wire::AckLevel::kDurable) {
     return Status(StatusCode::kInvalidArgument, "unknown acknowledgement level");
   }
-  auto job = std::make_shared<IngestRequest>();
-  job->source = session.staging->memory().subspan(reservation.staging_offset, request.bytes);
-  job->target = slab_->whole(*entry.slot).first(request.bytes);
-  job->checksum = {request.checksum_low, request.checksum_high};
-  job->representation = entry.id;
-  job->salt = session.salt;
-  job->models = models_;
+  ObjectEntry& entry = *live_.find(reservation->entry);
+  ingest_of(session, *reservation);
+  const IngestCommit judged{request.bytes, {request.checksum_low, request.checksum_high}, models_};
   auto result = std::make_shared<Expected<RepresentationHeader>>(
       Status(StatusCode::kInternal, "ingest did not run"));
-  const MutableByteSpan whole = slab_->whole(*entry.slot);
-  // The staging window stays mapped for as long as the job may read it, also when the client is
-  // gone.
-  auto run = [job, result, whole, staging = session.staging] {
-    *result = ingest(*job);
+  const MutableByteSpan tail = slab_->whole(*entry.slot).subspan(request.bytes);
+  auto run = [ingest = reservation->ingest, judged, result, tail, staging = session.staging] {
+    *result = ingest->finish(judged);
     // No earlier object's bytes behind the payload.
-    std::memset(whole.data() + job->target.size(), 0, whole.size() - job->target.size());
+    std::memset(tail.data(), 0, tail.size());
   };
   auto finish = [this, request, result, done = std::move(done)] {
     finish_ingest(request.reservation_id, request, std::move(*result), done);
@@ -51,7 +135,7 @@ Status Store::commit(StoreSession& session, const wire::CommitRequest& request,
   }
   entry.state = ObjectState::kFilling;
   entry.bytes = request.bytes;
-  entry.checksum = job->checksum;
+  entry.checksum = judged.checksum;
   ++ingests_in_flight_;
   return Status::ok();
 }
@@ -86,13 +170,7 @@ void Store::finish_ingest(uint64_t reservation_id, const wire::CommitRequest& re
 }
 
 Status Store::abort(StoreSession& session, uint64_t reservation_id) {
-  const auto found = reservations_.find(reservation_id);
-  if (found == reservations_.end() || found->second.session != session.id) {
-    return Status(StatusCode::kNotFound, "no such reservation (expired, aborted or never made)");
-  }
-  if (live_.find(found->second.entry)->state != ObjectState::kReserved) {
-    return Status(StatusCode::kFailedPrecondition, "this reservation is being committed");
-  }
+  QUIRE_RETURN_IF_ERROR(find_reservation(session, reservation_id).status());
   free_reservation(reservation_id);
   return Status::ok();
 }

@@ -18,6 +18,7 @@ bool Worker::submit(Task run, Task done) {
     const std::lock_guard lock(mutex_);
     if (stopping_ || jobs_.size() >= kWorkerQueueMax) return false;
     jobs_.push_back({std::move(run), std::move(done)});
+    queued_.store(jobs_.size(), std::memory_order_relaxed);
   }
   wake_.notify_one();
   return true;
@@ -32,11 +33,6 @@ void Worker::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-size_t Worker::queued() const {
-  const std::lock_guard lock(mutex_);
-  return jobs_.size();
-}
-
 void Worker::loop() {
   ::pthread_setname_np(::pthread_self(), name_.substr(0, 15).c_str());
   std::unique_lock lock(mutex_);
@@ -45,6 +41,7 @@ void Worker::loop() {
     if (jobs_.empty()) return;
     Job job = std::move(jobs_.front());
     jobs_.pop_front();
+    queued_.store(jobs_.size(), std::memory_order_relaxed);
     lock.unlock();
     job.run();
     if (job.done) post_(std::move(job.done));

@@ -4,6 +4,7 @@
 #ifndef QUIRE_SERVER_STORE_WORKER_H_
 #define QUIRE_SERVER_STORE_WORKER_H_
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -34,7 +35,8 @@ class Worker {
   [[nodiscard]] bool submit(Task run, Task done);
   // Runs what is queued, then ends the thread. Idempotent.
   void stop();
-  size_t queued() const;
+  // Any thread, without a lock: jobs that wait (not the one that runs).
+  size_t queued() const { return queued_.load(std::memory_order_relaxed); }
 
  private:
   struct Job {
@@ -48,6 +50,7 @@ class Worker {
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<Job> jobs_;
+  std::atomic<size_t> queued_{0};  // jobs_.size()
   bool stopping_ = false;
   std::thread thread_;
 };

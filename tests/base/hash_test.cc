@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <random>
 #include <vector>
 
 #include "base/xxh3_kernels.h"
@@ -61,6 +65,38 @@ TEST(CopyAndHash, EqualsCopyThenHashAtEverySize) {
   }
 }
 
+TEST(Xxh3Stream, PartsOfAnySizeEqualOneCall) {
+  const uint64_t seed = 20;
+  SCOPED_TRACE("seed " + std::to_string(seed) +
+               ", replay: hash_test --gtest_filter=Xxh3Stream.PartsOfAnySizeEqualOneCall");
+  std::mt19937_64 random(seed);
+  std::vector<std::byte> source(200'000);
+  for (std::byte& value : source) value = static_cast<std::byte>(random());
+  for (int round = 0; round < 300; ++round) {
+    // Short inputs have code of their own in XXH3.
+    const size_t limit = round % 2 == 0 ? 600 : source.size();
+    const ByteSpan all = ByteSpan(source).first(random() % (limit + 1));
+    std::vector<std::byte> target(all.size());
+    Xxh3Stream stream;
+    for (size_t at = 0; at < all.size();) {
+      const size_t bytes = std::min<size_t>(all.size() - at, 1 + random() % (limit / 3));
+      if (random() % 2 == 0) {
+        stream.update(all.subspan(at, bytes));
+        std::memcpy(target.data() + at, all.data() + at, bytes);
+      } else {
+        stream.copy_and_update(MutableByteSpan(target).subspan(at, bytes), all.subspan(at, bytes));
+      }
+      at += bytes;
+      ASSERT_EQ(stream.hash_64(), xxh3_64(all.first(at)));
+    }
+    ASSERT_EQ(stream.hash_128(), xxh3_128(all)) << all.size();
+    ASSERT_EQ(stream.hash_64(), xxh3_64(all)) << all.size();
+    ASSERT_TRUE(std::equal(target.begin(), target.end(), all.begin()));
+    stream.reset();
+    ASSERT_EQ(stream.hash_128(), xxh3_128({}));
+  }
+}
+
 TEST(Xxh3, KnownValue) {
   EXPECT_EQ(xxh3_64({}),
             0x2d06800538d394c2ULL);  // of the empty input, from the algorithm's description
@@ -81,9 +117,14 @@ TEST(Xxh3, InstructionSetsAgree) {
       internal::kXxh3Baseline.hash_128(bytes.data(), size, expected.data());
       other->hash_128(bytes.data(), size, actual.data());
       EXPECT_EQ(actual, expected) << size;
-      std::vector<std::byte> copy(size);
-      other->copy_and_hash_128(copy.data(), bytes.data(), size, actual.data());
+      alignas(64) std::array<std::byte, internal::kXxh3StateBytes> state;
+      other->reset(state.data());
+      other->update(state.data(), bytes.data(), size / 3);
+      other->update(state.data(), bytes.data() + size / 3, size - size / 3);
+      other->digest_128(state.data(), actual.data());
       EXPECT_EQ(actual, expected) << size;
+      EXPECT_EQ(other->digest_64(state.data()),
+                internal::kXxh3Baseline.hash_64(bytes.data(), size, 0));
     }
   }
 #endif

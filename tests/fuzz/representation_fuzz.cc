@@ -1,16 +1,13 @@
 // Fuzz entry of the representation parser: whatever the bytes, parsing, verifying, checking against
-// a model and loading every section end in a status. With clang:
-//   clang++ -std=c++20 -fsanitize=fuzzer,address,undefined -I. tests/fuzz/representation_fuzz.cc
-//   ...
-// Without a fuzzer, representation_mutation_test drives it over seeded mutations.
+// a model and loading every section end in a status. representation_mutation_test calls the entry,
+// too.
 #include <cstdlib>
 #include <vector>
 
 #include "codecs/registry.h"
 #include "codecs/representation.h"
 #include "tests/codecs/representation_fixture.h"
-
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
+#include "tests/fuzz/fuzz_target.h"
 
 namespace {
 
@@ -43,27 +40,37 @@ void load_section(const quire::RepresentationView& view, uint32_t layer, Plane p
     std::abort();  // what was loaded without an error is finite
 }
 
-void check(quire::ByteSpan bytes) {
+bool check(quire::ByteSpan bytes) {
   const auto view = quire::RepresentationView::parse(bytes);
-  if (!view.is_ok()) return;
+  if (!view.is_ok()) return false;
   if (view->total_bytes() != bytes.size()) std::abort();
   (void)view->verify_sections();
   (void)view->verify_object({});
-  if (!quire::check_sections(*view, quire::testing::tiny_model()).is_ok()) return;
+  if (!quire::check_sections(*view, quire::testing::tiny_model()).is_ok()) return false;
   const quire::Coverage& coverage = view->header().coverage;
   for (uint32_t layer = coverage.layer_begin; layer < coverage.layer_end; ++layer)
     for (const Plane plane : {Plane::kKey, Plane::kValue}) load_section(*view, layer, plane);
+  return true;
 }
 
 }  // namespace
 
+QUIRE_FUZZ_SEEDS(representation) {
+  quire::fuzz::Seeds seeds = {
+      {"golden_raw_f16", quire::fuzz::golden_bytes("representation_raw_f16_v1.bin")},
+      {"golden_int8_channel", quire::fuzz::golden_bytes("representation_int8_channel_v1.bin")}};
+  for (const quire::CodecInfo& codec : quire::codecs())
+    seeds.emplace_back("codec_" + std::to_string(static_cast<uint32_t>(codec.id)),
+                       quire::testing::tiny_representation(quire::testing::tiny_header(codec.id)));
+  return seeds;
+}
+
 // Every input is tried as it is and with its manifest checksum put right, so that what lies behind
 // the checksum is reached as well.
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  const auto bytes = std::as_bytes(std::span(data, size));
-  check(bytes);
-  std::vector<std::byte> repaired(bytes.begin(), bytes.end());
+QUIRE_FUZZ_TARGET(representation) {
+  const bool accepted = check(input);
+  std::vector<std::byte> repaired(input.begin(), input.end());
   quire::testing::repair_checksum(repaired);
   check(repaired);
-  return 0;
+  return accepted;
 }

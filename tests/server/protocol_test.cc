@@ -73,7 +73,7 @@ TEST_F(ProtocolTest, BodiesOfEveryWrongSizeAreRefused) {
   std::mt19937_64 random(1);
   for (uint16_t op = 1; op <= wire::kOpMax; ++op) {
     if (op == static_cast<uint16_t>(wire::Op::kPing)) continue;
-    for (const size_t size : {0u, 1u, 7u, 8u, 9u, 47u, 49u, 200u, 5000u}) {
+    for (const size_t size : {0u, 1u, 7u, 8u, 9u, 15u, 17u, 47u, 49u, 200u, 5000u}) {
       auto client = TestClient::connect(config_.socket_path, "", 8 << 20);
       ASSERT_NE(client, nullptr);
       std::vector<std::byte> body(size);
@@ -89,7 +89,7 @@ TEST_F(ProtocolTest, BodiesOfEveryWrongSizeAreRefused) {
 TEST_F(ProtocolTest, RandomRequestsAreAnsweredAndHarmless) {
   std::mt19937_64 random(2);
   auto client = TestClient::connect(config_.socket_path, "", 8 << 20);
-  const size_t sizes[] = {0, 144, 48, 40, 16, 16, 48, 40, 8, 0, 104};
+  const size_t sizes[] = {0, 144, 48, 40, 16, 16, 48, 40, 8, 0, 104, 16};
   for (int round = 0; round < 3000; ++round) {
     const uint16_t op = static_cast<uint16_t>(2 + random() % (wire::kOpMax - 1));
     std::vector<std::byte> body(sizes[op]);

@@ -9,7 +9,12 @@
 
 namespace quire::tiers {
 
-std::unique_ptr<EvictionPolicy> make_lru();
+// Finished objects that one victim() asks about.
+inline constexpr uint32_t kFinishedScanMax = 64;
+// Hinted objects whose score an access takes anew.
+inline constexpr uint32_t kHintLooksMax = 16;
+
+std::unique_ptr<EvictionPolicy> make_lru(const EvictionOptions& options);
 std::unique_ptr<EvictionPolicy> make_decayed_lfu(const EvictionOptions& options);
 std::unique_ptr<EvictionPolicy> make_s3_fifo(const EvictionOptions& options);
 

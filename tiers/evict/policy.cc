@@ -10,7 +10,7 @@ std::unique_ptr<EvictionPolicy> make_eviction_policy(EvictionPolicyKind kind,
                                                      const EvictionOptions& options) {
   switch (kind) {
     case EvictionPolicyKind::kLru:
-      return make_lru();
+      return make_lru(options);
     case EvictionPolicyKind::kDecayedLfu:
       return make_decayed_lfu(options);
     case EvictionPolicyKind::kS3Fifo:

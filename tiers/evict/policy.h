@@ -28,6 +28,8 @@ inline constexpr uint64_t kGhostKeysFactor = 4;
 inline constexpr uint64_t kGhostKeysMin = 64;
 inline constexpr uint64_t kGhostKeysMax = 1ull << 20;
 
+inline constexpr uint8_t kPriorityNormal = 128;
+
 // What the caller knows of an object's next use, or wants. It overwrites the policy's own estimate.
 struct UseHint {
   // Steps of an agent graph before the object is used, 0: by the next one (KVFlow, arXiv
@@ -67,13 +69,17 @@ class EvictionPolicy {
   // d turnovers: a near use raises it, one beyond the horizon (k turnovers) puts it behind what was
   // just used. A touch, or the next use passing without one, ends next use and finished; priority
   // ends with remove() or evict(). Leases and pins are stronger: they are the predicate's.
-  virtual void hint(Handle, const UseHint&) {}
+  virtual void hint(Handle handle, const UseHint& hint) = 0;
   // The time. Needed by next_use_ns only, and to measure how fast the tier turns over: call it
   // before hint() and victim(), or every some 100 ms. Time that goes back is ignored.
-  virtual void tick(uint64_t) {}
+  virtual void tick(uint64_t now_ns) = 0;
   virtual bool contains(Handle handle) const = 0;
   virtual uint64_t size() const = 0;
   virtual uint64_t bytes() const = 0;
+  // For status pages: the present k where the policy tunes one, and the keys it holds beside those
+  // in the tier (ghosts, shadow copies).
+  virtual std::optional<double> tuned_k() const { return std::nullopt; }
+  virtual uint64_t remembered_keys() const { return 0; }
 };
 
 enum class EvictionPolicyKind : uint8_t { kLru = 0, kDecayedLfu = 1, kS3Fifo = 2 };
@@ -81,8 +87,9 @@ enum class EvictionPolicyKind : uint8_t { kLru = 0, kDecayedLfu = 1, kS3Fifo = 2
 struct EvictionOptions {
   uint64_t capacity_bytes = 1;  // of the tier
   // Decayed LFU: an access loses a factor e of its weight while k * capacity_bytes are accessed.
-  // Small values approach LRU, large ones LFU.
-  double k = 2.0;
+  // Small values approach LRU, large ones LFU. Not set: follows the accesses (k_tuner.h).
+  std::optional<double> k = std::nullopt;
+  uint64_t ghost_keys_max = kGhostKeysMax;
 };
 
 std::unique_ptr<EvictionPolicy> make_eviction_policy(EvictionPolicyKind kind,

@@ -18,6 +18,18 @@ inline constexpr uint64_t kBlockBytes = 4096;
 
 using DeviceCallback = std::function<void(Status)>;
 
+// What a probe of the device at its opening found: nothing is stored, each opening measures anew.
+// Zero: not measured.
+struct DeviceProfile {
+  double read_latency_us = 0;  // one block of kBlockBytes, alone
+  double read_bytes_per_us = 0;
+  double write_latency_us = 0;
+  double write_bytes_per_us = 0;
+  // Bytes that the device hands to the kernel at one time; 0: no such limit.
+  uint64_t read_inflight_bytes_max = 0;
+  uint64_t write_inflight_bytes_max = 0;
+};
+
 // Thread rules: one thread (the loop thread of a FileDevice). Callbacks run from poll() or from the
 // event loop, never inside read(), write() or sync(); each runs exactly once while the device
 // lives.
@@ -42,6 +54,10 @@ class BlockDevice {
   // Runs the task soon, the way completions run. For answers that need no I/O.
   virtual void defer(std::function<void()> task) = 0;
 
+  // Runs the task once after delay_ns, unless the device is destroyed before. False, and the task is
+  // dropped, where the device has no timers.
+  virtual bool run_after(uint64_t /*delay_ns*/, std::function<void()> /*task*/) { return false; }
+
   // Runs completions that are due. True if a callback ran. A device on an event loop does nothing
   // here: its completions come from the loop.
   virtual bool poll() { return false; }
@@ -49,6 +65,7 @@ class BlockDevice {
   virtual uint64_t size_bytes() const = 0;
   virtual uint64_t alignment_bytes() const { return kBlockBytes; }
   virtual uint64_t inflight_bytes() const { return 0; }
+  virtual DeviceProfile profile() const { return {}; }
   // For the status page: "io_uring, O_DIRECT", "epoll + pread pool, buffered (O_DIRECT refused)".
   virtual std::string backend() const = 0;
 

@@ -12,40 +12,89 @@ constexpr double kTornBlockChance = 0.2;
 
 }  // namespace
 
-MemoryImage::MemoryImage(uint64_t bytes) : current_(align_up(bytes, kBlockBytes)) {}
+MemoryImage::MemoryImage(uint64_t bytes)
+    : current_(align_up(bytes, kBlockBytes)), histories_(current_.size() / kBlockBytes) {}
+
+MemoryImage::Block MemoryImage::take_block() {
+  if (free_blocks_.empty()) return std::make_unique_for_overwrite<std::byte[]>(kBlockBytes);
+  Block block = std::move(free_blocks_.back());
+  free_blocks_.pop_back();
+  return block;
+}
+
+void MemoryImage::give_blocks(std::vector<Version>& versions, size_t count) {
+  for (size_t i = 0; i < count; ++i) free_blocks_.push_back(std::move(versions[i].bytes));
+  versions.erase(versions.begin(), versions.begin() + static_cast<ptrdiff_t>(count));
+}
 
 void MemoryImage::write(uint64_t offset, ByteSpan source) {
   assert(offset % kBlockBytes == 0 && source.size() % kBlockBytes == 0);
   ++writes_;
   for (uint64_t done = 0; done < source.size(); done += kBlockBytes) {
-    const auto old = current_.begin() + static_cast<ptrdiff_t>(offset + done);
-    auto& versions = versions_[(offset + done) / kBlockBytes];
-    if (versions.empty()) versions.push_back({0, {old, old + kBlockBytes}});
-    const auto fresh = source.subspan(done, kBlockBytes);
-    versions.push_back({writes_, {fresh.begin(), fresh.end()}});
-    std::copy(fresh.begin(), fresh.end(), old);
+    const uint64_t block = (offset + done) / kBlockBytes;
+    History& history = histories_[block];
+    std::byte* target = current_.data() + offset + done;
+    if (history.older.empty()) {
+      dirty_.push_back(block);
+      history.current_write = 0;
+    }
+    Block old = take_block();
+    std::memcpy(old.get(), target, kBlockBytes);
+    history.older.push_back({history.current_write, std::move(old)});
+    history.current_write = writes_;
+    std::memcpy(target, source.data() + done, kBlockBytes);
   }
 }
 
 void MemoryImage::make_durable(uint64_t up_to_writes) {
-  for (auto entry = versions_.begin(); entry != versions_.end();) {
-    auto& versions = entry->second;
-    while (versions.size() > 1 && versions[1].write <= up_to_writes)
-      versions.erase(versions.begin());
-    entry = versions.size() == 1 ? versions_.erase(entry) : std::next(entry);
-  }
+  std::erase_if(dirty_, [&](uint64_t block) {
+    History& history = histories_[block];
+    if (history.current_write <= up_to_writes) {
+      give_blocks(history.older, history.older.size());
+      return true;
+    }
+    size_t obsolete = 0;
+    while (obsolete + 1 < history.older.size() &&
+           history.older[obsolete + 1].write <= up_to_writes) {
+      ++obsolete;
+    }
+    give_blocks(history.older, obsolete);
+    return false;
+  });
 }
 
-void MemoryImage::cut_power(SeededRandom& random) {
-  for (const auto& [block, versions] : versions_) {
+PowerCut MemoryImage::cut_power(SeededRandom& random) {
+  PowerCut cut;
+  cut.unsynced_blocks = dirty_.size();
+  uint64_t first_lost = UINT64_MAX;
+  uint64_t last_kept = 0;
+  std::sort(dirty_.begin(), dirty_.end());
+  for (const uint64_t block : dirty_) {
+    History& history = histories_[block];
     std::byte* target = current_.data() + block * kBlockBytes;
-    std::memcpy(target, versions[random.below(versions.size())].bytes.data(), kBlockBytes);
-    if (!random.chance(kTornBlockChance)) continue;
-    const Version& other = versions[random.below(versions.size())];
-    const uint64_t sectors = random.below(kBlockBytes / kSectorBytes + 1);
-    std::memcpy(target, other.bytes.data(), sectors * kSectorBytes);
+    Block current = take_block();
+    std::memcpy(current.get(), target, kBlockBytes);
+    history.older.push_back({history.current_write, std::move(current)});
+    const std::vector<Version>& versions = history.older;
+    const size_t survivor = random.below(versions.size());
+    std::memcpy(target, versions[survivor].bytes.get(), kBlockBytes);
+    if (survivor + 1 < versions.size()) {
+      ++cut.reverted_blocks;
+      first_lost = std::min(first_lost, versions[survivor + 1].write);
+    }
+    if (survivor > 0) last_kept = std::max(last_kept, versions[survivor].write);
+    if (random.chance(kTornBlockChance)) {
+      const Version& other = versions[random.below(versions.size())];
+      const uint64_t sectors = random.below(kBlockBytes / kSectorBytes + 1);
+      std::memcpy(target, other.bytes.get(), sectors * kSectorBytes);
+      cut.torn_blocks += other.write != versions[survivor].write && sectors > 0 &&
+                         sectors < kBlockBytes / kSectorBytes;
+    }
+    give_blocks(history.older, history.older.size());
   }
-  versions_.clear();
+  dirty_.clear();
+  cut.reordered = first_lost < last_kept;
+  return cut;
 }
 
 MemoryDevice::MemoryDevice(std::shared_ptr<MemoryImage> image, MemoryDeviceOptions options)

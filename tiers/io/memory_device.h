@@ -4,7 +4,6 @@
 #define QUIRE_TIERS_IO_MEMORY_DEVICE_H_
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <vector>
 
@@ -12,6 +11,14 @@
 #include "tiers/io/seeded_random.h"
 
 namespace quire {
+
+// What a power cut did, for tests that must know that it did something.
+struct PowerCut {
+  uint64_t unsynced_blocks = 0;  // written since they were last durable
+  uint64_t reverted_blocks = 0;  // of those: not the last contents any more
+  uint64_t torn_blocks = 0;      // a mix of two contents
+  bool reordered = false;        // a write was lost while a later one was kept
+};
 
 // The contents, shared between a device and the one that is opened after a "restart". Single
 // thread.
@@ -28,16 +35,26 @@ class MemoryImage {
   void make_durable(uint64_t up_to_writes);
   // A power cut: each block that was written since it was last durable gets the durable contents or
   // any of the later ones, sometimes a mix of two by 512-byte sector.
-  void cut_power(SeededRandom& random);
+  PowerCut cut_power(SeededRandom& random);
 
  private:
+  using Block = std::unique_ptr<std::byte[]>;
+  // What a block held before, oldest (durable) first, with the write that put it there.
   struct Version {
     uint64_t write = 0;
-    std::vector<std::byte> bytes;
+    Block bytes;
   };
+  struct History {
+    uint64_t current_write = 0;  // that put the current contents there
+    std::vector<Version> older;
+  };
+  Block take_block();
+  void give_blocks(std::vector<Version>& versions, size_t count);
+
   std::vector<std::byte> current_;
-  std::map<uint64_t, std::vector<Version>>
-      versions_;  // by block: durable first, then unsynced ones
+  std::vector<History> histories_;  // by block
+  std::vector<uint64_t> dirty_;     // blocks with older versions
+  std::vector<Block> free_blocks_;
   uint64_t writes_ = 0;
 };
 

@@ -2,10 +2,12 @@
 
 #include <utility>
 
+#include "tiers/nvme/array_member.h"
 #include "tiers/nvme/group_sync.h"
 #include "tiers/nvme/object_reader.h"
 #include "tiers/nvme/reclaimer.h"
 #include "tiers/nvme/recovery.h"
+#include "tiers/nvme/scrubber.h"
 #include "tiers/nvme/segment_writer.h"
 #include "tiers/nvme/store_context.h"
 #include "tiers/nvme/superblock.h"
@@ -18,7 +20,7 @@ Status not_recovered() {
   return Status(StatusCode::kFailedPrecondition, "recover() has not finished yet");
 }
 
-class SegmentTier final : public NvmeTier {
+class SegmentTier final : public NvmeTier, public ArrayMember {
  public:
   SegmentTier(NvmeOptions options, const Geometry& geometry, std::unique_ptr<BlockDevice> device,
               Clock& clock)
@@ -27,11 +29,16 @@ class SegmentTier final : public NvmeTier {
         reader_(context_),
         writer_(context_, sync_, [this] { reclaimer_.maybe_start(); }),
         reclaimer_(context_, sync_, reader_, writer_),
-        recovery_(context_, writer_) {
+        recovery_(context_, writer_),
+        scrubber_(context_) {
     context_.geometry = geometry;
-    // Writes that wait for space must hear that there will be none.
-    context_.health.set_listener(
-        [this] { context_.device->defer([this] { writer_.space_freed(); }); });
+    // Writes that wait for space must hear that there will be none, or that some may be made.
+    context_.health.set_listener([this] {
+      context_.device->defer([this] {
+        writer_.space_freed();
+        if (recovered_) reclaimer_.maybe_start();
+      });
+    });
   }
   // The device goes first: no callback may find a part that is gone.
   ~SegmentTier() override { context_.device.reset(); }
@@ -46,6 +53,7 @@ class SegmentTier final : public NvmeTier {
       recovered_ = true;
       done(std::move(status));
       reclaimer_.maybe_start();
+      schedule_tick();
     });
   }
 
@@ -84,7 +92,7 @@ class SegmentTier final : public NvmeTier {
     if (!recovered_) {
       refuse(not_recovered(), std::move(done));
     } else {
-      sync_.sync(std::move(done));
+      sync_.sync_for_owner(std::move(done));
     }
   }
 
@@ -102,6 +110,29 @@ class SegmentTier final : public NvmeTier {
     }
   }
 
+  Status start_scrub(ScrubOptions scrub_options) override {
+    if (!recovered_) return not_recovered();
+    scrubber_.start(std::move(scrub_options));
+    return Status::ok();
+  }
+  void stop_scrub() override { scrubber_.stop(); }
+  void tick() override;
+
+  NvmeState state() const override { return context_.health.state(); }
+  uint32_t segments_free() const override { return context_.table.usable_free(); }
+  uint64_t epoch() const override { return context_.geometry.epoch; }
+  Status raise_epoch(uint64_t epoch) override {
+    return raise_store_epoch(*context_.device, epoch, &context_.geometry);
+  }
+  void hold_reclaiming(bool held) override {
+    reclaimer_.hold(held);
+    if (!held && recovered_) reclaimer_.maybe_start();
+  }
+  uint64_t last_sequence() const override { return *context_.last_sequence; }
+  void share_sequence(std::shared_ptr<uint64_t> sequence) override {
+    context_.last_sequence = std::move(sequence);
+  }
+
   uint64_t payload_bytes_max() const override { return context_.geometry.payload_bytes_max(); }
   std::array<uint64_t, 2> store_uuid() const override { return context_.geometry.uuid; }
   BlockDevice& device() override { return *context_.device; }
@@ -113,19 +144,44 @@ class SegmentTier final : public NvmeTier {
     context_.device->defer([done = std::move(done), status = std::move(status)] { done(status); });
   }
 
+  void schedule_tick();
+
   StoreContext context_;
   GroupSync sync_;
   ObjectReader reader_;
   SegmentWriter writer_;
   Reclaimer reclaimer_;
   Recovery recovery_;
+  Scrubber scrubber_;
   bool recovery_started_ = false;
   bool recovered_ = false;
 };
 
+void SegmentTier::tick() {
+  if (!recovered_) return;
+  context_.over_write_budget();
+  if (context_.health.is_stuck()) {
+    // Whoever can be answered is; what the device has stays with it until it comes back.
+    writer_.space_freed();
+    sync_.answer_owner(context_.health.check_writable());
+  } else if (context_.health.has_no_space()) {
+    reclaimer_.maybe_start();
+  }
+  scrubber_.tick();
+}
+
+// Without timers the owner calls tick().
+void SegmentTier::schedule_tick() {
+  context_.device->run_after(kNvmeTickMs * 1'000'000, [this] {
+    tick();
+    schedule_tick();
+  });
+}
+
 NvmeStats SegmentTier::stats() const {
   const StoreCounters& counters = context_.counters;
   NvmeStats stats;
+  stats.name = context_.options.name;
   stats.state = context_.health.state();
   stats.state_reason = context_.health.reason();
   stats.backend = context_.device->backend();
@@ -147,44 +203,20 @@ NvmeStats SegmentTier::stats() const {
   stats.reads_inflight = counters.reads_inflight;
   stats.writes_inflight = writer_.writes_inflight();
   stats.device_inflight_bytes = context_.device->inflight_bytes();
+  stats.device_written_bytes = context_.device->written_bytes();
+  stats.write_bytes_per_day = context_.budget.bytes_per_day();
+  stats.over_write_budget = context_.budget.is_over();
+  stats.scrub = scrubber_.stats();
+  const DeviceProfile profile = context_.device->profile();
+  stats.read_cost = {profile.read_bytes_per_us, profile.read_latency_us};
+  stats.write_cost = {profile.write_bytes_per_us, profile.write_latency_us};
+  stats.read_inflight_bytes_max = profile.read_inflight_bytes_max;
+  stats.write_inflight_bytes_max = profile.write_inflight_bytes_max;
   return stats;
 }
 
 }  // namespace
 }  // namespace nvme
-
-std::string_view nvme_state_name(NvmeState state) {
-  switch (state) {
-    case NvmeState::kOk:
-      return "ok";
-    case NvmeState::kReadOnlyNoSpace:
-      return "read-only (no space)";
-    case NvmeState::kReadOnlyError:
-      return "read-only (write error)";
-    case NvmeState::kQuarantined:
-      return "quarantined";
-  }
-  return "unknown";
-}
-
-Status NvmeOptions::validate() const {
-  constexpr uint64_t kMebibyte = 1 << 20;
-  const auto wrong = [](const char* what) { return Status(StatusCode::kInvalidArgument, what); };
-  if (segment_bytes < kSegmentBytesMin || segment_bytes > kSegmentBytesMax ||
-      segment_bytes % kMebibyte != 0) {
-    return wrong("segment_bytes must be a multiple of 1 MiB from 1 MiB to 1 GiB");
-  }
-  if (free_segments_min == 0 || free_segments_min > 1024) {
-    return wrong("free_segments_min must be 1 to 1024");
-  }
-  if (!(reinsert_fraction_max >= 0 && reinsert_fraction_max <= 0.9)) {
-    return wrong("reinsert_fraction_max must be 0 to 0.9");
-  }
-  if (static_cast<bool>(offload) != static_cast<bool>(post)) {
-    return wrong("offload and post are given both or neither");
-  }
-  return Status::ok();
-}
 
 Expected<std::unique_ptr<NvmeTier>> NvmeTier::open(NvmeOptions options,
                                                    std::unique_ptr<BlockDevice> device,

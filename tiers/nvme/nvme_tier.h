@@ -17,18 +17,22 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/status.h"
 #include "tiers/io/block_device.h"
+#include "tiers/tier.h"
 
 namespace quire {
 
 using Executor = std::function<void(std::function<void()>)>;
 
 struct NvmeOptions {
+  // For the status page: the device's path. Not stored.
+  std::string name;
   // Of a new store; an existing one must have been made with the same (kFailedPrecondition). A
   // multiple of 1 MiB, from kSegmentBytesMin to kSegmentBytesMax.
   uint64_t segment_bytes = 256ull << 20;
@@ -47,6 +51,13 @@ struct NvmeOptions {
   Executor offload;
   Executor post;
   uint64_t offload_bytes_min = 256 << 10;
+  // Device bytes (payload, headers, padding, footers, reinsertion) that may be written in a day, as
+  // a token bucket of one hour's share; 0: no limit. The tier refuses nothing: while the bucket is
+  // empty, reclaiming keeps only what keep_over_budget keeps, and NvmeStats.over_write_budget asks
+  // the owner to hold back what need not be written.
+  uint64_t write_bytes_per_day = 0;
+  // An operation of the device without any progress for this long makes it kStuck.
+  uint64_t stuck_after_ms = 2000;
 
   Status validate() const;
 };
@@ -55,6 +66,8 @@ inline constexpr uint64_t kSegmentBytesMin = 1ull << 20;
 inline constexpr uint64_t kSegmentBytesMax = 1ull << 30;
 inline constexpr uint32_t kSegmentsMin = 4;
 inline constexpr uint32_t kSegmentsMax = 1u << 20;
+inline constexpr uint64_t kNvmeTickMs = 100;
+inline constexpr uint64_t kScrubYieldMs = 1000;
 // Writes accepted but not finished; beyond: kBusy.
 inline constexpr uint32_t kNvmePendingWritesMax = 1024;
 
@@ -85,13 +98,42 @@ struct RecoveredObject {
 
 enum class NvmeState : uint8_t {
   kOk = 0,
-  kReadOnlyNoSpace = 1,  // the device had no space for a write
-  kReadOnlyError = 2,    // a write or sync failed: what it covered is not trusted
-  kQuarantined = 3,      // too many read errors: nothing is read or written until reopened
+  // The file system had no space for a write (a sparse file, a quota). Ends by itself: when
+  // reclaiming has freed segments that have their space, or after kNvmeNoSpaceRetryMs.
+  kReadOnlyNoSpace = 1,
+  kReadOnlyError = 2,  // a write or sync failed: what it covered is not trusted; until reopened
+  kQuarantined = 3,    // too many read errors: nothing is read or written until reopened
+  // An operation does not come back: new writes get kBusy, and new reads too if it is a read.
+  // Ends by itself when the operation comes back.
+  kStuck = 4,
 };
+inline constexpr uint64_t kNvmeNoSpaceRetryMs = 30'000;
 std::string_view nvme_state_name(NvmeState state);
 
+// The background scrub: reads the objects of sealed segments again and proves them.
+struct ScrubOptions {
+  // 0: 1 % of the bandwidth measured when the device was opened, or kScrubBytesPerSecondDefault.
+  uint64_t bytes_per_second = 0;
+  // From the end of one round over all segments to the start of the next.
+  uint64_t round_pause_ms = 600'000;
+  // Runs on the tier's thread for each object that does not verify or cannot be read. The tier has
+  // remove()d it already: drop the entry. May call anything of the tier but its destructor.
+  std::function<void(const Digest& key, const NvmeLocation& location)> on_corrupt;
+};
+inline constexpr uint64_t kScrubBytesPerSecondDefault = 16 << 20;
+
+struct ScrubStats {
+  bool running = false;
+  uint64_t bytes = 0;  // read
+  uint64_t objects = 0;
+  uint64_t corruptions = 0;  // did not verify; not part of NvmeStats.corruptions
+  uint64_t read_errors = 0;  // could not be read
+  uint64_t rounds = 0;       // finished
+  uint32_t segment = 0;      // the position of this round
+};
+
 struct NvmeStats {
+  std::string name;
   NvmeState state = NvmeState::kOk;
   std::string state_reason;  // empty while kOk
   std::string backend;
@@ -113,6 +155,20 @@ struct NvmeStats {
   uint64_t reads_inflight = 0;
   uint64_t writes_inflight = 0;  // accepted, not finished
   uint64_t device_inflight_bytes = 0;
+  // All that went to the device since it was opened: payloads (moved ones too), headers, padding,
+  // footers. Divided by written_bytes it is the write amplification.
+  uint64_t device_written_bytes = 0;
+  uint64_t write_bytes_per_day = 0;  // 0: no budget
+  bool over_write_budget = false;
+  ScrubStats scrub;
+  // Measured when the device was opened (FileDeviceOptions::probe_ms_max); not measured: 0.
+  TierCost read_cost;
+  TierCost write_cost;
+  uint64_t read_inflight_bytes_max = 0;
+  uint64_t write_inflight_bytes_max = 0;
+  // An array (device_array.h): its devices in order. The figures above are their sums, state and
+  // state_reason those of the best and of all that are not well.
+  std::vector<NvmeStats> devices;
 };
 
 class NvmeTier {
@@ -176,6 +232,8 @@ class NvmeTier {
 
   // Called while a segment is reclaimed, for each object in it that was not removed:
   //   keep(key, location): true to move the object (asked first; best effort),
+  //   keep_over_budget(key, location): asked instead of keep while the write budget is exceeded;
+  //     say yes to what is pinned or was hit twice,
   //   on_move(key, from, to): it now lies at `to`; `from` will be overwritten, but can be read till
   //     then,
   //   on_evict(key, location): it is about to be overwritten; reads of it become kNotFound.
@@ -185,6 +243,7 @@ class NvmeTier {
   // Hooks run on the loop thread and may call remove(). Missing hooks: nothing is kept.
   struct ReclaimHooks {
     std::function<bool(const Digest& key, const Location& location)> keep;
+    std::function<bool(const Digest& key, const Location& location)> keep_over_budget;
     std::function<void(const Digest& key, const Location& from, const Location& to)> on_move;
     std::function<void(const Digest& key, const Location& location)> on_evict;
   };
@@ -193,6 +252,18 @@ class NvmeTier {
   // Waits for the writes in flight, writes the footer of the open segment and syncs: the next start
   // is fast. Optional at shutdown.
   virtual void seal(std::function<void(Status)> done) = 0;
+
+  // Scrubs in the background until stop_scrub(). Goes on only while no read of the owner is in
+  // flight, or it has waited kScrubYieldMs. Objects that are removed or reclaimed meanwhile are
+  // skipped; unsealed segments are left to the next round. Called again: takes the new options and
+  // begins a round. kFailedPrecondition before recover().
+  virtual Status start_scrub(ScrubOptions options) = 0;
+  virtual void stop_scrub() = 0;
+
+  // What happens by time: the watch over stuck operations, retries after kNoSpace, the pace of the
+  // scrub. A tier on a FileDevice calls it itself; for others the owner does, about every
+  // kNvmeTickMs.
+  virtual void tick() = 0;
 
   virtual uint64_t payload_bytes_max() const = 0;  // segment_bytes / 4
   virtual std::array<uint64_t, 2> store_uuid() const = 0;

@@ -8,10 +8,16 @@
 namespace quire::nvme {
 
 void Reclaimer::maybe_start() {
-  if (running_) return;
-  const uint32_t free = context_.table.count(SegmentState::kFree);
-  if (free >= context_.options.free_segments_min && !writer_.is_starved()) return;
-  if (!context_.health.check_writable().is_ok()) return;
+  if (running_ || held_) return;
+  if (!context_.health.can_reclaim()) return;
+  context_.refresh_space();
+  if (context_.health.has_no_space()) {
+    // What is left would not make a store that is worth what it costs to evict it.
+    if (context_.table.count(SegmentState::kSealed) < kSegmentsMin) return;
+  } else if (context_.table.usable_free() >= context_.options.free_segments_min &&
+             !writer_.is_starved()) {
+    return;
+  }
   const auto victim = context_.table.next_victim();
   if (victim) {
     start(*victim);
@@ -77,11 +83,13 @@ void Reclaimer::choose(const SegmentContents& contents) {
       static_cast<uint64_t>(context_.options.reinsert_fraction_max *
                             static_cast<double>(context_.geometry.segment_bytes));
   keeper_bytes_ = 0;
+  auto keep = context_.over_write_budget() ? hooks_.keep_over_budget : hooks_.keep;
+  if (context_.health.has_no_space()) keep = nullptr;  // there is nowhere to move to
   for (const FooterEntry& entry : contents.entries) {
     const NvmeLocation location = location_of(entry);
     if ((entry.flags & kEntryDamaged) != 0 || !context_.table.is_live(location)) continue;
     const uint64_t bytes = object_bytes(entry.payload_bytes);
-    if (hooks_.keep && keeper_bytes_ + bytes <= bytes_max && hooks_.keep(entry.key, location)) {
+    if (keep && keeper_bytes_ + bytes <= bytes_max && keep(entry.key, location)) {
       keeper_bytes_ += bytes;
       keepers_.push_back(entry);
     } else {
@@ -92,7 +100,8 @@ void Reclaimer::choose(const SegmentContents& contents) {
 }
 
 void Reclaimer::move_next() {
-  if (!context_.health.check_writable().is_ok()) {
+  const bool may_move = keepers_.empty() || context_.health.check_writable().is_ok();
+  if (!context_.health.can_reclaim() || !may_move) {
     buffer_ = AlignedBuffer();
     abandon(SegmentState::kSealed);
     return;

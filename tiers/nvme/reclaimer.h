@@ -21,6 +21,8 @@ class Reclaimer {
       : context_(context), sync_(sync), reader_(reader), writer_(writer) {}
 
   void set_hooks(NvmeTier::ReclaimHooks hooks) { hooks_ = std::move(hooks); }
+  // No round starts while held.
+  void hold(bool held) { held_ = held; }
   // Starts a round if segments are short and none is running.
   void maybe_start();
 
@@ -43,6 +45,7 @@ class Reclaimer {
   SegmentWriter& writer_;
   NvmeTier::ReclaimHooks hooks_;
 
+  bool held_ = false;
   bool running_ = false;
   uint32_t victim_ = 0;
   uint64_t generation_ = 0;

@@ -15,10 +15,10 @@ void Recovery::start(std::function<void(const RecoveredObject&)> on_object,
                      std::function<void(Status)> done) {
   on_object_ = std::move(on_object);
   done_ = std::move(done);
-  context_.table.resize(context_.geometry.segment_count);
+  context_.table.resize(context_.geometry);
   // Higher than anything an earlier run may have written and recovery cannot see.
   context_.last_generation = context_.geometry.epoch << kEpochShift;
-  context_.last_sequence = context_.geometry.epoch << kEpochShift;
+  *context_.last_sequence = context_.geometry.epoch << kEpochShift;
   pump();
 }
 
@@ -46,6 +46,7 @@ void Recovery::scanned(uint32_t segment, SegmentContents contents) {
   } else if (contents.generation != 0) {
     info.state = SegmentState::kSealed;
     info.generation = contents.generation;
+    context_.table.note_written(segment, contents.end_offset);
     context_.last_generation = std::max(context_.last_generation, contents.generation);
     report(segment, contents);
     if (!contents.has_footer) unsealed_.emplace_back(segment, std::move(contents));
@@ -55,7 +56,7 @@ void Recovery::scanned(uint32_t segment, SegmentContents contents) {
 
 void Recovery::report(uint32_t segment, const SegmentContents& contents) {
   for (const FooterEntry& entry : contents.entries) {
-    context_.last_sequence = std::max(context_.last_sequence, entry.sequence);
+    *context_.last_sequence = std::max(*context_.last_sequence, entry.sequence);
     if ((entry.flags & kEntryDamaged) != 0) continue;
     RecoveredObject object;
     object.key = entry.key;

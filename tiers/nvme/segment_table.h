@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <optional>
-#include <unordered_set>
 #include <vector>
 
 #include "tiers/nvme/nvme_tier.h"
@@ -25,8 +24,11 @@ struct SegmentInfo {
   SegmentState state = SegmentState::kFree;
   uint64_t generation = 0;  // 0: nothing in it may be read
   uint64_t live_objects = 0;
-  uint64_t live_bytes = 0;               // headers and padding included
-  std::unordered_set<uint64_t> removed;  // offsets of objects removed since it was written
+  uint64_t live_bytes = 0;  // headers and padding included
+  // How far it was ever written: space that the file system has given. Survives reuse.
+  uint64_t written_bytes = 0;
+  // One bit for each block where an object begins that was removed; empty until one is.
+  std::vector<uint64_t> removed;
 };
 
 // True where an object of this size could lie at the location.
@@ -34,13 +36,19 @@ bool is_within(const NvmeLocation& location, const Geometry& geometry);
 
 class SegmentTable {
  public:
-  void resize(uint64_t segment_count) { segments_.resize(segment_count); }
+  void resize(const Geometry& geometry);
   uint32_t size() const { return static_cast<uint32_t>(segments_.size()); }
   SegmentInfo& operator[](uint32_t segment) { return segments_[segment]; }
   const SegmentInfo& operator[](uint32_t segment) const { return segments_[segment]; }
 
   uint32_t count(SegmentState state) const;
+  // Free segments that may be opened: all of them, or, after kNoSpace, those that were written to
+  // half of their size at least and so have their space.
+  uint32_t usable_free() const;
   std::optional<uint32_t> first_free() const;
+  bool only_written() const { return only_written_; }
+  void set_only_written(bool only_written) { only_written_ = only_written; }
+  void note_written(uint32_t segment, uint64_t end_offset);
   // The next to reclaim: a sealed one without live objects, else the oldest sealed one.
   std::optional<uint32_t> next_victim() const;
 
@@ -58,7 +66,12 @@ class SegmentTable {
   uint64_t live_bytes() const { return live_bytes_; }
 
  private:
+  bool is_usable(const SegmentInfo& segment) const;
+  bool is_removed(const NvmeLocation& location) const;
+
   std::vector<SegmentInfo> segments_;
+  uint64_t segment_bytes_ = 0;
+  bool only_written_ = false;
   uint64_t live_objects_ = 0;
   uint64_t live_bytes_ = 0;
 };

@@ -21,7 +21,7 @@ struct SegmentWriter::Segment : std::enable_shared_from_this<Segment> {
   uint64_t generation = 0;
   bool ready = false;  // its header is durable
   bool seal_started = false;
-  bool broken = false;  // a write of it failed: what comes later in it is lost
+  Status broken;  // why a write of it failed: what comes later in it is lost
   uint64_t append_offset = kBlockBytes;
   std::vector<FooterEntry> entries;
   std::deque<SharedOperation> inflight;  // in order of offset
@@ -49,7 +49,8 @@ SegmentWriter::SegmentWriter(StoreContext& context, GroupSync& sync,
                              std::function<void()> on_space_wanted)
     : context_(context), sync_(sync), on_space_wanted_(std::move(on_space_wanted)) {}
 
-Status SegmentWriter::check_request(ByteSpan payload) const {
+Status SegmentWriter::check_request(ByteSpan payload) {
+  context_.refresh_space();
   QUIRE_RETURN_IF_ERROR(context_.health.check_writable());
   if (payload.empty() || payload.size() > context_.geometry.payload_bytes_max()) {
     return Status(
@@ -102,6 +103,11 @@ void SegmentWriter::write_moved(const Digest& key, ByteSpan payload, Hash128 che
 }
 
 bool SegmentWriter::fits(const Segment& segment, uint64_t bytes, uint64_t objects) const {
+  const SegmentTable& table = context_.table;
+  // Where the file system has no space, only within what it has given already.
+  if (table.only_written() && segment.append_offset + bytes > table[segment.index].written_bytes) {
+    return false;
+  }
   return segment.append_offset + bytes + table_bytes(segment.entries.size() + objects) +
              kBlockBytes <=
          context_.geometry.segment_bytes;
@@ -125,6 +131,7 @@ void SegmentWriter::pump() {
 
 // False where the front has to wait.
 bool SegmentWriter::place_front() {
+  context_.refresh_space();
   const Status writable = context_.health.check_writable();
   if (!writable.is_ok()) {
     fail_all_waiting(writable);
@@ -157,7 +164,7 @@ bool SegmentWriter::place_front() {
 bool SegmentWriter::open_segment(bool for_moved) {
   const auto free = context_.table.first_free();
   if (!free) return false;
-  if (!for_moved && context_.table.count(SegmentState::kFree) <= kReservedSegments) return false;
+  if (!for_moved && context_.table.usable_free() <= kReservedSegments) return false;
   auto segment = std::make_shared<Segment>();
   segment->index = *free;
   segment->generation = ++context_.last_generation;
@@ -197,7 +204,9 @@ void SegmentWriter::segment_ready(const SharedSegment& segment, const Status& st
   } else {
     ++context_.counters.write_errors;
     context_.health.write_failed(status);
-    context_.table[segment->index].state = SegmentState::kBad;
+    // Without space: whether the header got there or not, there is nothing under its generation.
+    const bool is_full = status.code() == StatusCode::kNoSpace;
+    context_.table[segment->index].state = is_full ? SegmentState::kFree : SegmentState::kBad;
     context_.table[segment->index].generation = 0;
     open_.reset();
   }
@@ -232,7 +241,7 @@ void SegmentWriter::start(const SharedOperation& operation) {
   operation->location.generation = segment.generation;
   operation->location.offset = segment.append_offset;
   operation->location.payload_bytes = payload_bytes;
-  operation->location.sequence = ++context_.last_sequence;
+  operation->location.sequence = ++*context_.last_sequence;
   segment.entries.push_back({operation->key, operation->checksum, segment.append_offset,
                              payload_bytes, operation->location.sequence, 0});
   segment.append_offset += object_bytes(payload_bytes);
@@ -299,12 +308,13 @@ void SegmentWriter::complete_in_order(const SharedSegment& segment) {
     const SharedOperation operation = segment->inflight.front();
     segment->inflight.pop_front();
     Status status = operation->error;
-    if (status.is_ok() && segment->broken) {
-      status = Status(StatusCode::kIoError, "a write before this one in its segment failed");
+    if (status.is_ok() && !segment->broken.is_ok()) {
+      status = Status(segment->broken.code(), "a write before this one in its segment failed");
     }
-    if (!status.is_ok()) segment->broken = true;
+    if (segment->broken.is_ok()) segment->broken = status;
     finish(operation, status);
   }
+  if (!segment->broken.is_ok() && segment == open_) close_open_segment();
   seal_if_drained(segment);
   pump();
   answer_seal_waiters();
@@ -318,7 +328,10 @@ void SegmentWriter::finish(const SharedOperation& operation, const Status& statu
     done(status);
     return;
   }
-  context_.table.add_object(operation->location.segment, operation->location.payload_bytes);
+  const NvmeLocation& location = operation->location;
+  context_.table.add_object(location.segment, location.payload_bytes);
+  context_.table.note_written(location.segment,
+                              location.offset + object_bytes(location.payload_bytes));
   auto& counter =
       operation->moved ? context_.counters.reinserted_bytes : context_.counters.written_bytes;
   counter += operation->location.payload_bytes;
@@ -348,7 +361,7 @@ void SegmentWriter::close_open_segment() {
 void SegmentWriter::seal_if_drained(const SharedSegment& segment) {
   if (segment == open_ || !segment->inflight.empty()) return;
   if (std::exchange(segment->seal_started, true)) return;
-  const Status writable = segment->broken || segment->entries.empty()
+  const Status writable = !segment->broken.is_ok() || segment->entries.empty()
                               ? Status(StatusCode::kCancelled, "no footer")
                               : context_.health.check_writable();
   if (!writable.is_ok()) {
@@ -398,7 +411,10 @@ void SegmentWriter::sealed(const SharedSegment& segment, const Status& status) {
   QUIRE_KILL_POINT("nvme_footer_written");
   if (!status.is_ok()) {
     ++context_.counters.write_errors;
-    context_.health.write_failed(status);
+    // A footer without space is done without: recovery walks the headers.
+    if (status.code() != StatusCode::kNoSpace || !context_.table.only_written()) {
+      context_.health.write_failed(status);
+    }
   }
   context_.table[segment->index].state = SegmentState::kSealed;
   std::erase(closing_, segment);

@@ -50,7 +50,7 @@ class SegmentWriter {
   using SharedOperation = std::shared_ptr<Operation>;  // shared by its device writes
   using SharedSegment = std::shared_ptr<Segment>;      // shared by its device writes
 
-  Status check_request(ByteSpan payload) const;
+  Status check_request(ByteSpan payload);
   SharedOperation make_operation(const Digest& key, ByteSpan payload, Hash128 checksum, Done done);
   void pump();
   bool place_front();

@@ -47,6 +47,17 @@ Expected<Superblock> make_store(const BlockDevice& device, const NvmeOptions& op
   return superblock;
 }
 
+Status write_superblock(BlockDevice& device, const Superblock& superblock) {
+  const AlignedBuffer block(kBlockBytes);
+  encode(superblock, block.span());
+  const uint64_t slot = superblock.epoch % kSuperblockSlots;
+  QUIRE_RETURN_IF_ERROR(device.write_blocking(slot * kBlockBytes, block.span()));
+  QUIRE_KILL_POINT("nvme_superblock_written");
+  QUIRE_RETURN_IF_ERROR(device.sync_blocking());
+  QUIRE_KILL_POINT("nvme_superblock_synced");
+  return Status::ok();
+}
+
 Status check_geometry(Superblock* superblock, const BlockDevice& device,
                       const NvmeOptions& options) {
   if (superblock->segment_bytes != options.segment_bytes) {
@@ -133,13 +144,7 @@ Expected<Geometry> open_store(BlockDevice& device, const NvmeOptions& options, C
   }
   Superblock superblock = *found;
   ++superblock.epoch;
-  const AlignedBuffer block(kBlockBytes);
-  encode(superblock, block.span());
-  const uint64_t slot = superblock.epoch % kSuperblockSlots;
-  QUIRE_RETURN_IF_ERROR(device.write_blocking(slot * kBlockBytes, block.span()));
-  QUIRE_KILL_POINT("nvme_superblock_written");
-  QUIRE_RETURN_IF_ERROR(device.sync_blocking());
-  QUIRE_KILL_POINT("nvme_superblock_synced");
+  QUIRE_RETURN_IF_ERROR(write_superblock(device, superblock));
 
   Geometry geometry;
   geometry.uuid = superblock.uuid;
@@ -148,6 +153,22 @@ Expected<Geometry> open_store(BlockDevice& device, const NvmeOptions& options, C
   geometry.segment_count = superblock.segment_count;
   geometry.first_segment_offset = superblock.first_segment_offset;
   return geometry;
+}
+
+Status raise_store_epoch(BlockDevice& device, uint64_t epoch, Geometry* geometry) {
+  if (epoch <= geometry->epoch) {
+    return Status(StatusCode::kInvalidArgument, "the epoch of a store only grows");
+  }
+  QUIRE_ASSIGN_OR_RETURN(Superblock superblock, read_superblock(device));
+  // The slot follows from the epoch: the same parity takes a step between.
+  if (epoch % kSuperblockSlots == superblock.epoch % kSuperblockSlots) {
+    superblock.epoch = epoch - 1;
+    QUIRE_RETURN_IF_ERROR(write_superblock(device, superblock));
+  }
+  superblock.epoch = epoch;
+  QUIRE_RETURN_IF_ERROR(write_superblock(device, superblock));
+  geometry->epoch = epoch;
+  return Status::ok();
 }
 
 }  // namespace quire::nvme

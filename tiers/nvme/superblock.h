@@ -17,6 +17,10 @@ Expected<Superblock> read_superblock(BlockDevice& device);
 // Opens the store, or makes one, and writes the next epoch durably.
 Expected<Geometry> open_store(BlockDevice& device, const NvmeOptions& options, Clock& clock);
 
+// Makes a higher epoch durable, never writing over the slot that holds the present one.
+// kInvalidArgument where it is not higher.
+Status raise_store_epoch(BlockDevice& device, uint64_t epoch, Geometry* geometry);
+
 }  // namespace quire::nvme
 
 #endif  // QUIRE_TIERS_NVME_SUPERBLOCK_H_

@@ -4,31 +4,21 @@
 
 #include <algorithm>
 #include <iostream>
-#include <nlohmann/json.hpp>
 
 #include "base/clock.h"
-#include "tools/quirectl/control_client.h"
+#include "tools/quirectl/command_support.h"
 #include "tools/quirectl/format.h"
 #include "tools/quirectl/output.h"
 #include "tools/quirectl/resolve.h"
 
 namespace quire::ctl {
-namespace {
 
-using Json = nlohmann::ordered_json;
-
-constexpr uint64_t kTimeoutMs = 30'000;
-constexpr uint64_t kLongTimeoutMs = 600'000;  // clear, prefetch, drain
-constexpr uint32_t kPageObjects = 500;
-constexpr size_t kPrefetchBatchIds = 4096;  // the server's limit for a call
-constexpr int kJsonIndent = 2;
-
-ControlClient connect(const GlobalOptions& global, uint64_t default_timeout_ms = kTimeoutMs) {
+ControlClient connect(const GlobalOptions& global, uint64_t default_timeout_ms) {
   return {global.server, global.timeout_ms.value_or(default_timeout_ms)};
 }
 
 void print(const Json& json) {
-  // Names come from clients; what is not UTF-8 is replaced rather than thrown at.
+  constexpr int kJsonIndent = 2;
   std::cout << json.dump(kJsonIndent, ' ', false, Json::error_handler_t::replace) << "\n";
 }
 
@@ -41,6 +31,10 @@ Expected<std::vector<std::string>> resolve_objects(ControlClient& client,
   }
   return ids;
 }
+
+namespace {
+
+constexpr uint32_t kPageObjects = 500;
 
 Status with_id(const Status& status, const std::string& id) {
   return {status.code(), to_hex(id) + ": " + status.message(), status.retry_after_ms()};
@@ -92,6 +86,11 @@ Status confirm(const std::string& what) {
   return {StatusCode::kCancelled, "nothing was removed"};
 }
 
+std::string prefetch_late(uint64_t ready, uint64_t open) {
+  return "the --deadline passed: " + std::to_string(ready) + " are ready, " + std::to_string(open) +
+         " may still arrive";
+}
+
 }  // namespace
 
 int exit_code_of(const Status& status) {
@@ -110,14 +109,14 @@ int exit_code_of(const Status& status) {
   }
 }
 
-Status run_status(const GlobalOptions& global) {
+Expected<int> run_status(const GlobalOptions& global, bool check) {
   ControlClient client = connect(global);
   QUIRE_ASSIGN_OR_RETURN(const pb::StatsResponse stats, client.call(pb::StatsRequest()));
   if (global.json)
     print(to_json(stats));
   else
-    std::cout << stats_text(stats);
-  return Status::ok();
+    std::cout << stats_text(stats, colour_wanted());
+  return check && !degraded_reasons(stats).empty() ? kExitDegraded : kExitOk;
 }
 
 Status run_ls(const GlobalOptions& global, const FilterOptions& options, uint64_t limit) {
@@ -196,20 +195,31 @@ Status run_clear(const GlobalOptions& global, const FilterOptions& options, bool
   return Status::ok();
 }
 
-Status run_prefetch(const GlobalOptions& global, const std::vector<std::string>& texts) {
+Status run_prefetch(const GlobalOptions& global, const std::vector<std::string>& texts,
+                    uint64_t deadline_ms) {
   ControlClient client = connect(global, kLongTimeoutMs);
   QUIRE_ASSIGN_OR_RETURN(const std::vector<std::string> ids, resolve_objects(client, texts));
   uint64_t ready = 0;
   uint64_t missing = 0;
   uint64_t failed = 0;
-  for (size_t begin = 0; begin < ids.size(); begin += kPrefetchBatchIds) {
+  const uint64_t begin_ns = system_clock().now_ns();
+  for (size_t begin = 0; begin < ids.size(); begin += kBatchIds) {
     pb::PrefetchRequest request;
-    for (size_t i = begin; i < std::min(ids.size(), begin + kPrefetchBatchIds); ++i)
+    for (size_t i = begin; i < std::min(ids.size(), begin + kBatchIds); ++i)
       request.add_representations(ids[i]);
-    QUIRE_ASSIGN_OR_RETURN(const pb::PrefetchResponse response, client.call(request));
-    ready += response.ready();
-    missing += response.missing();
-    failed += response.failed();
+    if (deadline_ms != 0) {
+      const uint64_t spent_ms = (system_clock().now_ns() - begin_ns) / 1'000'000;
+      if (spent_ms >= deadline_ms)
+        return {StatusCode::kDeadlineExceeded, prefetch_late(ready, ids.size() - begin)};
+      request.set_deadline_ms(static_cast<uint32_t>(deadline_ms - spent_ms));
+    }
+    const auto response = client.call(request);
+    if (!response && response.status().code() == StatusCode::kDeadlineExceeded && deadline_ms != 0)
+      return {StatusCode::kDeadlineExceeded, prefetch_late(ready, ids.size() - begin)};
+    if (!response) return response.status();
+    ready += response->ready();
+    missing += response->missing();
+    failed += response->failed();
   }
   if (global.json)
     print(Json::object({{"ready", ready}, {"missing", missing}, {"failed", failed}}));

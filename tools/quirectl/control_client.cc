@@ -144,5 +144,17 @@ Expected<pb::DrainResponse> ControlClient::call(const pb::DrainRequest& request)
 Expected<pb::ListModelsResponse> ControlClient::call(const pb::ListModelsRequest& request) {
   return state_->call(&State::Stub::ListModels, request);
 }
+Expected<pb::HintResponse> ControlClient::call(const pb::HintRequest& request) {
+  return state_->call(&State::Stub::Hint, request);
+}
+Expected<pb::ListTenantsResponse> ControlClient::call(const pb::ListTenantsRequest& request) {
+  return state_->call(&State::Stub::ListTenants, request);
+}
+Expected<pb::SetQuotaResponse> ControlClient::call(const pb::SetQuotaRequest& request) {
+  return state_->call(&State::Stub::SetQuota, request);
+}
+Expected<pb::CheckpointResponse> ControlClient::call(const pb::CheckpointRequest& request) {
+  return state_->call(&State::Stub::Checkpoint, request);
+}
 
 }  // namespace quire::ctl

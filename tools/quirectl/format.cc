@@ -29,6 +29,23 @@ uint64_t unit_ms(std::string_view unit) {
   return 0;
 }
 
+constexpr std::string_view kByteUnits = "BKMGTP";
+
+Status bad_bytes(std::string_view text) {
+  return {StatusCode::kInvalidArgument,
+          "\"" + std::string(text) + "\" is not a size: write 512MiB, 10GiB, 1.5TiB or bytes"};
+}
+
+// log2 of the unit's bytes, -1 for an unknown one.
+int unit_shift(std::string_view unit) {
+  if (unit.empty()) return 0;
+  const size_t index = kByteUnits.find(unit[0]);
+  if (index == std::string_view::npos) return -1;
+  if (index == 0) return unit.size() == 1 ? 0 : -1;
+  if (unit.size() != 1 && unit.substr(1) != "iB") return -1;
+  return static_cast<int>(10 * index);
+}
+
 // Characters, not bytes, of UTF-8.
 size_t width_of(const std::string& text) {
   return static_cast<size_t>(std::count_if(
@@ -40,6 +57,18 @@ size_t width_of(const std::string& text) {
 std::string format_mib(uint64_t bytes) {
   char text[40];
   std::snprintf(text, sizeof(text), "%.1f MiB", static_cast<double>(bytes) / (1 << 20));
+  return text;
+}
+
+std::string format_bytes(uint64_t bytes) {
+  if (bytes == 0) return "0";
+  size_t unit = 0;
+  while (unit + 1 < kByteUnits.size() && bytes >> (10 * (unit + 1)) != 0) ++unit;
+  if (unit == 0) return std::to_string(bytes) + " B";
+  char text[40];
+  std::snprintf(text, sizeof(text), "%.1f %ciB",
+                static_cast<double>(bytes) / static_cast<double>(1ull << (10 * unit)),
+                kByteUnits[unit]);
   return text;
 }
 
@@ -85,6 +114,36 @@ Expected<uint64_t> parse_duration_ms(std::string_view text) {
     rest.remove_prefix(unit_size);
   }
   return total_ms;
+}
+
+Expected<uint64_t> parse_bytes(std::string_view text) {
+  constexpr int kFractionDigitsMax = 6;
+  const size_t digits = std::min(text.find_first_not_of("0123456789"), text.size());
+  uint64_t whole = 0;
+  if (std::from_chars(text.data(), text.data() + digits, whole).ec != std::errc{})
+    return bad_bytes(text);
+  std::string_view rest = text.substr(digits);
+  uint64_t fraction = 0;
+  uint64_t fraction_unit = 1;
+  if (rest.starts_with('.')) {
+    rest.remove_prefix(1);
+    int count = 0;
+    for (; !rest.empty() && rest[0] >= '0' && rest[0] <= '9'; ++count, rest.remove_prefix(1)) {
+      if (count == kFractionDigitsMax) return bad_bytes(text);
+      fraction = 10 * fraction + static_cast<uint64_t>(rest[0] - '0');
+      fraction_unit *= 10;
+    }
+    if (count == 0 || rest.empty()) return bad_bytes(text);
+  }
+  if (rest.starts_with(' ')) rest.remove_prefix(1);
+  const int shift = unit_shift(rest);
+  if (shift < 0 || whole > std::numeric_limits<uint64_t>::max() >> shift) return bad_bytes(text);
+  const auto part =
+      static_cast<uint64_t>(static_cast<double>(fraction) / static_cast<double>(fraction_unit) *
+                            static_cast<double>(1ull << shift));
+  const uint64_t bytes = whole << shift;
+  if (bytes > std::numeric_limits<uint64_t>::max() - part) return bad_bytes(text);
+  return bytes + part;
 }
 
 Table::Table(std::vector<std::string> headers) : headers_(std::move(headers)) {

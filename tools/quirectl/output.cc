@@ -5,18 +5,9 @@
 #include <nlohmann/json.hpp>
 
 #include "tools/quirectl/format.h"
+#include "tools/quirectl/output_parts.h"
 
 namespace quire::ctl {
-namespace {
-
-using Json = nlohmann::ordered_json;
-
-constexpr size_t kShortIdDigits = 12;
-constexpr uint64_t kPinnedForever = std::numeric_limits<uint64_t>::max();
-
-std::string short_id(const std::string& id) {
-  return to_hex(id).substr(0, kShortIdDigits);
-}
 
 const char* tier_text(pb::Tier tier) {
   switch (tier) {
@@ -31,6 +22,31 @@ const char* tier_text(pb::Tier tier) {
     default:
       return "none";
   }
+}
+
+std::string line(const char* name, const std::string& value) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%-16s", name);
+  return text + value + "\n";
+}
+
+std::string percent(uint64_t part, uint64_t whole) {
+  if (whole == 0) return "-";
+  char text[16];
+  std::snprintf(text, sizeof(text), "%.1f%%",
+                100.0 * static_cast<double>(part) / static_cast<double>(whole));
+  return text;
+}
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr size_t kShortIdDigits = 12;
+constexpr uint64_t kPinnedForever = std::numeric_limits<uint64_t>::max();
+
+std::string short_id(const std::string& id) {
+  return to_hex(id).substr(0, kShortIdDigits);
 }
 
 const char* context_text(pb::ContextKind kind) {
@@ -94,20 +110,6 @@ std::string pin_text(const pb::Object& object, uint64_t now_wall_ms) {
   return until > now_wall_ms ? "for " + format_duration_ms(until - now_wall_ms) : "ending";
 }
 
-std::string line(const char* name, const std::string& value) {
-  char text[32];
-  std::snprintf(text, sizeof(text), "%-16s", name);
-  return text + value + "\n";
-}
-
-std::string percent(uint64_t part, uint64_t whole) {
-  if (whole == 0) return "-";
-  char text[16];
-  std::snprintf(text, sizeof(text), "%.1f%%",
-                100.0 * static_cast<double>(part) / static_cast<double>(whole));
-  return text;
-}
-
 }  // namespace
 
 Json to_json(const pb::Object& object) {
@@ -133,50 +135,6 @@ Json to_json(const pb::Object& object) {
   json["pinned"] = object.pinned();
   const bool ends = object.pinned() && object.pinned_until_wall_ms() != kPinnedForever;
   json["pinned_until_wall_ms"] = ends ? Json(object.pinned_until_wall_ms()) : Json(nullptr);
-  return json;
-}
-
-Json to_json(const pb::StatsResponse& stats) {
-  Json json;
-  json["version"] = stats.version();
-  json["data_directory"] = stats.data_directory();
-  json["socket_path"] = stats.socket_path();
-  json["epoch"] = stats.epoch();
-  json["uptime_ms"] = stats.uptime_ms();
-  json["recovery_ms"] = stats.recovery_ms();
-  json["draining"] = stats.draining();
-  json["objects"] = stats.objects();
-  json["models"] = stats.models();
-  json["sessions"] = stats.sessions();
-  json["leases"] = stats.leases();
-  json["reservations"] = stats.reservations();
-  json["resolves"] = stats.resolves();
-  json["resolved_tokens"] = stats.resolved_tokens();
-  json["acquires"] = stats.acquires();
-  json["misses"] = stats.misses();
-  json["puts"] = stats.puts();
-  json["put_bytes"] = stats.put_bytes();
-  json["refused_puts"] = stats.refused_puts();
-  json["busy_replies"] = stats.busy_replies();
-  json["protocol_errors"] = stats.protocol_errors();
-  json["tiers"] = Json::array();
-  for (const pb::TierStats& tier : stats.tiers()) {
-    Json entry;
-    entry["tier"] = tier_text(tier.tier());
-    entry["state"] = tier.state();
-    entry["backend"] = tier.backend();
-    entry["capacity_bytes"] = tier.capacity_bytes();
-    entry["used_bytes"] = tier.used_bytes();
-    entry["objects"] = tier.objects();
-    entry["hits"] = tier.hits();
-    entry["evictions"] = tier.evictions();
-    entry["read_bytes"] = tier.read_bytes();
-    entry["written_bytes"] = tier.written_bytes();
-    entry["corruptions"] = tier.corruptions();
-    entry["read_bytes_per_us"] = tier.read_bytes_per_us();
-    entry["latency_us"] = tier.latency_us();
-    json["tiers"].push_back(std::move(entry));
-  }
   return json;
 }
 
@@ -249,36 +207,29 @@ std::string object_details(const pb::Object& object, uint64_t now_wall_ms) {
          line("pinned", pin_text(object, now_wall_ms));
 }
 
-std::string stats_text(const pb::StatsResponse& stats) {
-  std::string text =
-      line("quired", stats.version() + (stats.draining() ? ", draining" : ", serving") + ", up " +
-                         format_duration_ms(stats.uptime_ms()) + ", warm after " +
-                         std::to_string(stats.recovery_ms()) + " ms") +
-      line("data", stats.data_directory()) + line("socket", stats.socket_path()) +
-      line("objects",
-           std::to_string(stats.objects()) + " of " + std::to_string(stats.models()) + " models") +
-      line("clients", std::to_string(stats.sessions()) + " sessions, " +
-                          std::to_string(stats.leases()) + " leases, " +
-                          std::to_string(stats.reservations()) + " puts in progress") +
-      line("lookups", std::to_string(stats.resolves()) + ", " +
-                          std::to_string(stats.resolved_tokens()) + " tokens found") +
-      line("acquires",
-           std::to_string(stats.acquires()) + ", " + std::to_string(stats.misses()) + " misses") +
-      line("puts", std::to_string(stats.puts()) + " (" + format_mib(stats.put_bytes()) + "), " +
-                       std::to_string(stats.refused_puts()) + " refused") +
-      line("trouble", std::to_string(stats.busy_replies()) + " busy replies, " +
-                          std::to_string(stats.protocol_errors()) + " protocol errors") +
-      "\n";
-  Table table({"TIER", "STATE", "BACKEND", ">USED", ">CAPACITY", ">FULL", ">OBJECTS", ">HITS",
-               ">EVICTED", ">CORRUPT"});
-  for (const pb::TierStats& tier : stats.tiers())
-    table.add({tier_text(tier.tier()), tier.state(), tier.backend().empty() ? "-" : tier.backend(),
-               format_mib(tier.used_bytes()),
-               tier.capacity_bytes() == 0 ? "-" : format_mib(tier.capacity_bytes()),
-               percent(tier.used_bytes(), tier.capacity_bytes()), std::to_string(tier.objects()),
-               std::to_string(tier.hits()), std::to_string(tier.evictions()),
-               std::to_string(tier.corruptions())});
-  return text + table.text();
+Json to_json(const pb::Tenant& tenant) {
+  Json json;
+  json["name"] = tenant.name();
+  json["soft_bytes"] = tenant.soft_bytes();
+  json["hard_bytes"] = tenant.hard_bytes();
+  json["bytes"] = tenant.bytes();
+  json["host_bytes"] = tenant.host_bytes();
+  json["objects"] = tenant.objects();
+  json["refused_puts"] = tenant.refused_puts();
+  return json;
+}
+
+std::string tenants_table(const pb::ListTenantsResponse& tenants) {
+  Table table(
+      {"TENANT", ">OBJECTS", ">STORED", ">IN MEMORY", ">SOFT", ">HARD", ">FULL", ">REFUSED PUTS"});
+  const auto limit = [](uint64_t bytes) { return bytes == 0 ? "-" : format_bytes(bytes); };
+  for (const pb::Tenant& tenant : tenants.tenants())
+    table.add({tenant.name().empty() ? "(default)" : tenant.name(),
+               std::to_string(tenant.objects()), format_bytes(tenant.bytes()),
+               format_bytes(tenant.host_bytes()), limit(tenant.soft_bytes()),
+               limit(tenant.hard_bytes()), percent(tenant.bytes(), tenant.hard_bytes()),
+               std::to_string(tenant.refused_puts())});
+  return table.text();
 }
 
 std::string models_table(const pb::ListModelsResponse& models) {

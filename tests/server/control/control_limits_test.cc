@@ -121,7 +121,8 @@ TEST_F(ControlServerTest, HugeRequestsAreRefused) {
 TEST_F(ControlServerTest, GarbageIsAnErrorAndTheServerLives) {
   std::string garbage;
   for (int i = 0; i < 1000; ++i) garbage += char(i * 37);
-  for (const char* method : {"Stat", "List", "Lookup", "Clear", "RegisterModel", "Prefetch"}) {
+  for (const char* method : {"Stat", "List", "Lookup", "Clear", "RegisterModel", "Prefetch", "Hint",
+                             "SetQuota", "Checkpoint"}) {
     std::string response;
     const auto status =
         call_raw(channel_, "/" + std::string(kServiceName) + "/" + method, garbage, response);

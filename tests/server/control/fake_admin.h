@@ -45,6 +45,7 @@ class FakeAdmin final : public AdminApi {
   std::map<Digest, ObjectInfo> objects;
   std::vector<wire::ResolveEntry> lookup_entries;
   std::vector<ModelInfo> model_infos;
+  std::vector<TenantInfo> tenant_infos;
   ServerStats server_stats;
   bool list_repeats = false;  // every page is the first one and promises another
 
@@ -74,6 +75,7 @@ class FakeAdmin final : public AdminApi {
   std::string last_tenant() { return (lock(), last_tenant_); }
   size_t last_n_tokens() { return (lock(), last_n_tokens_); }
   int calls() { return (lock(), calls_); }
+  UseHint last_hint() { return (lock(), last_hint_); }
   bool drained_with_exit() { return (lock(), drained_with_exit_); }
 
   ObjectInfo& add_object(const Digest& id, uint64_t bytes = 1 << 20) {
@@ -201,16 +203,41 @@ class FakeAdmin final : public AdminApi {
     return info.model;
   }
 
-  Expected<HintResult> hint(std::span<const Digest>, const UseHint&, uint32_t) override {
-    return HintResult{};
+  Expected<HintResult> hint(std::span<const Digest> ids, const UseHint& hint,
+                            uint32_t deadline_ms) override {
+    auto guard = lock();
+    QUIRE_RETURN_IF_ERROR(enter(guard, deadline_ms));
+    last_hint_ = hint;
+    HintResult result;
+    for (const Digest& id : ids) objects.contains(id) ? ++result.applied : ++result.missing;
+    return result;
   }
-  Expected<std::vector<TenantInfo>> tenants(uint32_t) override { return std::vector<TenantInfo>{}; }
-  Status set_quota(const std::string&, uint64_t, uint64_t, uint32_t) override {
-    return Status::ok();
+
+  Expected<std::vector<TenantInfo>> tenants(uint32_t deadline_ms) override {
+    auto guard = lock();
+    QUIRE_RETURN_IF_ERROR(enter(guard, deadline_ms));
+    return tenant_infos;
   }
-  Expected<CheckpointInfo> checkpoint(const std::string&, uint32_t) override {
-    return CheckpointInfo{};
+
+  Status set_quota(const std::string& tenant, uint64_t soft_bytes, uint64_t hard_bytes,
+                   uint32_t deadline_ms) override {
+    auto guard = lock();
+    QUIRE_RETURN_IF_ERROR(enter(guard, deadline_ms));
+    for (TenantInfo& info : tenant_infos) {
+      if (info.name != tenant) continue;
+      info.soft_bytes = soft_bytes;
+      info.hard_bytes = hard_bytes;
+      return Status::ok();
+    }
+    return {StatusCode::kNotFound, "no such tenant"};
   }
+
+  Expected<CheckpointInfo> checkpoint(const std::string& directory, uint32_t deadline_ms) override {
+    auto guard = lock();
+    QUIRE_RETURN_IF_ERROR(enter(guard, deadline_ms));
+    return CheckpointInfo{directory, objects.size(), 4096, {"/data/nvme.quire"}};
+  }
+
   Expected<std::vector<ModelInfo>> models(uint32_t deadline_ms) override {
     auto guard = lock();
     QUIRE_RETURN_IF_ERROR(enter(guard, deadline_ms));
@@ -256,6 +283,7 @@ class FakeAdmin final : public AdminApi {
   std::string last_tenant_;
   size_t last_n_tokens_ = 0;
   bool drained_with_exit_ = false;
+  UseHint last_hint_;
 };
 
 }  // namespace quire::server

@@ -43,14 +43,31 @@ ServerStats sample_stats() {
   nvme.corruptions = 12;
   nvme.read_bytes_per_us = 2500;
   nvme.latency_us = 80;
+  nvme.written_bytes = 1000;
+  nvme.device_written_bytes = 1250;
+  nvme.reinserted_bytes = 40;
+  nvme.over_write_budget = true;
+  nvme.scrubbed_bytes = 5000;
+  nvme.scrub_rounds = 2;
+  nvme.scrub_corruptions = 1;
   stats.tiers = {host, nvme};
+  stats.degraded = {"nvme: quarantined after 12 read errors <in a minute>"};
+  stats.index_bytes = 160;
+  stats.details_cache_bytes = 161;
+  stats.quota_evictions = 162;
+  stats.corruptions = 163;
   return stats;
+}
+
+std::vector<TenantInfo> sample_tenants() {
+  return {{"", 0, 0, 5, 4, 3, 0}, {"acme \"inc\"", 10, 20, 15, 14, 13, 12}};
 }
 
 class HttpServerTest : public ::testing::Test {
  protected:
   void SetUp() override {
     admin_.server_stats = sample_stats();
+    admin_.tenant_infos = sample_tenants();
     auto started = HttpServer::start(admin_, "127.0.0.1:0");
     ASSERT_TRUE(started.is_ok()) << started.status().to_string();
     server_ = std::move(started).value();
@@ -70,19 +87,44 @@ TEST_F(HttpServerTest, MetricsAreInPrometheusText) {
   ASSERT_TRUE(result);
   EXPECT_EQ(result->status, 200);
   EXPECT_TRUE(result->get_header_value("Content-Type").starts_with("text/plain; version=0.0.4"));
-  for (const char* line :
-       {"# TYPE quire_build_info gauge", "quire_build_info{version=\"1.2.3\"} 1",
-        "quire_uptime_seconds 1.5", "quire_objects 7", "quire_leases_active 3",
-        "# TYPE quire_requests_total counter", "quire_requests_total{op=\"resolve\"} 20",
-        "quire_requests_total{op=\"acquire\"} 21", "quire_requests_total{op=\"put\"} 47",
-        "quire_failed_requests_total{op=\"acquire\",reason=\"miss\"} 22",
-        "quire_failed_requests_total{op=\"put\",reason=\"refused\"} 24",
-        "quire_tier_used_bytes{tier=\"host\"} 123456789",
-        "quire_tier_capacity_bytes{tier=\"host\"} 8589934592",
-        "quire_evictions_total{tier=\"host\"} 5", "quire_corruptions_total{tier=\"nvme\"} 12",
-        "quire_tier_up{tier=\"host\"} 1", "quire_tier_up{tier=\"nvme\"} 0",
-        "quire_tier_backend_info{tier=\"nvme\",backend=\"io_uring\"} 1",
-        "quire_tier_read_bytes_per_second{tier=\"nvme\"} 2500000000"})
+  for (const char* line : {"# TYPE quire_build_info gauge",
+                           "quire_build_info{version=\"1.2.3\"} 1",
+                           "quire_uptime_seconds 1.5",
+                           "quire_objects 7",
+                           "quire_leases_active 3",
+                           "# TYPE quire_requests_total counter",
+                           "quire_requests_total{op=\"resolve\"} 20",
+                           "quire_requests_total{op=\"acquire\"} 21",
+                           "quire_requests_total{op=\"put\"} 47",
+                           "quire_failed_requests_total{op=\"acquire\",reason=\"miss\"} 22",
+                           "quire_failed_requests_total{op=\"put\",reason=\"refused\"} 24",
+                           "quire_tier_used_bytes{tier=\"host\"} 123456789",
+                           "quire_tier_capacity_bytes{tier=\"host\"} 8589934592",
+                           "quire_evictions_total{tier=\"host\"} 5",
+                           "quire_corruptions_total{tier=\"nvme\"} 12",
+                           "quire_tier_up{tier=\"host\"} 1",
+                           "quire_tier_up{tier=\"nvme\"} 0",
+                           "quire_tier_backend_info{tier=\"nvme\",backend=\"io_uring\"} 1",
+                           "quire_tier_read_bytes_per_second{tier=\"nvme\"} 2500000000",
+                           "quire_degraded 1",
+                           "quire_index_bytes 160",
+                           "quire_details_cache_bytes 161",
+                           "quire_quota_evictions_total 162",
+                           "quire_detected_corruptions_total 163",
+                           "quire_tier_device_written_bytes_total{tier=\"nvme\"} 1250",
+                           "quire_tier_reinserted_bytes_total{tier=\"nvme\"} 40",
+                           "quire_tier_over_write_budget{tier=\"nvme\"} 1",
+                           "quire_tier_over_write_budget{tier=\"host\"} 0",
+                           "quire_tier_scrubbed_bytes_total{tier=\"nvme\"} 5000",
+                           "quire_tier_scrub_rounds_total{tier=\"nvme\"} 2",
+                           "quire_tier_scrub_corruptions_total{tier=\"nvme\"} 1",
+                           "quire_tenant_bytes{tenant=\"\"} 5",
+                           "quire_tenant_bytes{tenant=\"acme \\\"inc\\\"\"} 15",
+                           "quire_tenant_host_bytes{tenant=\"\"} 4",
+                           "quire_tenant_objects{tenant=\"\"} 3",
+                           "quire_tenant_soft_limit_bytes{tenant=\"acme \\\"inc\\\"\"} 10",
+                           "quire_tenant_hard_limit_bytes{tenant=\"acme \\\"inc\\\"\"} 20",
+                           "quire_tenant_refused_puts_total{tenant=\"acme \\\"inc\\\"\"} 12"})
     EXPECT_NE(("\n" + result->body).find("\n" + std::string(line) + "\n"), std::string::npos)
         << line << "\nin\n"
         << result->body;
@@ -122,6 +164,9 @@ TEST_F(HttpServerTest, StatusPageShowsAndEscapes) {
   EXPECT_EQ(result->body.find("<b>"), std::string::npos);
   EXPECT_NE(result->body.find("quarantined: 12 read errors"), std::string::npos);
   EXPECT_NE(result->body.find("117.7"), std::string::npos);  // MiB used
+  const size_t degraded = result->body.find("12 read errors &lt;in a minute&gt;");
+  EXPECT_LT(degraded, result->body.find("<h2>Tiers"));               // first of all
+  EXPECT_NE(result->body.find("<td>1.25</td>"), std::string::npos);  // write amplification
   for (const char* from_elsewhere : {"http:", "https:", "<script", "<img", "src="})
     EXPECT_EQ(result->body.find(from_elsewhere), std::string::npos) << from_elsewhere;
 }
@@ -185,7 +230,7 @@ TEST(Metrics, TheDocumentHoldsTheTableOfTheCode) {
 }
 
 TEST(Metrics, TheTextHoldsExactlyTheMetricsAndLabelsOfTheTable) {
-  const std::string text = render_metrics(sample_stats());
+  const std::string text = render_metrics(sample_stats(), sample_tenants());
   std::istringstream table(metrics_markdown());
   std::string line;
   size_t rows = 0;

@@ -29,6 +29,26 @@ TEST(Format, DurationsAreParsedOrRefused) {
     EXPECT_FALSE(parse_duration_ms(bad).is_ok()) << bad;
 }
 
+TEST(Format, BytesAreWrittenAndRead) {
+  EXPECT_EQ(format_bytes(0), "0");
+  EXPECT_EQ(format_bytes(1023), "1023 B");
+  EXPECT_EQ(format_bytes(1536), "1.5 KiB");
+  EXPECT_EQ(format_bytes(10ull << 30), "10.0 GiB");
+  EXPECT_EQ(format_bytes(UINT64_MAX), "16384.0 PiB");
+  EXPECT_EQ(parse_bytes("0").value(), 0u);
+  EXPECT_EQ(parse_bytes("4096").value(), 4096u);
+  EXPECT_EQ(parse_bytes("7B").value(), 7u);
+  EXPECT_EQ(parse_bytes("10GiB").value(), 10ull << 30);
+  EXPECT_EQ(parse_bytes("10G").value(), 10ull << 30);
+  EXPECT_EQ(parse_bytes("512 MiB").value(), 512ull << 20);
+  EXPECT_EQ(parse_bytes("1.5TiB").value(), 3ull << 39);
+  EXPECT_EQ(parse_bytes("0.5K").value(), 512u);
+  EXPECT_EQ(parse_bytes("18446744073709551615").value(), UINT64_MAX);
+  for (const char* bad : {"", "GiB", "-1", "1.G", "1.5", "10GB", "10gib", "10 G B", "1e9", "16384P",
+                          "18446744073709551616", "0x10", "1.1234567M"})
+    EXPECT_FALSE(parse_bytes(bad).is_ok()) << bad;
+}
+
 TEST(Format, TablesAlign) {
   Table table({"NAME", ">N"});
   table.add({"a", "1"});

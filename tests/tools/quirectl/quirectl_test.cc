@@ -1,18 +1,14 @@
 // quirectl as a program of its own against a real control server with a fake store.
-#include <fcntl.h>
 #include <gtest/gtest.h>
-#include <poll.h>
-#include <pty.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdlib>
-#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "server/control/control_server.h"
 #include "tests/server/control/fake_admin.h"
+#include "tests/tools/quirectl/quirectl_process.h"
 #include "tools/quirectl/commands.h"
 
 namespace quire::ctl {
@@ -20,70 +16,6 @@ namespace {
 
 using nlohmann::json;
 using server::test_id;
-
-struct Result {
-  int exit_code = -1;
-  std::string out;
-  std::string err;
-};
-
-std::string read_all(int fd) {
-  std::string text;
-  char buffer[4096];
-  ssize_t count = 0;
-  while ((count = read(fd, buffer, sizeof(buffer))) > 0)
-    text.append(buffer, static_cast<size_t>(count));
-  close(fd);
-  return text;
-}
-
-// Runs quirectl with stdin from `input`, or from a terminal into which `typed` is typed. Output
-// goes through files: no pipe can fill up.
-Result run(const std::vector<std::string>& arguments, const std::string& input = "",
-           const char* typed = nullptr) {
-  const std::string base = ::testing::TempDir() + "quirectl_" + std::to_string(getpid());
-  const auto open_file = [&](const char* suffix) {
-    return open((base + suffix).c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-  };
-  const int in = open_file(".in");
-  const int out = open_file(".out");
-  const int err = open_file(".err");
-  EXPECT_EQ(write(in, input.data(), input.size()), static_cast<ssize_t>(input.size()));
-  lseek(in, 0, SEEK_SET);
-  int master = -1;
-  int slave = -1;
-  if (typed != nullptr) {
-    EXPECT_EQ(openpty(&master, &slave, nullptr, nullptr, nullptr), 0);
-    EXPECT_GT(write(master, typed, strlen(typed)), 0);
-  }
-  const pid_t pid = fork();
-  if (pid == 0) {
-    dup2(typed != nullptr ? slave : in, STDIN_FILENO);
-    dup2(out, STDOUT_FILENO);
-    dup2(err, STDERR_FILENO);
-    const std::string program = QUIRE_BIN_DIR "/quirectl";
-    std::vector<char*> argv = {const_cast<char*>(program.c_str())};
-    for (const std::string& argument : arguments)
-      argv.push_back(const_cast<char*>(argument.c_str()));
-    argv.push_back(nullptr);
-    execv(program.c_str(), argv.data());
-    _exit(127);
-  }
-  int status = 0;
-  waitpid(pid, &status, 0);
-  if (master >= 0) {
-    close(master);
-    close(slave);
-  }
-  close(in);
-  lseek(out, 0, SEEK_SET);
-  lseek(err, 0, SEEK_SET);
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_all(out), read_all(err)};
-}
-
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
 
 class QuirectlTest : public ::testing::Test {
  protected:
@@ -129,6 +61,126 @@ TEST_F(QuirectlTest, Status) {
   EXPECT_EQ(parsed["draining"], false);
   EXPECT_EQ(parsed["tiers"][0]["tier"], "host");
   EXPECT_EQ(parsed["tiers"][0]["used_bytes"], 25 << 20);
+}
+
+TEST_F(QuirectlTest, StatusBeginsWithWhatIsDegraded) {
+  server::TierStats tier;
+  tier.tier = wire::TierId::kNvme;
+  tier.state = "ok";
+  tier.written_bytes = 100 << 20;
+  tier.device_written_bytes = 125 << 20;
+  tier.reinserted_bytes = 10 << 20;
+  tier.scrubbed_bytes = 7 << 20;
+  tier.scrub_rounds = 3;
+  admin_.server_stats.tiers = {tier};
+  const Result healthy = run({"status", "--check"});
+  EXPECT_EQ(healthy.exit_code, kExitOk);
+  EXPECT_TRUE(healthy.out.starts_with("HEALTHY\n")) << healthy.out;
+  EXPECT_TRUE(contains(healthy.out, "100.0 MiB  125.0 MiB           1.25  10.0 MiB  ok"))
+      << healthy.out;
+  EXPECT_TRUE(contains(healthy.out, "7.0 MiB       3"));
+  json parsed = run_json({"status", "--check"});
+  EXPECT_EQ(parsed["healthy"], true);
+  EXPECT_EQ(parsed["degraded"], json::array());
+  EXPECT_EQ(parsed["tiers"][0]["write_amplification"], 1.25);
+  EXPECT_EQ(parsed["tiers"][0]["scrub_rounds"], 3);
+
+  admin_.server_stats.degraded = {"io_uring is not used: denied by seccomp", "second thing"};
+  const Result degraded = run({"status"});
+  EXPECT_EQ(degraded.exit_code, kExitOk);
+  EXPECT_TRUE(degraded.out.starts_with(
+      "DEGRADED\n  ! io_uring is not used: denied by seccomp\n  ! second thing\n"))
+      << degraded.out;
+  EXPECT_FALSE(contains(degraded.out, "\x1b")) << "colours without a terminal";
+  EXPECT_EQ(run({"status", "--check"}).exit_code, kExitDegraded);
+  EXPECT_EQ(run_json({"status", "--check"}, kExitDegraded)["degraded"].size(), 2u);
+}
+
+TEST_F(QuirectlTest, StatusTellsWhatTierStatesSayWhereTheServerIsSilent) {
+  server::TierStats nvme;
+  nvme.tier = wire::TierId::kNvme;
+  nvme.state = "quarantined: 12 read errors";
+  server::TierStats gpu;
+  gpu.tier = wire::TierId::kGpu;
+  gpu.state = "absent";
+  admin_.server_stats.tiers = {nvme, gpu};
+  EXPECT_EQ(run_json({"status"})["degraded"], json({"nvme tier: quarantined: 12 read errors"}));
+  admin_.server_stats.degraded = {"nvme: quarantined after 12 read errors"};
+  EXPECT_EQ(run_json({"status"})["degraded"].size(), 1u);  // said once
+  admin_.server_stats.tiers[0].over_write_budget = true;
+  admin_.server_stats.draining = true;
+  EXPECT_EQ(run_json({"status"})["degraded"].size(), 3u);
+  EXPECT_TRUE(contains(run({"status"}).out, "exceeded"));
+}
+
+TEST_F(QuirectlTest, Hint) {
+  admin_.add_object(test_id({0x11, 0x11, 0x11}));
+  EXPECT_EQ(run_json({"hint", "111111", "--steps", "0", "--next-use", "30s", "--priority",
+                      "200"})["applied"],
+            1);
+  EXPECT_EQ(admin_.last_hint().steps_to_next_use, 0u);
+  EXPECT_EQ(admin_.last_hint().next_use_ms, 30'000u);
+  EXPECT_EQ(admin_.last_hint().priority, 200);
+  const Result result = run({"hint", "111111", test_id({7}).to_hex(), "--finished"});
+  EXPECT_EQ(result.exit_code, kExitNotFound);
+  EXPECT_EQ(result.out, "1 taken, 1 missing\n");
+  EXPECT_TRUE(admin_.last_hint().finished);
+  EXPECT_FALSE(admin_.last_hint().priority.has_value());
+  const Result none = run({"hint", "111111"});
+  EXPECT_EQ(none.exit_code, kExitUsage);
+  EXPECT_TRUE(contains(none.err, "steps_to_next_use")) << none.err;
+  for (const char* bad : {"256", "-1", "x"})
+    EXPECT_EQ(run({"hint", "111111", "--priority", bad}).exit_code, kExitUsage) << bad;
+  EXPECT_EQ(run({"hint", "111111", "--next-use", "soon"}).exit_code, kExitUsage);
+}
+
+TEST_F(QuirectlTest, TenantsAndQuotas) {
+  admin_.tenant_infos = {{"", 0, 0, 1, 1, 1, 0}, {"acme", 0, 0, 15ull << 30, 1 << 20, 40, 2}};
+  const Result set = run({"tenant", "set-quota", "acme", "--soft", "10GiB", "--hard", "20GiB"});
+  EXPECT_EQ(set.exit_code, kExitOk) << set.err;
+  EXPECT_EQ(set.out, "tenant \"acme\": soft 10.0 GiB, hard 20.0 GiB\n");
+  EXPECT_EQ(admin_.tenant_infos[1].soft_bytes, 10ull << 30);
+  EXPECT_EQ(admin_.tenant_infos[1].hard_bytes, 20ull << 30);
+  const Result table = run({"tenant", "ls"});
+  EXPECT_TRUE(contains(table.out, "(default)")) << table.out;
+  EXPECT_TRUE(contains(table.out, "15.0 GiB")) << table.out;
+  EXPECT_TRUE(contains(table.out, "75.0%")) << table.out;
+  const json listed = run_json({"tenant", "ls"});
+  EXPECT_EQ(listed["tenants"][1]["hard_bytes"], 20ull << 30);
+  EXPECT_EQ(listed["tenants"][1]["refused_puts"], 2);
+  EXPECT_EQ(run_json({"tenant", "set-quota", "acme", "--hard", "0"})["soft_bytes"], 10ull << 30);
+  const Result wrong = run({"tenant", "set-quota", "acme", "--soft", "2K", "--hard", "1K"});
+  EXPECT_EQ(wrong.exit_code, kExitUsage);
+  EXPECT_TRUE(contains(wrong.err, "soft_bytes")) << wrong.err;
+  EXPECT_EQ(run({"tenant", "set-quota", "acme"}).exit_code, kExitUsage);
+  EXPECT_EQ(run({"tenant", "set-quota", "acme", "--hard", "many"}).exit_code, kExitUsage);
+  EXPECT_EQ(run({"tenant"}).exit_code, kExitUsage);
+  EXPECT_EQ(run({"tenant", "set-quota", "nobody", "--hard", "1"}).exit_code, kExitNotFound);
+}
+
+TEST_F(QuirectlTest, Checkpoint) {
+  const Result done = run({"checkpoint", "/backup/today"});
+  EXPECT_EQ(done.exit_code, kExitOk) << done.err;
+  EXPECT_TRUE(contains(done.out, "in /backup/today\ncopy next to it: /data/nvme.quire\n"))
+      << done.out;
+  EXPECT_EQ(run_json({"checkpoint", "/backup/today"})["nvme_paths"], json({"/data/nvme.quire"}));
+  const Result relative = run({"checkpoint", "backup"});
+  EXPECT_EQ(relative.exit_code, kExitUsage);
+  EXPECT_TRUE(contains(relative.err, "absolute")) << relative.err;
+}
+
+TEST_F(QuirectlTest, PrefetchWithADeadline) {
+  admin_.add_object(test_id({0x11, 0x11, 0x11}));
+  EXPECT_EQ(run_json({"prefetch", "--deadline", "2s", "111111"})["ready"], 1);
+  EXPECT_LE(admin_.last_deadline_ms(), 2'000u);
+  const std::string id = test_id({0x11, 0x11, 0x11}).to_hex();
+  admin_.close_gate();
+  const Result late = run({"prefetch", "--deadline", "50ms", id});
+  admin_.open_gate();
+  EXPECT_EQ(late.exit_code, kExitUnavailable);
+  EXPECT_EQ(late.err, "quirectl: the --deadline passed: 0 are ready, 1 may still arrive\n");
+  for (const char* bad : {"0", "11m", "x"})
+    EXPECT_EQ(run({"prefetch", "--deadline", bad, id}).exit_code, kExitUsage) << bad;
 }
 
 TEST_F(QuirectlTest, LsPagesAndFilters) {
@@ -305,8 +357,9 @@ TEST_F(QuirectlTest, ServerErrorsKeepTheirMessageAndHint) {
 }
 
 TEST_F(QuirectlTest, HelpHasExamplesAndWrongUsageIsTwo) {
-  for (const char* command : {"status", "ls", "stat", "pin", "unpin", "rm", "clear", "prefetch",
-                              "drain", "models", "lookup"}) {
+  for (const char* command :
+       {"status", "ls", "stat", "pin", "unpin", "rm", "clear", "prefetch", "drain", "models",
+        "lookup", "hint", "tenant", "checkpoint", "seg"}) {
     const Result help = run({command, "--help"});
     EXPECT_EQ(help.exit_code, kExitOk) << command;
     EXPECT_TRUE(contains(help.out, std::string("  quirectl ") + command) ||

@@ -1,0 +1,81 @@
+// The device as the tier uses it: counts what is written and watches for operations that do not
+// come back.
+#ifndef QUIRE_TIERS_NVME_METERED_DEVICE_H_
+#define QUIRE_TIERS_NVME_METERED_DEVICE_H_
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "base/clock.h"
+#include "tiers/io/block_device.h"
+
+namespace quire::nvme {
+
+class MeteredDevice final : public BlockDevice {
+ public:
+  enum class Kind : uint8_t { kRead = 0, kWrite = 1, kSync = 2 };
+  static constexpr size_t kKinds = 3;
+
+  MeteredDevice(std::unique_ptr<BlockDevice> device, Clock& clock, uint64_t stuck_after_ns)
+      : clock_(clock), stuck_after_ns_(stuck_after_ns), device_(std::move(device)) {}
+
+  void read(uint64_t offset, MutableByteSpan target, DeviceCallback done) override;
+  void write(uint64_t offset, ByteSpan source, DeviceCallback done) override;
+  void sync(DeviceCallback done) override;
+  Status read_blocking(uint64_t offset, MutableByteSpan target) override {
+    return device_->read_blocking(offset, target);
+  }
+  Status write_blocking(uint64_t offset, ByteSpan source) override {
+    return device_->write_blocking(offset, source);
+  }
+  Status sync_blocking() override { return device_->sync_blocking(); }
+  void defer(std::function<void()> task) override { device_->defer(std::move(task)); }
+  bool run_after(uint64_t delay_ns, std::function<void()> task) override {
+    return device_->run_after(delay_ns, std::move(task));
+  }
+  bool poll() override { return device_->poll(); }
+  uint64_t size_bytes() const override { return device_->size_bytes(); }
+  uint64_t alignment_bytes() const override { return device_->alignment_bytes(); }
+  uint64_t inflight_bytes() const override { return device_->inflight_bytes(); }
+  DeviceProfile profile() const override { return device_->profile(); }
+  std::string backend() const override { return device_->backend(); }
+
+  // Written without an error.
+  uint64_t written_bytes() const { return written_bytes_; }
+  // Operations of this kind are in flight and none came back for stuck_after. By progress, not by
+  // age: a long queue on a slow device is not stuck.
+  bool is_stuck(Kind kind) const;
+  // Where one is stuck: "no write came back for 2.1 s, 3 in flight". Empty: none is.
+  std::string stuck_reason() const;
+
+ private:
+  struct Operation {
+    Kind kind = Kind::kRead;
+    uint64_t bytes = 0;
+    DeviceCallback done;
+    Operation* next_free = nullptr;
+  };
+  struct Progress {
+    uint64_t inflight = 0;
+    uint64_t last_ns = 0;
+  };
+  Operation* take(Kind kind, uint64_t bytes, DeviceCallback done);
+  void finish(Operation* operation, const Status& status);
+
+  Clock& clock_;
+  uint64_t stuck_after_ns_;
+  uint64_t written_bytes_ = 0;
+  std::array<Progress, kKinds> progress_;
+  std::deque<Operation> operations_;  // as many as were ever in flight at one time
+  Operation* free_ = nullptr;
+  // Destroyed first: no callback runs afterwards.
+  std::unique_ptr<BlockDevice> device_;
+};
+
+}  // namespace quire::nvme
+
+#endif  // QUIRE_TIERS_NVME_METERED_DEVICE_H_
