@@ -129,6 +129,8 @@ class AgainstBruteForce {
     // Chunks and prompts are cut from the same few texts, so that they overlap in every way.
     for (int i = 0; i < 3; ++i)
       texts_.push_back(random_tokens(random_, 400, static_cast<TokenId>(2 + seed % 2)));
+    // Two of them only begin differently: equal blocks at equal positions behind other prefixes.
+    std::copy(texts_[0].begin() + 48, texts_[0].end(), texts_[1].begin() + 48);
   }
 
   void run(uint64_t steps) {

@@ -81,6 +81,33 @@ TEST(MatchIndex, ChainOfBlocksThenChunks) {
   EXPECT_EQ(range_count(store.resolve(only_prefix)), 2u);
 }
 
+TEST(MatchIndex, EqualBlocksBehindOtherPrefixesAreNeverFound) {
+  std::mt19937_64 random(38);
+  const Maker maker;
+  const TokenList a = random_tokens(random, 32, 1000);
+  const TokenList b = random_tokens(random, 32, 1000);
+  const TokenList tail = random_tokens(random, 48, 1000);
+  // Also where the fingerprints of their prefixes meet.
+  for (const uint32_t mask : {~0u, 0u}) {
+    IndexHarness store({.fingerprint_mask = mask});
+    ASSERT_TRUE(store.add(maker.block({}, a)));
+    ASSERT_TRUE(store.add(maker.block({}, b)));
+    ASSERT_TRUE(store.add(maker.block(b, tail)));
+    const TokenList behind_a = join({a, tail});
+    const TokenList behind_b = join({b, tail});
+    for (const bool by_rounds : {false, true}) {
+      const auto resolve = [&](const TokenList& prompt) {
+        const ResolveQuery query = maker.query(prompt);
+        return by_rounds ? store.resolve_by_rounds(query) : store.resolve(query);
+      };
+      EXPECT_EQ(resolve(behind_a).prefix_tokens, 32u);
+      EXPECT_EQ(resolve(behind_a).matches.size(), 1u);
+      EXPECT_EQ(resolve(behind_b).prefix_tokens, 80u);
+      EXPECT_EQ(resolve(behind_b).matches.size(), 2u);
+    }
+  }
+}
+
 TEST(MatchIndex, AlternativesComeInOrderOfKind) {
   std::mt19937_64 random(32);
   const Maker maker;
