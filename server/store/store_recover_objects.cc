@@ -134,8 +134,9 @@ Status Store::recover_objects() {
     warn(std::to_string(waiting) + " objects wait for the NVMe tier to come back");
   }
   if (!lost_records_.empty()) {
-    warn("the metadata of " + std::to_string(lost_records_.size()) +
-         " objects was lost; they come back one by one as their segments are read");
+    spdlog::warn(
+        "the metadata of {} objects was lost; they come back one by one as their segments are read",
+        lost_records_.size());
   }
   return Status::ok();
 }

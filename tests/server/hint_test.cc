@@ -39,12 +39,12 @@ TEST_F(HintTest, FinishedObjectsLeaveMemoryFirst) {
   EXPECT_EQ(tier_of(objects.back()), wire::TierId::kNvme);
 }
 
-TEST_F(HintTest, ANearUseKeepsAnObjectInMemory) {
+TEST_F(HintTest, PriorityKeepsAnObjectInMemory) {
   config_.host_bytes = 16 << 20;
   start();
   const auto objects = put_many(10, 0);
   UseHint hint;
-  hint.steps_to_next_use = 0;
+  hint.priority = 255;
   const std::vector<Digest> first{objects.front().id};
   ASSERT_TRUE(server_->admin().hint(first, hint, kDeadlineMs).is_ok());
   put_many(8, 100);

@@ -75,7 +75,7 @@ TEST_F(LossTest, LostMetadataIsRebuiltFromTheSegments) {
   fs::remove_all(meta());
   start_again();
   ASSERT_TRUE(eventually([&] { return stats().objects == 12 && stats().degraded.empty(); }))
-      << stats().objects;
+      << stats().objects << " objects; " << testing::PrintToString(stats().degraded);
   expect_all(*client_, large_);
   expect_all(*blue_, of_blue_);
   expect_missing(small_);  // lay in RocksDB
@@ -137,8 +137,9 @@ TEST_F(LossTest, DamagedSuperblocksStartWithoutTheTierAndLoseNothing) {
   put_all();
   std::string saved(8192, '\0');
   std::ifstream(config_.nvme_path, std::ios::binary).read(saved.data(), 8192);
-  damage(config_.nvme_path, 0,
-         std::string(8192, '\x5a').replace(0, 8, saved, 0, 8).replace(4096, 8, saved, 0, 8));
+  std::string damaged(8192, '\x5a');
+  damaged.replace(0, 8, "QRSUPER1").replace(4096, 8, "QRSUPER1");
+  damage(config_.nvme_path, 0, damaged);
   start_again();
   EXPECT_TRUE(degraded_says("without the NVMe tier"));
   EXPECT_TRUE(degraded_says("wait for the NVMe tier"));

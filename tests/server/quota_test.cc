@@ -26,15 +26,19 @@ class QuotaTest : public ServerTest {
     return make_object(model_, seed, n_tokens, salt_of(client));
   }
   TenantInfo tenant(const std::string& name) {
-    for (TenantInfo& row : *server_->admin().tenants(kDeadlineMs)) {
+    const auto rows = server_->admin().tenants(kDeadlineMs);
+    EXPECT_TRUE(rows.is_ok());
+    if (!rows) return {};
+    for (const TenantInfo& row : *rows) {
       if (row.name == name) return row;
     }
     return {};
   }
   bool stored(TestClient& client, const Digest& id) {
     auto lease = client.acquire(id);
-    if (lease) EXPECT_TRUE(client.release(lease->lease_id).is_ok());
-    return lease.is_ok();
+    if (!lease) return false;
+    EXPECT_TRUE(client.release(lease->lease_id).is_ok());
+    return true;
   }
 };
 

@@ -213,8 +213,8 @@ TEST_F(StoreTest, ReservationExpires) {
 }
 
 TEST_F(StoreTest, TenantsDoNotSeeEachOther) {
-  config_.tenants.push_back({"blue", {}});
-  config_.tenants.push_back({"green", {}});
+  config_.tenants.push_back({"blue", {}, {}, {}});
+  config_.tenants.push_back({"green", {}, {}, {}});
   start();
   auto blue = TestClient::connect(config_.socket_path, "blue");
   auto green = TestClient::connect(config_.socket_path, "green");

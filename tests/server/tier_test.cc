@@ -236,7 +236,7 @@ TEST_F(TierTest, PinnedObjectsOutliveEviction) {
 }
 
 TEST_F(TierTest, ModelsAndTenantsSurvive) {
-  config_.tenants.push_back({"blue", {}});
+  config_.tenants.push_back({"blue", {}, {}, {}});
   start();
   const auto salt = TestClient::connect(config_.socket_path, "blue")->hello_reply().salt;
   stop();
