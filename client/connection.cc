@@ -162,8 +162,9 @@ Status Connection::send(const OutgoingFrame& frame, const Deadline& deadline) co
   }
 }
 
-Expected<Frame> Connection::receive(const Deadline& deadline) {
-  const uint64_t spin_until_ns = more_than_one_core() ? system_clock().now_ns() + kSpinNs : 0;
+Expected<Frame> Connection::receive(const Deadline& deadline, bool slow) {
+  bool spinning = !slow && more_than_one_core() && spin_gate_.should_spin();
+  const uint64_t spin_until_ns = spinning ? system_clock().now_ns() + kSpinNs : 0;
   for (;;) {
     iovec part{buffer_.data(), buffer_.size()};
     alignas(cmsghdr) std::array<char, CMSG_SPACE(kFdsMax * sizeof(int))> control{};
@@ -177,10 +178,13 @@ Expected<Frame> Connection::receive(const Deadline& deadline) {
       if (errno == EINTR) continue;
       if (errno == ECONNRESET) return gone("reset");
       if (errno != EAGAIN) return from_errno("recvmsg", errno);
-      if (system_clock().now_ns() < spin_until_ns) continue;
+      if (spinning && system_clock().now_ns() < spin_until_ns) continue;
+      if (spinning) spin_gate_.report(false);
+      spinning = false;
       QUIRE_RETURN_IF_ERROR(wait_ready(socket_.get(), POLLIN, deadline));
       continue;
     }
+    if (spinning) spin_gate_.report(true);
     Frame frame;
     frame.fds = take_fds(message);
     if (received == 0) return gone("end of stream");

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/spin_gate.h"
 #include "base/status.h"
 #include "proto/wire.h"
 
@@ -68,7 +69,9 @@ class Connection {
   // kUnavailable: the server is gone. kDeadlineExceeded: nothing was sent.
   Status send(const OutgoingFrame& frame, const Deadline& deadline) const;
   // kUnavailable, kDeadlineExceeded; kCorrupt / kVersionMismatch: the server sent what is no frame.
-  Expected<Frame> receive(const Deadline& deadline);
+  // slow: the answer takes longer than a sleep and a wake-up, so that nothing is gained by looking
+  // for it first.
+  Expected<Frame> receive(const Deadline& deadline, bool slow = false);
   // True once the other end has closed, without reading anything.
   bool peer_closed() const;
   // Both directions, from any thread; a receive in progress ends with kUnavailable.
@@ -77,6 +80,7 @@ class Connection {
  private:
   UniqueFd socket_;
   std::vector<std::byte> buffer_;
+  SpinGate spin_gate_;
 };
 
 // Header and checksums of one frame as it lies in bytes; the body follows the header.

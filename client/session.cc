@@ -198,7 +198,8 @@ void Client::Session::give_back(const Frame& late) {
 Expected<Frame> Client::Session::next_reply(wire::Op op, uint64_t request_id,
                                             const Deadline& deadline) {
   for (uint32_t skipped = 0; skipped <= kLateRepliesMax; ++skipped) {
-    Expected<Frame> frame = connection_.receive(deadline);
+    // A commit copies and hashes.
+    Expected<Frame> frame = connection_.receive(deadline, op == wire::Op::kCommit);
     if (!frame.is_ok()) {
       if (frame.status().code() == StatusCode::kDeadlineExceeded) return frame;
       return fail(frame.status());

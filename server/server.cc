@@ -4,6 +4,8 @@
 
 #include <thread>
 
+#include "server/reactor/short_slice.h"
+
 namespace quire::server {
 namespace {
 
@@ -50,6 +52,7 @@ Server::~Server() {
 }
 
 Status Server::run() {
+  ask_for_short_slices();
   loop_->run();
   admin_->stop();
   reactor_.reset();

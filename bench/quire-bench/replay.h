@@ -20,7 +20,7 @@ struct ReplayFigures {
   uint64_t inserted_blocks = 0;    // misses that were stored
   uint64_t reinserted_blocks = 0;  // copied on when their segment was reclaimed
   std::optional<double> tuned_k;   // at the end
-  double ns_per_access = 0;        // lookups, touches, inserts and evictions
+  double ns_per_access = 0;        // of CPU: lookups, touches, inserts and evictions
 
   double hit_ratio() const;
   uint64_t written_blocks() const { return inserted_blocks + reinserted_blocks; }

@@ -42,6 +42,7 @@ class ServerProcess {
 
   Expected<std::unique_ptr<Client>> connect() const;
   const std::string& socket_path() const { return socket_path_; }
+  pid_t pid() const { return pid_; }  // -1 where it does not run
 
  private:
   Status write_config() const;

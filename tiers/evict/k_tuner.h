@@ -20,7 +20,7 @@ class DecayedLfu;
 // Doublings from nearly LRU to nearly LFU.
 inline constexpr std::array<double, 6> kShadowK = {0.5, 1, 2, 4, 8, 16};
 inline constexpr double kTunedStart = 1;
-inline constexpr uint64_t kShadowKeysMax = 1024;
+inline constexpr uint64_t kShadowKeysMax = 512;
 inline constexpr uint64_t kShadowGhostKeysMax = 4 * kShadowKeysMax;
 // Sampled accesses between two looks at who leads.
 inline constexpr uint32_t kTunerWindowAccesses = 128;

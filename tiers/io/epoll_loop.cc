@@ -73,6 +73,10 @@ class EpollLoop final : public LoopCore {
   Status register_buffer(MutableByteSpan) override {
     return Status(StatusCode::kUnsupported, "fixed buffers need io_uring: " + detail_);
   }
+  Status register_file(int) override {
+    return Status(StatusCode::kUnsupported, "only io_uring has a table of files");
+  }
+  void unregister_file(int) override {}
   std::string backend() const override { return "epoll + pread pool"; }
   std::string backend_detail() const override { return detail_; }
 

@@ -64,6 +64,13 @@ class EventLoop {
   // writes are used then and everything works, a little slower.
   virtual Status register_buffer(MutableByteSpan buffer) = 0;
 
+  // Puts a file into the loop's table, so that its operations need not look it up each time.
+  // kUnsupported with the fallback and on kernels without sparse tables, kResourceExhausted where
+  // the table is full: nothing else changes. The fd is to be unregistered before it is closed; its
+  // operations may still be in flight then, and complete, or fail with EBADF.
+  virtual Status register_file(int fd) = 0;
+  virtual void unregister_file(int fd) = 0;
+
   // Waits up to max_wait_ns (0: do not wait; kForever) for events and runs the callbacks that are
   // due.
   static constexpr uint64_t kForever = UINT64_MAX;

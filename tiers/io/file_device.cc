@@ -13,6 +13,7 @@
 #include <filesystem>
 
 #include "tiers/io/aligned_buffer.h"
+#include "tiers/io/device_probe.h"
 #include "tiers/io/file_transfers.h"
 
 namespace quire {
@@ -113,14 +114,16 @@ OpenFile open_direct(const FileDeviceOptions& options) {
 class FileDevice final : public BlockDevice {
  public:
   FileDevice(EventLoop& loop, const FileDeviceOptions& options, OpenFile lock, OpenFile direct,
-             uint64_t bytes)
-      : bytes_(bytes), lock_(std::move(lock)) {
+             uint64_t bytes, const DeviceProfile& profile)
+      : bytes_(bytes), lock_(std::move(lock)), profile_(profile) {
     const bool is_direct = direct.get() >= 0;
     backend_ = loop.backend() + (is_direct        ? ", O_DIRECT"
                                  : options.direct ? ", buffered (O_DIRECT refused)"
                                                   : ", buffered");
     fd_ = is_direct ? direct.release() : ::fcntl(lock_.get(), F_DUPFD_CLOEXEC, 0);
-    transfers_ = FileTransfers::create(loop, fd_, options);
+    transfers_ = FileTransfers::create(loop, fd_, options, is_direct);
+    profile_.read_inflight_bytes_max = options.read_inflight_bytes_max;
+    profile_.write_inflight_bytes_max = options.write_inflight_bytes_max;
   }
   ~FileDevice() override { transfers_->close(); }
 
@@ -138,6 +141,11 @@ class FileDevice final : public BlockDevice {
   }
   void sync(DeviceCallback done) override { transfers_->sync(std::move(done)); }
   void defer(std::function<void()> task) override { transfers_->defer(std::move(task)); }
+  bool run_after(uint64_t delay_ns, std::function<void()> task) override {
+    transfers_->run_after(delay_ns, std::move(task));
+    return true;
+  }
+  DeviceProfile profile() const override { return profile_; }
 
   Status read_blocking(uint64_t offset, MutableByteSpan target) override {
     QUIRE_RETURN_IF_ERROR(check_device_range(*this, offset, target.data(), target.size()));
@@ -183,6 +191,7 @@ class FileDevice final : public BlockDevice {
   OpenFile lock_;
   int fd_ = -1;  // closed by transfers_
   std::string backend_;
+  DeviceProfile profile_;
   std::shared_ptr<FileTransfers> transfers_;
 };
 
@@ -213,8 +222,21 @@ Expected<std::unique_ptr<BlockDevice>> open_file_device(EventLoop& loop,
   }
   QUIRE_ASSIGN_OR_RETURN(const uint64_t bytes, prepare_size(options, file.get(), is_new));
   OpenFile direct = options.direct ? open_direct(options) : OpenFile();
-  auto device =
-      std::make_unique<FileDevice>(loop, options, std::move(file), std::move(direct), bytes);
+  DeviceProfile profile;
+  // Buffered, only the page cache would be measured.
+  if (options.probe_ms_max > 0 && direct.get() >= 0) {
+    const bool may_write = is_new && !options.read_only;
+    profile = probe_device(direct.get(), bytes, may_write, options.probe_ms_max);
+    // What was measured chooses the limits; a direction that was not keeps what the options say.
+    if (profile.read_inflight_bytes_max > 0) {
+      options.read_inflight_bytes_max = profile.read_inflight_bytes_max;
+    }
+    if (profile.write_inflight_bytes_max > 0) {
+      options.write_inflight_bytes_max = profile.write_inflight_bytes_max;
+    }
+  }
+  auto device = std::make_unique<FileDevice>(loop, options, std::move(file), std::move(direct),
+                                             bytes, profile);
   if (!device->valid()) return errno_status(options.path, "dup");
   return std::unique_ptr<BlockDevice>(std::move(device));
 }

@@ -23,6 +23,10 @@ struct FileDeviceOptions {
   uint64_t part_bytes = 1 << 20;
   uint64_t read_inflight_bytes_max = 8 << 20;
   uint64_t write_inflight_bytes_max = 4 << 20;
+  // Measure the device for up to this long (at most kProbeMsMax) before anything else uses it, and
+  // choose the two limits above by it; see device_probe.h. 0: no probe. Nothing is remembered: each
+  // opening measures anew.
+  uint32_t probe_ms_max = 0;
 };
 
 // Opens, locks (one process per file) and preallocates. The loop must outlive the device. Destroy

@@ -24,7 +24,10 @@ Status result_status(const char* what, int64_t result) {
 }  // namespace
 
 std::shared_ptr<FileTransfers> FileTransfers::create(EventLoop& loop, int fd,
-                                                     const FileDeviceOptions& options) {
+                                                     const FileDeviceOptions& options,
+                                                     bool register_fd) {
+  // Where the loop has no table or it is full, the descriptor itself does.
+  if (register_fd) (void)loop.register_file(fd);
   return std::shared_ptr<FileTransfers>(new FileTransfers(loop, fd, options));
 }
 
@@ -40,6 +43,9 @@ FileTransfers::~FileTransfers() {
 
 void FileTransfers::close() {
   closed_ = true;
+  for (const TimerId timer : timers_) loop_.cancel_timer(timer);
+  timers_.clear();
+  loop_.unregister_file(fd_);
   reads_.waiting.clear();
   writes_.waiting.clear();
 }
@@ -132,6 +138,18 @@ void FileTransfers::defer(std::function<void()> task) {
   loop_.post([self = shared_from_this(), task = std::move(task)] {
     if (!self->closed_) task();
   });
+}
+
+void FileTransfers::run_after(uint64_t delay_ns, std::function<void()> task) {
+  // The timer names itself when it runs: the id is known only after it was added.
+  const auto id = std::make_shared<TimerId>();
+  *id = loop_.add_timer(loop_.now_ns() + delay_ns,
+                        [self = shared_from_this(), id, task = std::move(task)] {
+                          if (self->closed_) return;
+                          self->timers_.erase(*id);
+                          task();
+                        });
+  timers_.insert(*id);
 }
 
 void FileTransfers::sync(DeviceCallback done) {

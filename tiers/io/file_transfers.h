@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <set>
 
 #include "tiers/io/block_device.h"
 #include "tiers/io/event_loop.h"
@@ -17,9 +18,10 @@ namespace quire {
 // dropped, and the last one closes the file.
 class FileTransfers : public std::enable_shared_from_this<FileTransfers> {
  public:
-  // Takes over `fd`.
+  // Takes over `fd`. register_fd: with the loop's table of files; not for a descriptor whose
+  // description holds the lock, which the kernel might then keep for longer than the device lives.
   static std::shared_ptr<FileTransfers> create(EventLoop& loop, int fd,
-                                               const FileDeviceOptions& options);
+                                               const FileDeviceOptions& options, bool register_fd);
   ~FileTransfers();
 
   // `refusal`, unless OK, is what the callback gets, later.
@@ -27,6 +29,7 @@ class FileTransfers : public std::enable_shared_from_this<FileTransfers> {
              DeviceCallback done);
   void sync(DeviceCallback done);
   void defer(std::function<void()> task);
+  void run_after(uint64_t delay_ns, std::function<void()> task);
   // No callback after return.
   void close();
   uint64_t inflight_bytes() const { return reads_.inflight_bytes + writes_.inflight_bytes; }
@@ -61,6 +64,7 @@ class FileTransfers : public std::enable_shared_from_this<FileTransfers> {
   int fd_;
   uint64_t part_bytes_;
   bool closed_ = false;
+  std::set<TimerId> timers_;
   Direction reads_;
   Direction writes_;
 };

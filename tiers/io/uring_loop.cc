@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/spin_gate.h"
 #include "tiers/io/loop_core.h"
 
 namespace quire {
@@ -25,6 +26,7 @@ namespace {
 constexpr uint32_t kCompletionsPerEntry = 4;
 constexpr uint32_t kCompletionBatch = 64;
 constexpr uint32_t kRegisteredBuffersMax = 64;
+constexpr uint32_t kRegisteredFilesMax = 1024;
 constexpr uint64_t kRegisteredBytesMax = 1ull << 30;  // the kernel's limit for one buffer
 constexpr uint64_t kTransferBytesMax = 1ull << 30;
 constexpr uint64_t kDrainNs = 10'000'000'000;
@@ -54,6 +56,12 @@ struct Completion {
   uint32_t flags;
 };
 
+void use_slot(io_uring_sqe* sqe, int slot) {
+  if (slot < 0) return;
+  sqe->fd = slot;
+  sqe->flags |= IOSQE_FIXED_FILE;
+}
+
 class UringLoop final : public LoopCore {
  public:
   ~UringLoop() override;
@@ -65,6 +73,8 @@ class UringLoop final : public LoopCore {
   void write(int fd, ByteSpan source, uint64_t offset, IoCallback done) override;
   void fdatasync(int fd, IoCallback done) override;
   Status register_buffer(MutableByteSpan buffer) override;
+  Status register_file(int fd) override;
+  void unregister_file(int fd) override;
   std::string backend() const override { return "io_uring"; }
   std::string backend_detail() const override { return detail_; }
 
@@ -86,17 +96,26 @@ class UringLoop final : public LoopCore {
   void dispatch_watch(Watch* watch, const Completion& completion);
   void drain_operations();
   Op* take_op(IoCallback done);
+  // Slot of a registered file, or -1.
+  int file_slot(int fd) const {
+    return static_cast<size_t>(fd) < slot_by_fd_.size() ? slot_by_fd_[fd] : -1;
+  }
   // Index of the registered buffer that holds the whole range, or -1.
   int fixed_index(const std::byte* data, uint64_t bytes) const;
 
   io_uring ring_{};
   bool ring_open_ = false;
+  SpinGate spin_gate_;
   bool had_events_ = false;
   uint64_t spin_ns_ = 0;
   bool enabled_ = false;
   std::string detail_;
   std::vector<MutableByteSpan> registered_;
   bool table_registered_ = false;
+  bool files_registered_ = false;
+  // Slots are not used twice: an entry that waits for submission names its file by slot.
+  int next_file_slot_ = 0;
+  std::vector<int> slot_by_fd_;  // -1: none
   std::vector<Watch*> watch_by_fd_;
   std::unordered_set<Watch*> watches_;
   std::vector<std::unique_ptr<Op>> ops_;
@@ -276,6 +295,7 @@ int UringLoop::fixed_index(const std::byte* data, uint64_t bytes) const {
 void UringLoop::read(int fd, MutableByteSpan target, uint64_t offset, IoCallback done) {
   const auto bytes = static_cast<uint32_t>(std::min<uint64_t>(target.size(), kTransferBytesMax));
   const int index = fixed_index(target.data(), bytes);
+  const int slot = file_slot(fd);
   Op* op = take_op(std::move(done));
   submit([=, data = target.data()](io_uring_sqe* sqe) {
     if (index >= 0) {
@@ -283,6 +303,7 @@ void UringLoop::read(int fd, MutableByteSpan target, uint64_t offset, IoCallback
     } else {
       io_uring_prep_read(sqe, fd, data, bytes, offset);
     }
+    use_slot(sqe, slot);
     sqe->user_data = reinterpret_cast<uint64_t>(op) | kKindOp;
   });
 }
@@ -290,6 +311,7 @@ void UringLoop::read(int fd, MutableByteSpan target, uint64_t offset, IoCallback
 void UringLoop::write(int fd, ByteSpan source, uint64_t offset, IoCallback done) {
   const auto bytes = static_cast<uint32_t>(std::min<uint64_t>(source.size(), kTransferBytesMax));
   const int index = fixed_index(source.data(), bytes);
+  const int slot = file_slot(fd);
   Op* op = take_op(std::move(done));
   submit([=, data = source.data()](io_uring_sqe* sqe) {
     if (index >= 0) {
@@ -297,14 +319,17 @@ void UringLoop::write(int fd, ByteSpan source, uint64_t offset, IoCallback done)
     } else {
       io_uring_prep_write(sqe, fd, data, bytes, offset);
     }
+    use_slot(sqe, slot);
     sqe->user_data = reinterpret_cast<uint64_t>(op) | kKindOp;
   });
 }
 
 void UringLoop::fdatasync(int fd, IoCallback done) {
+  const int slot = file_slot(fd);
   Op* op = take_op(std::move(done));
   submit([=](io_uring_sqe* sqe) {
     io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
+    use_slot(sqe, slot);
     sqe->user_data = reinterpret_cast<uint64_t>(op) | kKindOp;
   });
 }
@@ -336,6 +361,37 @@ Status UringLoop::register_buffer(MutableByteSpan buffer) {
     buffer = buffer.subspan(part.size());
   }
   return Status::ok();
+}
+
+Status UringLoop::register_file(int fd) {
+  if (fd < 0) return Status(StatusCode::kInvalidArgument, "not a descriptor");
+  if (file_slot(fd) >= 0) return Status::ok();
+  if (!files_registered_) {
+    const int result = io_uring_register_files_sparse(&ring_, kRegisteredFilesMax);
+    if (result != 0) {
+      return Status(StatusCode::kUnsupported,
+                    std::string("no sparse file table: ") + std::strerror(-result));
+    }
+    files_registered_ = true;
+  }
+  if (next_file_slot_ == static_cast<int>(kRegisteredFilesMax)) {
+    return Status(StatusCode::kResourceExhausted, "the table of registered files is full");
+  }
+  const int result = io_uring_register_files_update(&ring_, next_file_slot_, &fd, 1);
+  if (result != 1) {
+    return Status(StatusCode::kResourceExhausted,
+                  std::string("registering a file with io_uring: ") + std::strerror(-result));
+  }
+  if (slot_by_fd_.size() <= static_cast<size_t>(fd)) slot_by_fd_.resize(fd + 1, -1);
+  slot_by_fd_[fd] = next_file_slot_++;
+  return Status::ok();
+}
+
+void UringLoop::unregister_file(int fd) {
+  if (fd < 0 || file_slot(fd) < 0) return;
+  const int slot = std::exchange(slot_by_fd_[fd], -1);
+  const int none = -1;
+  io_uring_register_files_update(&ring_, slot, &none, 1);
 }
 
 void UringLoop::dispatch_watch(Watch* watch, const Completion& completion) {
@@ -376,13 +432,17 @@ void UringLoop::dispatch(const Completion& completion) {
 
 // True where something came while the loop had not gone to sleep yet.
 bool UringLoop::spin(uint64_t wait_ns) {
-  if (spin_ns_ == 0 || !had_events_) return false;
+  if (spin_ns_ == 0 || !had_events_ || !spin_gate_.should_spin()) return false;
   const uint64_t begin_ns = system_clock().now_ns();
   const uint64_t limit_ns = std::min(spin_ns_, wait_ns);
   do {
     io_uring_submit_and_get_events(&ring_);
-    if (io_uring_cq_ready(&ring_) > 0) return true;
+    if (io_uring_cq_ready(&ring_) > 0) {
+      spin_gate_.report(true);
+      return true;
+    }
   } while (system_clock().now_ns() - begin_ns < limit_ns);
+  spin_gate_.report(false);
   return false;
 }
 

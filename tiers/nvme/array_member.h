@@ -20,7 +20,8 @@ class ArrayMember {
   virtual uint64_t epoch() const = 0;
   // Blocking; before recover(). Makes `epoch`, larger than the present one, durable.
   virtual Status raise_epoch(uint64_t epoch) = 0;
-  // Held before recover(): reclaiming does not start until released, when all devices are recovered.
+  // Held before recover(): reclaiming does not start until released, when all devices are
+  // recovered.
   virtual void hold_reclaiming(bool held) = 0;
   virtual uint64_t last_sequence() const = 0;
   // Draws sequences from *sequence (each: ++*sequence) from now on.

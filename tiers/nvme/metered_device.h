@@ -3,7 +3,6 @@
 #ifndef QUIRE_TIERS_NVME_METERED_DEVICE_H_
 #define QUIRE_TIERS_NVME_METERED_DEVICE_H_
 
-#include <array>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -17,8 +16,7 @@ namespace quire::nvme {
 
 class MeteredDevice final : public BlockDevice {
  public:
-  enum class Kind : uint8_t { kRead = 0, kWrite = 1, kSync = 2 };
-  static constexpr size_t kKinds = 3;
+  static constexpr uint64_t kLostFactor = 10;
 
   MeteredDevice(std::unique_ptr<BlockDevice> device, Clock& clock, uint64_t stuck_after_ns)
       : clock_(clock), stuck_after_ns_(stuck_after_ns), device_(std::move(device)) {}
@@ -46,30 +44,40 @@ class MeteredDevice final : public BlockDevice {
 
   // Written without an error.
   uint64_t written_bytes() const { return written_bytes_; }
-  // Operations of this kind are in flight and none came back for stuck_after. By progress, not by
-  // age: a long queue on a slow device is not stuck.
-  bool is_stuck(Kind kind) const;
-  // Where one is stuck: "no write came back for 2.1 s, 3 in flight". Empty: none is.
+  // Operations are in flight and none came back for stuck_after. By progress, not by age: a long
+  // queue on a slow device is not stuck. But writes are reported in order, so that one of them that
+  // is lost among others holds up all: it counts as stuck after kLostFactor times that.
+  bool reads_stuck() const { return has_no_progress(reads_); }
+  bool writes_stuck() const;  // or syncs
+  // "a read has not come back for 2100 ms, 3 in flight"; empty where nothing is stuck.
   std::string stuck_reason() const;
 
  private:
+  struct Direction;
   struct Operation {
-    Kind kind = Kind::kRead;
-    uint64_t bytes = 0;
+    Direction* direction = nullptr;
+    uint64_t written_bytes = 0;
+    uint64_t start_ns = 0;
     DeviceCallback done;
-    Operation* next_free = nullptr;
+    // In the list of its direction, oldest first; next also in that of free ones.
+    Operation* previous = nullptr;
+    Operation* next = nullptr;
   };
-  struct Progress {
+  struct Direction {
     uint64_t inflight = 0;
-    uint64_t last_ns = 0;
+    uint64_t last_ns = 0;  // when one came back, or the first of them began
+    Operation* oldest = nullptr;
+    Operation* newest = nullptr;
   };
-  Operation* take(Kind kind, uint64_t bytes, DeviceCallback done);
+  bool has_no_progress(const Direction& direction) const;
+  Operation* take(Direction& direction, uint64_t written_bytes, DeviceCallback done);
   void finish(Operation* operation, const Status& status);
 
   Clock& clock_;
   uint64_t stuck_after_ns_;
   uint64_t written_bytes_ = 0;
-  std::array<Progress, kKinds> progress_;
+  Direction reads_;
+  Direction writes_;                  // and syncs
   std::deque<Operation> operations_;  // as many as were ever in flight at one time
   Operation* free_ = nullptr;
   // Destroyed first: no callback runs afterwards.

@@ -19,9 +19,7 @@ void StoreHealth::worsen(NvmeState state, const std::string& reason) {
 }
 
 bool StoreHealth::is_stuck() const {
-  using Kind = MeteredDevice::Kind;
-  return device_.is_stuck(Kind::kRead) || device_.is_stuck(Kind::kWrite) ||
-         device_.is_stuck(Kind::kSync);
+  return device_.reads_stuck() || device_.writes_stuck();
 }
 
 NvmeState StoreHealth::state() const {
@@ -47,7 +45,7 @@ Status StoreHealth::check_readable() const {
   if (final_ == NvmeState::kQuarantined) {
     return Status(StatusCode::kUnavailable, "nvme tier is quarantined: " + reason_);
   }
-  if (device_.is_stuck(MeteredDevice::Kind::kRead)) {
+  if (device_.reads_stuck()) {
     return Status(StatusCode::kBusy, "nvme tier is stuck: " + device_.stuck_reason(),
                   kStuckRetryMs);
   }

@@ -22,12 +22,15 @@ WriteBudget::WriteBudget(Clock& clock, uint64_t bytes_per_day)
 void WriteBudget::update(uint64_t total_bytes) {
   if (bytes_per_day_ == 0) return;
   const uint64_t now_ns = clock_.now_ns();
-  const double share = static_cast<double>(now_ns - refilled_ns_) / static_cast<double>(kDayNs);
-  const double refill_bytes = std::min(share, 2.0) * static_cast<double>(bytes_per_day_);
-  // Less than a byte waits for more time to pass.
-  if (refill_bytes >= 1) {
+  // Whole bytes; the time of the rest stays to be counted.
+  const double bytes_per_ns = static_cast<double>(bytes_per_day_) / static_cast<double>(kDayNs);
+  const auto refill_bytes = static_cast<int64_t>(
+      static_cast<double>(std::min(now_ns - refilled_ns_, 2 * kDayNs)) * bytes_per_ns);
+  balance_bytes_ += refill_bytes;
+  refilled_ns_ += static_cast<uint64_t>(static_cast<double>(refill_bytes) / bytes_per_ns);
+  if (balance_bytes_ >= balance_max_) {
+    balance_bytes_ = balance_max_;
     refilled_ns_ = now_ns;
-    balance_bytes_ = std::min(balance_max_, balance_bytes_ + static_cast<int64_t>(refill_bytes));
   }
   const uint64_t spent_bytes = std::min(total_bytes - charged_bytes_, bytes_per_day_);
   charged_bytes_ = total_bytes;
