@@ -273,6 +273,7 @@ void Store::tick() {
   over_write_budget_ = nvme_ != nullptr && nvme_->stats().over_write_budget;
   pump_nvme_writes();
   pump_rebuild();
+  flush_stalled_ = false;
   start_flush();
   send_changes(false, nullptr);
   check_flushed();

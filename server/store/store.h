@@ -442,6 +442,7 @@ class Store {
   std::deque<EntryRef> unsynced_;
   std::vector<EntryRef> flush_round_;
   bool flushing_ = false;
+  bool flush_stalled_ = false;  // the last sync was kBusy; the next tick tries again
   tiers::MetadataBatch changes_;  // deletes and patches that nobody waits for
   uint32_t change_batches_in_flight_ = 0;
   std::vector<std::function<void()>> flush_waiters_;

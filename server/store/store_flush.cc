@@ -12,7 +12,7 @@
 namespace quire::server {
 
 void Store::start_flush() {
-  if (flushing_ || unsynced_.empty()) return;
+  if (flushing_ || flush_stalled_ || unsynced_.empty()) return;
   flushing_ = true;
   flush_round_.clear();
   uint64_t blob_bytes = 0;
@@ -74,6 +74,14 @@ bool Store::add_to_flush(ObjectEntry& entry, const Status& sync_status,
 }
 
 void Store::flush_metadata(const Status& sync_status) {
+  if (sync_status.code() == StatusCode::kBusy) {
+    // The device does not answer for now: the round waits, with all that it promised.
+    unsynced_.insert(unsynced_.begin(), flush_round_.begin(), flush_round_.end());
+    flush_round_.clear();
+    flushing_ = false;
+    flush_stalled_ = true;
+    return;
+  }
   QUIRE_KILL_POINT("store_data_synced");
   auto batch = std::make_shared<tiers::MetadataBatch>();
   std::vector<EntryRef> round;

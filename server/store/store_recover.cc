@@ -24,6 +24,7 @@ namespace quire::server {
 namespace {
 
 constexpr size_t kSaltBytes = 32;
+constexpr uint64_t kProbeMsMax = 300;
 constexpr char kSeedKey[] = "fingerprint_seed";
 
 Status with_context(const Status& status, const std::string& what) {
@@ -66,9 +67,6 @@ Status Store::open_tiers() {
   if (const Status status = loop_.register_buffer({slab_->data(), slab_->capacity_bytes()});
       !status.is_ok()) {
     spdlog::debug("slab is not registered for I/O: {}", status.to_string());
-  }
-  if (loop_.backend() != "io_uring") {
-    warn("file I/O without io_uring, slower: " + loop_.backend_detail());
   }
   measure_costs();
   return Status::ok();
@@ -120,14 +118,22 @@ Expected<std::unique_ptr<NvmeTier>> Store::open_device(const std::string& path) 
   FileDeviceOptions device_options;
   device_options.path = path;
   device_options.size_bytes = config_.nvme_bytes;
+  device_options.probe_ms_max = kProbeMsMax;
   auto device = open_file_device(loop_, device_options);
   if (!device) return with_context(device.status(), "nvme tier");
+  if (const std::string backend = (*device)->backend();
+      backend.find("refused") != std::string::npos) {
+    warn(path + ": " + backend);
+  }
   auto tier = NvmeTier::open(options, std::move(*device), clock_);
   if (!tier) return with_context(tier.status(), "nvme tier");
   return tier;
 }
 
 Status Store::open_nvme() {
+  if (loop_.backend() != "io_uring") {
+    warn("file I/O without io_uring, slower: " + loop_.backend_detail());
+  }
   if (config_.nvme_bytes == 0) {
     nvme_absent_because_ = "nvme.bytes is 0";
     return Status::ok();
