@@ -119,8 +119,9 @@ class MetadataStore {
   virtual ~MetadataStore() = default;
 
   virtual StoreIdentity identity() const = 0;
-  // All or nothing. kInvalidArgument beyond a limit, kNoSpace on a full disk, kIoError,
-  // kUnavailable after close().
+  // All or nothing. kInvalidArgument beyond a limit, kNoSpace on a full disk (writes work again
+  // soon after space is freed), kIoError (writes fail from then on until the store is reopened;
+  // reads go on), kUnavailable after close(). What failed may still be found after a restart.
   virtual Status write(const MetadataBatch& batch, bool sync) = 0;
 
   // Copies the payload to target and verifies it there. kNotFound, or kCorrupt where its size or

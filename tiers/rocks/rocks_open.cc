@@ -14,9 +14,11 @@ constexpr uint64_t kSyncEveryBytes = 1 << 20;
 constexpr uint64_t kInfoLogBytes = 4 << 20;
 constexpr uint64_t kInfoLogsKept = 3;
 constexpr int kOpenFilesMax = 512;
-constexpr uint64_t kWalBytesMax = 256ull << 20;
+// Bounds what a start replays after a crash.
+constexpr uint64_t kWalBytesMax = 64ull << 20;
 // Smaller payloads stay in the tree.
 constexpr uint64_t kBlobFileValueBytesMin = 4 * 1024;
+constexpr uint64_t kTokensBlobFileValueBytesMin = 1024;
 // The tree below the blobs holds keys and references only.
 constexpr uint64_t kBlobTreeFileBytes = 4 << 20;
 constexpr uint64_t kBlobTreeLevelBytes = 32 << 20;
@@ -25,6 +27,7 @@ constexpr double kBloomBitsPerKey = 10;
 
 rocksdb::DBOptions database_options(const RocksOptions& options) {
   rocksdb::DBOptions result;
+  if (options.env != nullptr) result.env = options.env;
   result.create_if_missing = options.create_if_missing;
   // A first start that was killed may have left some of them out.
   result.create_missing_column_families = true;
@@ -50,6 +53,20 @@ rocksdb::CompressionType fast_compression() {
   return has_lz4 ? rocksdb::kLZ4Compression : rocksdb::kNoCompression;
 }
 
+// Values leave the tree, so that compaction moves keys and references only.
+void keep_values_in_blob_files(rocksdb::ColumnFamilyOptions& options, uint64_t value_bytes_min) {
+  options.enable_blob_files = true;
+  options.min_blob_size = value_bytes_min;
+  options.blob_file_size = options.write_buffer_size;
+  // Payloads come encoded; general compression pays neither on them nor on token numbers.
+  options.blob_compression_type = rocksdb::kNoCompression;
+  options.enable_blob_garbage_collection = true;
+  options.blob_garbage_collection_age_cutoff = kBlobGarbageShare;
+  options.blob_garbage_collection_force_threshold = kBlobGarbageShare;
+  options.target_file_size_base = kBlobTreeFileBytes;
+  options.max_bytes_for_level_base = kBlobTreeLevelBytes;
+}
+
 rocksdb::ColumnFamilyOptions family_options(Family which, const RocksOptions& options,
                                             const std::shared_ptr<rocksdb::Cache>& cache) {
   rocksdb::BlockBasedTableOptions table;
@@ -61,19 +78,19 @@ rocksdb::ColumnFamilyOptions family_options(Family which, const RocksOptions& op
   result.write_buffer_size = options.write_buffer_bytes;
   result.max_write_buffer_number = 2;
   result.compression = fast_compression();
+  if (which == Family::kMeta) {
+    // Mostly digests and checksums; a start reads all of it.
+    result.compression = rocksdb::kNoCompression;
+  }
+  if (which == Family::kTokens) {
+    result.write_buffer_size = options.tokens_write_buffer_bytes;
+    result.compression = rocksdb::kNoCompression;
+    keep_values_in_blob_files(result, kTokensBlobFileValueBytesMin);
+  }
   if (which == Family::kBlobs) {
     result.write_buffer_size = options.blob_write_buffer_bytes;
-    result.enable_blob_files = true;
-    result.min_blob_size = kBlobFileValueBytesMin;
-    result.blob_file_size = options.blob_write_buffer_bytes;
-    // Payloads come encoded; general compression does not pay on them.
-    result.blob_compression_type = rocksdb::kNoCompression;
     result.compression = rocksdb::kNoCompression;
-    result.enable_blob_garbage_collection = true;
-    result.blob_garbage_collection_age_cutoff = kBlobGarbageShare;
-    result.blob_garbage_collection_force_threshold = kBlobGarbageShare;
-    result.target_file_size_base = kBlobTreeFileBytes;
-    result.max_bytes_for_level_base = kBlobTreeLevelBytes;
+    keep_values_in_blob_files(result, kBlobFileValueBytesMin);
   }
   return result;
 }

@@ -9,14 +9,21 @@
 
 #include "tiers/rocks/metadata_store.h"
 
+namespace rocksdb {
+class Env;
+}
+
 namespace quire::tiers {
 
 struct RocksOptions {
   uint64_t block_cache_bytes = 64ull << 20;
   uint64_t blob_write_buffer_bytes = 64ull << 20;
+  uint64_t tokens_write_buffer_bytes = 32ull << 20;
   uint64_t write_buffer_bytes = 16ull << 20;  // per small column family
   uint32_t background_jobs_max = 2;
   bool create_if_missing = true;
+  // For tests: faults below RocksDB. Null: the system's. Outlives the store.
+  rocksdb::Env* env = nullptr;
 };
 
 class RocksStore final : public MetadataStore {
