@@ -17,9 +17,17 @@ namespace quire::server {
 inline constexpr uint64_t kTickNs = 20'000'000;
 // A socket that says no hello by then is closed.
 inline constexpr uint64_t kHelloDeadlineNs = 10'000'000'000;
+// When all sessions are taken, one that has been silent for this long makes room.
+inline constexpr uint64_t kSilentGraceNs = 1'000'000'000;
+// Descriptors of one session: its socket and its staging window.
+inline constexpr uint64_t kDescriptorsPerSession = 2;
+// Descriptors left to everything else: RocksDB's files, the control plane.
+inline constexpr uint64_t kDescriptorsReserved = 16;
 
 class Reactor {
  public:
+  // Serves config.sessions_max clients, or as many as the limit of open files leaves room for
+  // (raised as far as it may be; a warning tells). kResourceExhausted where that is not even one.
   static Expected<std::unique_ptr<Reactor>> start(const Config& config, EventLoop& loop,
                                                   Clock& clock, Store& store, Listener listener);
   // Closes all sessions and removes the socket.
@@ -32,7 +40,10 @@ class Reactor {
 
  private:
   Reactor(const Config& config, EventLoop& loop, Clock& clock, Store& store, Listener listener);
+  Status fit_sessions_to_descriptors();
+  void warn_of_slow_loop() const;
   void accept_all();
+  bool make_room_for_session();
   void refuse(int fd, const Status& status);
   void schedule_tick();
   void tick();
@@ -45,6 +56,8 @@ class Reactor {
   SessionContext context_;
   std::unordered_map<uint32_t, std::unique_ptr<Session>> sessions_;
   uint32_t next_session_id_ = 1;
+  uint64_t sessions_limit_ = 0;
+  bool accept_fails_ = false;  // said once, until it works again
   TimerId tick_timer_ = 0;
 };
 

@@ -45,12 +45,17 @@ void Session::close(const char* why) {
 }
 
 void Session::on_ready(uint32_t events) {
-  if ((events & POLLOUT) != 0) flush_outgoing();
+  // Also for a hang-up: sending tells that nobody is there.
+  if ((events & POLLOUT) != 0 || !outgoing_.empty()) flush_outgoing();
   if (!closed()) read_frames();
 }
 
 void Session::read_frames() {
-  for (uint32_t turn = 0; turn < kFramesPerTurnMax && !closed(); ++turn) {
+  replies_this_turn_ = 0;
+  for (uint32_t turn = 0; turn < kFramesPerTurnMax && replies_this_turn_ < kRepliesPerTurnMax;
+       ++turn) {
+    // Who does not take its replies is not asked for more requests; flush_outgoing() goes on.
+    if (closed() || !outgoing_.empty()) return;
     const ssize_t got = ::recv(fd_, context_.receive_buffer.data(), context_.receive_buffer.size(),
                                MSG_DONTWAIT | MSG_TRUNC);
     if (got < 0 && errno == EINTR) continue;
@@ -66,7 +71,7 @@ void Session::read_frames() {
       handle(ByteSpan(context_.receive_buffer).first(static_cast<size_t>(got)));
     }
   }
-  if (closed()) return;
+  if (closed() || !outgoing_.empty()) return;
   // Edge triggered: nothing else would tell about the frames still waiting.
   context_.loop.post([find = context_.find_session, id = id_] {
     if (Session* session = find(id)) session->read_frames();
@@ -132,6 +137,7 @@ void Session::reply(const wire::FrameHeader& header, const Status& status, ByteS
 
 void Session::send(ByteSpan frame) {
   if (closed()) return;
+  ++replies_this_turn_;
   if (outgoing_.empty()) {
     const ssize_t sent = ::send(fd_, frame.data(), frame.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent >= 0) return;
@@ -144,6 +150,7 @@ void Session::send(ByteSpan frame) {
     close("it does not read its replies");
     return;
   }
+  if (outgoing_.empty()) unread_since_ns_ = context_.clock.now_ns();
   outgoing_.emplace_back(frame.begin(), frame.end());
   outgoing_bytes_ += frame.size();
   if (watching_output_) return;
@@ -163,6 +170,7 @@ void Session::flush_outgoing() {
     }
     outgoing_bytes_ -= frame.size();
     outgoing_.pop_front();
+    unread_since_ns_ = context_.clock.now_ns();
   }
   if (!watching_output_) return;
   watching_output_ = false;

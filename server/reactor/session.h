@@ -20,12 +20,16 @@ namespace quire::server {
 
 // Broken frames and broken rules a client gets away with before it is disconnected.
 inline constexpr uint32_t kViolationsMax = 8;
-// Replies that wait for a client to read; beyond, it is disconnected.
-inline constexpr uint64_t kOutgoingBytesMax = 4ull << 20;
+// Replies that wait for a client to read. While any waits, nothing more is read from it, so that
+// only answers of slow work pile up; beyond this it is disconnected.
+inline constexpr uint64_t kOutgoingBytesMax = 512ull << 10;
+// And so it is where none of them was taken for this long.
+inline constexpr uint64_t kUnreadRepliesNs = 5'000'000'000;
 // Requests of one session that wait for I/O; beyond, BUSY.
 inline constexpr size_t kPendingRequestsMax = 256;
-// Frames handled before other sessions get their turn.
+// Frames handled, and replies sent, before other sessions get their turn.
 inline constexpr uint32_t kFramesPerTurnMax = 64;
+inline constexpr uint32_t kRepliesPerTurnMax = 256;
 
 // What sessions share; owned by the reactor.
 struct SessionContext {
@@ -60,6 +64,8 @@ class Session {
   bool closed() const { return fd_ < 0; }
   bool said_hello() const { return said_hello_; }
   uint64_t connected_ns() const { return connected_ns_; }
+  // Replies wait, and the client has taken none since then; UINT64_MAX where none waits.
+  uint64_t unread_since_ns() const { return outgoing_.empty() ? UINT64_MAX : unread_since_ns_; }
 
  private:
   struct Pending {
@@ -111,6 +117,8 @@ class Session {
   bool watching_output_ = false;
   std::deque<std::vector<std::byte>> outgoing_;
   uint64_t outgoing_bytes_ = 0;
+  uint64_t unread_since_ns_ = 0;
+  uint32_t replies_this_turn_ = 0;
   uint64_t next_ticket_ = 1;
   std::unordered_map<uint64_t, Pending> pending_;
 };

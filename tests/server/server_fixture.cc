@@ -28,18 +28,24 @@ std::string read_text(const std::string& path) {
   return out.str();
 }
 
-pid_t spawn_quired(const std::vector<std::string>& arguments, const std::string& log_path) {
+pid_t spawn_quired(const SpawnOptions& options, const std::string& log_path) {
   std::vector<std::string> words = {std::string(QUIRE_BIN_DIR) + "/quired"};
-  words.insert(words.end(), arguments.begin(), arguments.end());
+  words.insert(words.end(), options.arguments.begin(), options.arguments.end());
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
+  std::vector<std::string> variables = options.environment;
+  for (char** entry = environ; *entry != nullptr; ++entry) variables.emplace_back(*entry);
+  std::vector<char*> environment;
+  for (std::string& variable : variables) environment.push_back(variable.data());
+  environment.push_back(nullptr);
   const pid_t pid = ::fork();
   if (pid != 0) return pid;
   const int log = ::open(log_path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
   ::dup2(log, STDOUT_FILENO);
   ::dup2(log, STDERR_FILENO);
-  ::execv(argv[0], argv.data());
+  if (options.before_exec && !options.before_exec()) ::_exit(kSpawnRefused);
+  ::execve(argv[0], argv.data(), environment.data());
   ::_exit(127);
 }
 
@@ -117,27 +123,42 @@ Status InProcessServer::drain() {
   return exit_status_;
 }
 
-ServerProcess::ServerProcess(const Config& config, const std::vector<std::string>& arguments) {
+ServerProcess::ServerProcess(const Config& config, const SpawnOptions& options) {
   const std::string directory = std::filesystem::path(config.data_directory).parent_path();
   log_path_ = directory + "/quired.log";
   const std::string config_path = directory + "/quire.toml";
   std::ofstream(config_path) << config.to_toml();
-  std::vector<std::string> words = {"--config", config_path};
-  words.insert(words.end(), arguments.begin(), arguments.end());
-  pid_ = spawn_quired(words, log_path_);
-  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-  while (std::chrono::steady_clock::now() < until) {
+  SpawnOptions spawn = options;
+  spawn.arguments = {"--config", config_path};
+  spawn.arguments.insert(spawn.arguments.end(), options.arguments.begin(), options.arguments.end());
+  const auto begin = std::chrono::steady_clock::now();
+  pid_ = spawn_quired(spawn, log_path_);
+  while (std::chrono::steady_clock::now() <
+         begin + std::chrono::milliseconds(options.ready_wait_ms)) {
     if (TestClient::connect(config.socket_path, "", 8 << 20) != nullptr) {
       ready_ = true;
+      ready_us_ = static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(
+                                            std::chrono::steady_clock::now() - begin)
+                                            .count());
       return;
     }
+    if (wait_for_exit(0) >= 0) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+}
+
+int ServerProcess::wait_for_exit(int timeout_ms) {
+  for (int waited_ms = 0; pid_ >= 0; waited_ms += 5) {
     int status = 0;
     if (::waitpid(pid_, &status, WNOHANG) == pid_) {
       pid_ = -1;
-      return;
+      exit_status_ = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+      break;
     }
+    if (waited_ms >= timeout_ms) break;
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
+  return exit_status_;
 }
 
 ServerProcess::~ServerProcess() {
@@ -165,7 +186,7 @@ std::string ServerProcess::log() const {
 std::pair<int, std::string> run_quired(const std::vector<std::string>& arguments) {
   const TempDirectory directory;
   const std::string log_path = directory.path() + "/out";
-  const pid_t pid = spawn_quired(arguments, log_path);
+  const pid_t pid = spawn_quired({arguments, {}, nullptr, 0}, log_path);
   // One that came up instead of refusing must not hang the test.
   int status = 0;
   for (int waited_ms = 0; waited_ms < kExitWaitMsMax; waited_ms += 10) {

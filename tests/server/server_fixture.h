@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <future>
 #include <memory>
 #include <string>
@@ -54,11 +55,23 @@ class InProcessServer {
   std::thread thread_;
 };
 
+struct SpawnOptions {
+  std::vector<std::string> arguments;
+  std::vector<std::string> environment;  // NAME=value, added to this process'
+  // Runs in the child before quired does (limits, filters, mounts); false ends the child with
+  // kSpawnRefused. Only what is safe after a fork.
+  std::function<bool()> before_exec;
+  int ready_wait_ms = 20'000;
+};
+inline constexpr int kSpawnRefused = 126;
+
 // A quired of its own process.
 class ServerProcess {
  public:
-  // Waits until it answers a ping, at most 20 s; ready() tells.
-  explicit ServerProcess(const Config& config, const std::vector<std::string>& arguments = {});
+  // Waits until it answers a hello, at most ready_wait_ms; ready() tells.
+  explicit ServerProcess(const Config& config, const std::vector<std::string>& arguments = {})
+      : ServerProcess(config, SpawnOptions{arguments, {}, nullptr}) {}
+  ServerProcess(const Config& config, const SpawnOptions& options);
   // SIGKILL where it still runs.
   ~ServerProcess();
   bool ready() const { return ready_; }
@@ -66,13 +79,20 @@ class ServerProcess {
   void kill();
   // SIGTERM; the exit status.
   int terminate();
+  // Waits for an exit that nobody asked for: the status (128 + signal where it was killed), -1
+  // where it still runs after timeout_ms.
+  int wait_for_exit(int timeout_ms);
+  // From the start of the process to its first answer.
+  uint64_t ready_us() const { return ready_us_; }
   // What it wrote to stderr so far.
   std::string log() const;
 
  private:
   std::string log_path_;
   pid_t pid_ = -1;
+  int exit_status_ = -1;
   bool ready_ = false;
+  uint64_t ready_us_ = 0;
 };
 
 // Runs quired until it exits by itself: (exit status, stdout and stderr).

@@ -2,12 +2,15 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <utility>
 
 namespace quire::tiers {
@@ -15,6 +18,43 @@ namespace {
 
 Status io_error(const std::string& what) {
   return {StatusCode::kIoError, "host slab: " + what + ": " + std::strerror(errno)};
+}
+
+// What a limit of this process or machine leaves to the slab, and the limit's name.
+struct MemoryLimit {
+  uint64_t bytes = 0;
+  std::string name;
+};
+
+// The memory controller's limit as seen from inside a container (version 2, then version 1), or
+// nothing. Beyond it the kernel kills the process instead of refusing memory.
+uint64_t controller_limit_bytes() {
+  for (const char* path :
+       {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
+    std::ifstream file(path);
+    uint64_t bytes = 0;
+    if (file >> bytes && bytes != 0) return bytes;  // "max" is not a number
+  }
+  return UINT64_MAX;
+}
+
+uint64_t resource_limit_bytes(__rlimit_resource resource) {
+  rlimit limit{};
+  if (::getrlimit(resource, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return UINT64_MAX;
+  return limit.rlim_cur;
+}
+
+MemoryLimit tightest_limit() {
+  const uint64_t machine_bytes = static_cast<uint64_t>(::sysconf(_SC_PHYS_PAGES)) *
+                                 static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  const MemoryLimit limits[] = {
+      {machine_bytes, "the machine's memory"},
+      {controller_limit_bytes(), "the memory limit of this container or service"},
+      {resource_limit_bytes(RLIMIT_AS), "the limit of address space (ulimit -v)"},
+      // A memory file that grows beyond it would end the process with a signal.
+      {resource_limit_bytes(RLIMIT_FSIZE), "the limit of file sizes (ulimit -f)"},
+  };
+  return *std::ranges::min_element(limits, {}, &MemoryLimit::bytes);
 }
 
 // A descriptor that closes itself unless released.
@@ -45,7 +85,10 @@ Expected<Mapping> map_memfd(const SlabOptions& options, uint64_t capacity_bytes,
   if (::ftruncate(fd.get(), static_cast<off_t>(capacity_bytes)) != 0) return io_error("ftruncate");
   const int map_flags = MAP_SHARED | (options.prefault ? MAP_POPULATE : 0);
   void* data = ::mmap(nullptr, capacity_bytes, PROT_READ | PROT_WRITE, map_flags, fd.get(), 0);
-  if (data == MAP_FAILED) return io_error("mmap");
+  if (data == MAP_FAILED)
+    return Status(errno == ENOMEM ? StatusCode::kResourceExhausted : StatusCode::kIoError,
+                  "host slab: mapping " + std::to_string(capacity_bytes >> 20) + " MiB: " +
+                      std::strerror(errno) + "; configure a smaller host tier (host.bytes)");
   return Mapping{fd.release(), static_cast<std::byte*>(data)};
 }
 
@@ -64,16 +107,19 @@ Expected<int> seal(int fd) {
 }  // namespace
 
 Expected<std::unique_ptr<HostSlab>> HostSlab::create(const SlabOptions& options) {
-  const uint64_t memory_bytes = static_cast<uint64_t>(::sysconf(_SC_PHYS_PAGES)) *
-                                static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   if (options.capacity_bytes < kSlabCapacityBytesMin)
     return Status(StatusCode::kInvalidArgument, "host slab: capacity must be at least 1 MiB");
-  if (options.capacity_bytes > memory_bytes)
+  const MemoryLimit limit = tightest_limit();
+  // First: rounding up a size near 2^64 would wrap.
+  const uint64_t capacity_bytes = options.capacity_bytes > limit.bytes
+                                      ? options.capacity_bytes
+                                      : align_up(options.capacity_bytes, kSlabCapacityAlignment);
+  if (capacity_bytes > limit.bytes)
     return Status(StatusCode::kResourceExhausted,
                   "host slab: " + std::to_string(options.capacity_bytes >> 20) +
-                      " MiB wanted, but the machine has " + std::to_string(memory_bytes >> 20) +
-                      " MiB of memory; configure a smaller host tier");
-  const uint64_t capacity_bytes = align_up(options.capacity_bytes, kSlabCapacityAlignment);
+                      " MiB wanted, but " + limit.name + " is " +
+                      std::to_string(limit.bytes >> 20) +
+                      " MiB; configure a smaller host tier (host.bytes)");
 
   bool huge_pages = options.huge_pages;
   Expected<Mapping> mapping = map_memfd(options, capacity_bytes, huge_pages);

@@ -85,6 +85,8 @@ void Reclaimer::choose(const SegmentContents& contents) {
   keeper_bytes_ = 0;
   auto keep = context_.over_write_budget() ? hooks_.keep_over_budget : hooks_.keep;
   if (context_.health.has_no_space()) keep = nullptr;  // there is nowhere to move to
+  // More is to be kept than fits: copying it round and round frees nothing and wears the device.
+  if (fruitless_rounds_ >= context_.table.size()) keep = nullptr;
   for (const FooterEntry& entry : contents.entries) {
     const NvmeLocation location = location_of(entry);
     if ((entry.flags & kEntryDamaged) != 0 || !context_.table.is_live(location)) continue;
@@ -168,6 +170,7 @@ void Reclaimer::finish_moving() {
 
 void Reclaimer::free_victim() {
   QUIRE_KILL_POINT("nvme_segment_reclaimed");
+  fruitless_rounds_ = moved_any_ && evicted_.empty() ? fruitless_rounds_ + 1 : 0;
   for (const FooterEntry& entry : std::exchange(evicted_, {})) {
     const NvmeLocation location = location_of(entry);
     if (!context_.table.is_live(location)) continue;

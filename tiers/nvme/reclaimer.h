@@ -50,6 +50,9 @@ class Reclaimer {
   uint32_t victim_ = 0;
   uint64_t generation_ = 0;
   bool moved_any_ = false;
+  // Rounds in a row that evicted nothing, only copied. After one for each segment there is nothing
+  // to be gained by going on.
+  uint32_t fruitless_rounds_ = 0;
   std::vector<FooterEntry> keepers_;  // the next one is at the back
   uint64_t keeper_bytes_ = 0;
   std::vector<FooterEntry> evicted_;

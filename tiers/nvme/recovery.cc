@@ -6,7 +6,7 @@
 namespace quire::nvme {
 namespace {
 
-constexpr uint32_t kScansInflightMax = 8;
+constexpr uint32_t kScansInflightMax = 32;
 constexpr uint32_t kEpochShift = 40;
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "tiers/nvme/segment_scan.h"
 
+#include <algorithm>
+#include <cstring>
 #include <memory>
 #include <utility>
 
@@ -7,6 +9,10 @@
 
 namespace quire::nvme {
 namespace {
+
+// Read at once from the end of a segment: the footer and, mostly, its whole table.
+constexpr uint64_t kTailBytesMax = 256 << 10;
+constexpr uint64_t kTailShare = 16;
 
 // Owned by the callback of its read in flight, hence shared: std::function wants copyable captures.
 class SegmentScan : public std::enable_shared_from_this<SegmentScan> {
@@ -33,14 +39,17 @@ class SegmentScan : public std::enable_shared_from_this<SegmentScan> {
   void finish() { done_(std::move(contents_)); }
 
   void on_segment_header(const Status& status);
+  void read_tail();
+  void on_tail(const Status& status);
   void on_footer(const Status& status);
   void on_table(const Status& status);
   void on_object_header(const Status& status);
   void on_payload(const Status& status);
   void next_object();
   void walk();
-  // True where the block is certainly nothing of this generation.
-  bool block_is_stale() const;
+  // True where the block, read at `offset`, is certainly nothing of this generation. A record that
+  // belongs to another place was misread: it says nothing about what lies here.
+  bool block_is_stale(uint64_t offset) const;
 
   BlockDevice& device_;
   const Geometry geometry_;
@@ -48,6 +57,7 @@ class SegmentScan : public std::enable_shared_from_this<SegmentScan> {
   const ScanMode mode_;
   std::function<void(SegmentContents)> done_;
   AlignedBuffer block_;
+  AlignedBuffer tail_;
   AlignedBuffer table_;
   AlignedBuffer payload_;
   SegmentFooter footer_;
@@ -69,20 +79,40 @@ void SegmentScan::on_segment_header(const Status& status) {
     return;
   }
   contents_.generation = header->generation;
-  read_block(geometry_.segment_bytes - kBlockBytes, &SegmentScan::on_footer);
+  read_tail();
 }
 
-bool SegmentScan::block_is_stale() const {
+void SegmentScan::read_tail() {
+  tail_ = AlignedBuffer(std::min(kTailBytesMax, geometry_.segment_bytes / kTailShare));
+  device_.read(geometry_.segment_base(segment_) + geometry_.segment_bytes - tail_.size(),
+               tail_.span(),
+               [self = shared_from_this()](const Status& status) { self->on_tail(status); });
+}
+
+void SegmentScan::on_tail(const Status& status) {
+  if (!status.is_ok()) {
+    // One bad block of many: the footer's own may be good.
+    tail_ = AlignedBuffer();
+    read_block(geometry_.segment_bytes - kBlockBytes, &SegmentScan::on_footer);
+    return;
+  }
+  std::memcpy(block_.data(), tail_.data() + tail_.size() - kBlockBytes, kBlockBytes);
+  on_footer(Status::ok());
+}
+
+bool SegmentScan::block_is_stale(uint64_t offset) const {
   if (is_zero(block_.span())) return true;
   if (!block_checksum_holds(block_.span())) return false;
   auto footer = decode_footer(block_.span());
   if (footer.is_ok()) {
-    return footer->uuid != geometry_.uuid || footer->generation != contents_.generation;
+    return footer->uuid != geometry_.uuid ||
+           (footer->segment == segment_ && footer->generation != contents_.generation);
   }
   auto object = decode_object_header(block_.span());
   if (object.is_ok()) {
-    return object->uuid != geometry_.uuid || object->generation != contents_.generation ||
-           object->sequence <= last_sequence_;
+    if (object->uuid != geometry_.uuid) return true;
+    return object->segment == segment_ && object->offset == offset &&
+           (object->generation != contents_.generation || object->sequence <= last_sequence_);
   }
   return false;
 }
@@ -93,7 +123,7 @@ void SegmentScan::on_footer(const Status& status) {
     walk();
     return;
   }
-  footer_place_stale_ = block_is_stale();
+  footer_place_stale_ = block_is_stale(geometry_.segment_bytes - kBlockBytes);
   auto footer = decode_footer(block_.span());
   const bool ours = footer.is_ok() && footer->uuid == geometry_.uuid &&
                     footer->segment == segment_ && footer->generation == contents_.generation &&
@@ -109,6 +139,12 @@ void SegmentScan::on_footer(const Status& status) {
     return;
   }
   table_ = AlignedBuffer(table_bytes(footer_.entry_count));
+  if (table_.size() + kBlockBytes <= tail_.size()) {
+    const std::byte* begin = tail_.data() + tail_.size() - kBlockBytes - table_.size();
+    std::memcpy(table_.data(), begin, table_.size());
+    on_table(Status::ok());
+    return;
+  }
   const uint64_t offset = geometry_.segment_bytes - kBlockBytes - table_.size();
   device_.read(geometry_.segment_base(segment_) + offset, table_.span(),
                [self = shared_from_this()](const Status& read) { self->on_table(read); });
@@ -150,7 +186,7 @@ void SegmentScan::on_object_header(const Status& status) {
   // Sequences only grow: a header that survived from before an earlier recovery ends the walk.
   if (!header.is_ok() || header->sequence <= last_sequence_ ||
       !check_object_header(*header, geometry_, segment_, contents_.generation, offset).is_ok()) {
-    contents_.appendable = footer_place_stale_ && block_is_stale();
+    contents_.appendable = footer_place_stale_ && block_is_stale(offset);
     finish();
     return;
   }

@@ -1,5 +1,6 @@
 #include "tiers/nvme/device_array.h"
 
+#include <algorithm>
 #include <map>
 #include <set>
 
@@ -134,6 +135,30 @@ TEST_F(DeviceArrayTest, HighestSequenceIsTheNewestAcrossDevices) {
     recover();
     write(++version);
   }
+}
+
+// What a power cut hid from recovery must not look newer than what a device writes alone later.
+TEST_F(DeviceArrayTest, LostSequencesAreExceededByADeviceAlone) {
+  for (int i = 0; i < 9; ++i) {
+    open(1, 8, 1);
+    recover();
+  }
+  open(2);
+  recover();
+  const std::vector<std::byte> before(images_[0]->bytes().begin(), images_[0]->bytes().end());
+  uint64_t lost = 0;
+  for (uint64_t id = 0; id < 10; ++id) {
+    const auto location = store_.write(test_key(id), TestPayload(id));
+    ASSERT_TRUE(location.is_ok());
+    lost = location->sequence;
+  }
+  store_.tier.reset();
+  std::copy(before.begin(), before.end(), images_[0]->bytes().begin());
+  open(1);
+  recover();
+  const auto location = store_.write(test_key(1), TestPayload(1));
+  ASSERT_TRUE(location.is_ok());
+  EXPECT_GT(location->sequence, lost);
 }
 
 TEST_F(DeviceArrayTest, OneDeviceFailsAndTheOthersGoOn) {

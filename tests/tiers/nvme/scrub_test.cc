@@ -173,6 +173,25 @@ TEST_F(Scrub, RemovedAndReclaimedAreSkipped) {
   EXPECT_EQ(0u, store_.tier->stats().scrub.corruptions);
 }
 
+TEST_F(Scrub, RemovedWhileItIsReadIsSkipped) {
+  store_.open_and_recover();
+  fill(1);
+  byte_of(locations_[0], kBlockBytes) ^= std::byte{1};
+  start();
+  store_.clock.advance_ns(kNvmeTickMs * 1'000'000);
+  store_.tier->tick();
+  const uint64_t bytes = kBlockBytes + align_up(locations_[0].payload_bytes, kBlockBytes);
+  for (int i = 0; i < 10 && store_.tier->device().inflight_bytes() != bytes; ++i) {
+    store_.tier->device().poll();
+  }
+  ASSERT_EQ(bytes, store_.tier->device().inflight_bytes());
+  store_.tier->remove(locations_[0]);
+  while (store_.tier->device().poll()) {
+  }
+  EXPECT_TRUE(reported_.empty());
+  EXPECT_EQ(0u, store_.tier->stats().scrub.corruptions);
+}
+
 TEST_F(Scrub, StopsAndStartsAgainInTheMiddle) {
   store_.open_and_recover();
   fill(100);
