@@ -132,7 +132,9 @@ Expected<std::unique_ptr<NvmeTier>> Store::open_device(const std::string& path) 
 
 Status Store::open_nvme() {
   if (loop_.backend() != "io_uring") {
-    warn("file I/O without io_uring, slower: " + loop_.backend_detail());
+    // The reactor has one line in the log for it.
+    warnings_.push_back("io_uring is not available (" + loop_.backend_detail() +
+                        "): files are served by " + loop_.backend() + ", which is slower");
   }
   if (config_.nvme_bytes == 0) {
     nvme_absent_because_ = "nvme.bytes is 0";

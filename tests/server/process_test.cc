@@ -119,18 +119,6 @@ TEST_F(ProcessTest, ReadyLineNamesObjectsAndTime) {
   EXPECT_THAT(server.log(), HasSubstr("ready: 0 objects, recovered in "));
 }
 
-TEST_F(ProcessTest, DamagedMetadataIsAClearError) {
-  {
-    ServerProcess server(config_);
-    ASSERT_TRUE(server.ready());
-    ASSERT_EQ(server.terminate(), 0);
-  }
-  std::ofstream(config_.data_directory + "/meta/db/CURRENT") << "garbage\n";
-  const auto [status, out] = run_quired({"--config", config_file()});
-  EXPECT_EQ(status, 1);
-  EXPECT_THAT(out, HasSubstr(config_.data_directory + "/meta"));
-}
-
 TEST_F(ProcessTest, ForeignNvmeFileIsAClearError) {
   std::filesystem::create_directories(config_.data_directory);
   {
