@@ -5,6 +5,7 @@
 #include <iostream>
 
 #include "bench/quire-bench/benches.h"
+#include "bench/quire-bench/metadata_bench.h"
 
 namespace quire::bench {
 
@@ -49,6 +50,8 @@ struct Arguments {
   RecoverOptions recover;
   ReplayOptions replay;
   SlabBenchOptions slab;
+  MetadataBenchOptions metadata;
+  RocksBenchOptions rocks;
 };
 
 CLI::App* add_local(CLI::App& app, LocalOptions& options) {
@@ -156,6 +159,39 @@ CLI::App* add_slab(CLI::App& app, SlabBenchOptions& options) {
   return command;
 }
 
+CLI::App* add_metadata(CLI::App& app, MetadataBenchOptions& options) {
+  CLI::App* command =
+      app.add_subcommand("metadata", "Records: written, read back after SIGKILL, looked up");
+  command->add_option("--records", options.records)
+      ->check(CLI::Range(1, 10'000'000))
+      ->capture_default_str();
+  command->add_option("--tokens", options.tokens, "Of each")
+      ->check(CLI::Range(1, 1 << 17))
+      ->capture_default_str();
+  command->add_option("--batch", options.batch, "Records of one synced write")
+      ->check(CLI::Range(1, 10'000))
+      ->capture_default_str();
+  command->add_option("--lookup", options.lookup, "Ids of one lookup of details")
+      ->check(CLI::Range(1, 10'000))
+      ->capture_default_str();
+  command->add_option("--seed", options.seed, "Of ids and lookups")->capture_default_str();
+  return command;
+}
+
+CLI::App* add_rocks(CLI::App& app, RocksBenchOptions& options) {
+  CLI::App* command = app.add_subcommand("rocks", "Small payloads against RocksDB alone");
+  command->add_option("--rounds", options.rounds)
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command->add_option("--objects", options.objects)
+      ->check(CLI::Range(1, 100'000))
+      ->capture_default_str();
+  command->add_option("--object-bytes", options.object_bytes)
+      ->check(CLI::Range(1ull << 12, 1ull << 20))
+      ->capture_default_str();
+  return command;
+}
+
 int finish(const Status& status, const std::vector<Result>& results, bool json) {
   if (!json && !results.empty()) print_table(results, std::cout);
   if (status.code() == StatusCode::kCancelled) return kExitInterrupted;
@@ -187,6 +223,8 @@ int run(int argc, char** argv) {
   add_recover(app, arguments.recover);
   CLI::App* replay = add_replay(app, arguments.replay);
   CLI::App* slab = add_slab(app, arguments.slab);
+  CLI::App* metadata = add_metadata(app, arguments.metadata);
+  CLI::App* rocks = add_rocks(app, arguments.rocks);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -213,6 +251,12 @@ int run(int argc, char** argv) {
   } else if (slab->parsed()) {
     arguments.slab.common = arguments.common;
     status = run_slab(arguments.slab, sink, arguments.json ? nullptr : &std::cout);
+  } else if (metadata->parsed()) {
+    arguments.metadata.common = arguments.common;
+    status = run_metadata(arguments.metadata, sink);
+  } else if (rocks->parsed()) {
+    arguments.rocks.common = arguments.common;
+    status = run_rocks(arguments.rocks, sink);
   } else {
     arguments.recover.common = arguments.common;
     status = run_recover(arguments.recover, sink);
