@@ -49,6 +49,14 @@ void add_offline_commands(CLI::App& app, Arguments& arguments, Action& action) {
       "  quirectl seg verify\n  quirectl seg verify --nvme nvme.quire -o json");
   add_store_options(verify, arguments);
   verify->callback(sets(arguments, action, run_seg_verify));
+
+  auto* fsck = add_command(app, "fsck", "Check a whole data directory; 4 where damage is found",
+                           "  quirectl fsck\n  quirectl fsck --data /var/lib/quire -o json\n"
+                           "  quirectl fsck --data /var/lib/quire --repair");
+  add_store_options(fsck, arguments);
+  fsck->add_flag("--repair", arguments.offline.repair,
+                 "Drop records without payload and rebuild what payloads and copies still tell");
+  fsck->callback(sets(arguments, action, run_fsck));
 }
 
 }  // namespace quire::ctl

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/tools/quirectl/offline/segment_image.h"
+#include "tests/tools/quirectl/offline/store_image.h"
 #include "tests/tools/quirectl/quirectl_process.h"
 #include "tools/quirectl/commands.h"
 
@@ -103,6 +104,62 @@ TEST_F(QuirectlSegTest, RefusesWhatIsInUseAndWhatIsNotThere) {
   EXPECT_EQ(run({"seg", "ls", "--data", "/no/such"}).exit_code, kExitNotFound);
   EXPECT_EQ(run({"seg", "ls", "--nvme", "/no/such"}).exit_code, kExitNotFound);
   EXPECT_EQ(run({"seg"}).exit_code, kExitUsage);
+}
+
+TEST(QuirectlFsck, ChecksRepairsAndTellsBoth) {
+  StoreImage image;
+  const auto fsck = [&](std::vector<std::string> more, int exit_code) {
+    more.insert(more.begin(), {"fsck", "--data", image.directory(), "-o", "json"});
+    const Result result = run(more);
+    EXPECT_EQ(result.exit_code, exit_code) << result.err;
+    return json::parse(result.out, nullptr, false);
+  };
+  const json good = fsck({}, kExitOk);
+  EXPECT_EQ(good["records_good"], 6);
+  EXPECT_EQ(good["damaged"], 0);
+  image.write([&](tiers::MetadataBatch& batch) { batch.delete_blobs.push_back(image.small.id); });
+  const json bad = fsck({}, kExitDamage);
+  EXPECT_EQ(bad["counts"], json({{"payload lost", 1}}));
+  EXPECT_EQ(bad["findings"][0]["id"], image.small.id.to_hex());
+  EXPECT_EQ(bad["repair"]["drop_records"], 1);
+  EXPECT_EQ(bad["repaired"], false);
+  const Result text = run({"fsck", "--data", image.directory()});
+  EXPECT_EQ(text.exit_code, kExitDamage);
+  EXPECT_TRUE(contains(text.out, "payload lost (1)")) << text.out;
+  EXPECT_TRUE(contains(text.out, "--repair makes them")) << text.out;
+  const json repaired = fsck({"--repair"}, kExitOk);
+  EXPECT_EQ(repaired["repaired"], true);
+  EXPECT_EQ(repaired["damaged_after_repair"], 0);
+  EXPECT_EQ(fsck({}, kExitOk)["records"], 5);
+  // What no repair undoes stays damage.
+  image.segments.flip(image.segments.base(0) + 2 * kBlockBytes);
+  image.save();
+  const json left = fsck({"--repair"}, kExitDamage);
+  EXPECT_EQ(left["damaged_after_repair"], 1);
+  EXPECT_EQ(fsck({}, kExitDamage)["records"], 4);
+}
+
+TEST(QuirectlFsck, RefusesARunningServerAndWhatIsNoStore) {
+  const StoreImage image;
+  std::ofstream(image.directory() + "/lock") << "4711";
+  const int fd = open((image.directory() + "/lock").c_str(), O_RDWR);
+  ASSERT_EQ(flock(fd, LOCK_EX), 0);
+  for (const bool repair : {false, true}) {
+    std::vector<std::string> arguments = {"fsck", "--data", image.directory()};
+    if (repair) arguments.push_back("--repair");
+    const Result result = run(arguments);
+    EXPECT_EQ(result.exit_code, kExitError);
+    EXPECT_TRUE(contains(result.err, "a running quired (pid 4711)")) << result.err;
+  }
+  close(fd);
+  const int metadata = open((image.directory() + "/meta/LOCK").c_str(), O_RDWR);
+  ASSERT_EQ(flock(metadata, LOCK_EX), 0);
+  EXPECT_EQ(run({"fsck", "--data", image.directory()}).exit_code, kExitError);
+  close(metadata);
+  EXPECT_EQ(run({"fsck", "--data", image.directory()}).exit_code, kExitOk);
+  TemporaryDirectory empty;
+  EXPECT_EQ(run({"fsck", "--data", empty.path()}).exit_code, kExitNotFound);
+  EXPECT_TRUE(contains(run({"fsck", "--help"}).out, "  quirectl fsck"));
 }
 
 TEST_F(QuirectlSegTest, HelpHasExamples) {

@@ -359,7 +359,7 @@ TEST_F(QuirectlTest, ServerErrorsKeepTheirMessageAndHint) {
 TEST_F(QuirectlTest, HelpHasExamplesAndWrongUsageIsTwo) {
   for (const char* command :
        {"status", "ls", "stat", "pin", "unpin", "rm", "clear", "prefetch", "drain", "models",
-        "lookup", "hint", "tenant", "checkpoint", "seg"}) {
+        "lookup", "hint", "tenant", "checkpoint", "seg", "fsck"}) {
     const Result help = run({command, "--help"});
     EXPECT_EQ(help.exit_code, kExitOk) << command;
     EXPECT_TRUE(contains(help.out, std::string("  quirectl ") + command) ||

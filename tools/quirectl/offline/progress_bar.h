@@ -14,6 +14,7 @@ class ProgressBar {
   ~ProgressBar();  // clears the line
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
+  void rename(const std::string& what) { what_ = what; }
   // Draws at most ten times a second. False once Ctrl-C was pressed.
   bool update(uint64_t done, uint64_t all, uint64_t bytes);
 

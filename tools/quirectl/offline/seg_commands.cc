@@ -32,7 +32,7 @@ Expected<Store> find_store(const OfflineOptions& options) {
   const std::string directory =
       options.data_directory.empty() ? default_data_directory() : options.data_directory;
   if (options.nvme_paths.empty() || !options.data_directory.empty()) {
-    auto lock = StoreLock::acquire(directory, false);
+    auto lock = StoreLock::acquire(directory);
     if (!lock) return lock.status();
     store.lock.emplace(std::move(*lock));
   }

@@ -114,6 +114,7 @@ void SegmentVerifier::check_superblocks() {
 
 void SegmentVerifier::check_segment() {
   ++report_.segments;
+  report_.generations.push_back(0);
   if (!read_block(0)) return;
   const auto header = nvme::decode_segment_header(block_.span());
   const bool ours = header.is_ok() && header->uuid == geometry_.uuid && header->segment == segment_;
@@ -131,6 +132,7 @@ void SegmentVerifier::check_segment() {
     return;
   }
   generation_ = header->generation;
+  report_.generations.back() = generation_;
   const SegmentContents contents = file_.scan(segment_);
   ++(contents.has_footer ? report_.segments_sealed : report_.segments_open);
   if (!contents.has_footer) check_footer(contents);

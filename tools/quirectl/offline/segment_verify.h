@@ -58,6 +58,8 @@ struct VerifyReport {
   uint64_t payload_bytes = 0;
   std::array<uint64_t, kDamageKindCount> damage_counts{};
   std::vector<Damage> damage;  // at most kDamageShownMax
+  // By segment: as its header says; 0 where it is free or not readable.
+  std::vector<uint64_t> generations;
   bool interrupted = false;
 
   void add(Damage found);

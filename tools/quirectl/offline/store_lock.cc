@@ -23,14 +23,18 @@ std::string read_holder(int fd) {
 
 }  // namespace
 
-Expected<StoreLock> StoreLock::acquire(const std::string& data_directory, bool with_metadata) {
+Expected<StoreLock> StoreLock::acquire(const std::string& data_directory) {
   std::error_code error;
   if (!fs::is_directory(data_directory, error))
     return Status(StatusCode::kNotFound, "there is no directory " + data_directory);
   StoreLock lock;
   QUIRE_RETURN_IF_ERROR(lock.lock(data_directory + "/lock", data_directory));
-  if (with_metadata)
-    QUIRE_RETURN_IF_ERROR(lock.lock(data_directory + "/meta/LOCK", data_directory));
+  return lock;
+}
+
+Expected<StoreLock> StoreLock::acquire_metadata(const std::string& data_directory) {
+  StoreLock lock;
+  QUIRE_RETURN_IF_ERROR(lock.lock(data_directory + "/meta/LOCK", data_directory));
   return lock;
 }
 

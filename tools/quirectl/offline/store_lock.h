@@ -13,9 +13,10 @@ namespace quire::ctl {
 class StoreLock {
  public:
   // kFailedPrecondition while a server has the directory open: the message names its process id.
-  // kNotFound where there is no store. with_metadata: that of <directory>/meta too, which whoever
-  // opens it as a store takes itself.
-  static Expected<StoreLock> acquire(const std::string& data_directory, bool with_metadata);
+  // kNotFound where there is no such directory.
+  static Expected<StoreLock> acquire(const std::string& data_directory);
+  // That of <directory>/meta alone, which whoever opens it as a store takes itself.
+  static Expected<StoreLock> acquire_metadata(const std::string& data_directory);
   StoreLock(StoreLock&& other) noexcept = default;
   StoreLock& operator=(StoreLock&& other) noexcept;
   ~StoreLock();

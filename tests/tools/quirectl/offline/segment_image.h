@@ -43,6 +43,10 @@ class SegmentImage {
     return MutableByteSpan(bytes_).subspan(offset, kBlockBytes);
   }
 
+  uint32_t segment() const { return segment_; }
+  uint64_t generation() const { return generation_; }
+  uint64_t sequence() const { return sequence_; }  // of the last object
+
   void open_segment(uint32_t segment, uint64_t generation) {
     nvme::SegmentHeader header;
     header.segment = segment;

@@ -318,17 +318,16 @@ TEST_F(SegmentVerifyTest, TheGoldenRecordsAreUnderstood) {
 
 TEST(StoreLock, RefusesWhileAServerRuns) {
   TemporaryDirectory directory;
-  EXPECT_EQ(StoreLock::acquire(directory.path() + "/none", false).status().code(),
-            StatusCode::kNotFound);
-  EXPECT_TRUE(StoreLock::acquire(directory.path(), true).is_ok());
+  EXPECT_EQ(StoreLock::acquire(directory.path() + "/none").status().code(), StatusCode::kNotFound);
+  EXPECT_TRUE(StoreLock::acquire(directory.path()).is_ok());
   std::ofstream(directory.path() + "/lock") << "4711";
   const int fd = open((directory.path() + "/lock").c_str(), O_RDWR);
   ASSERT_EQ(flock(fd, LOCK_EX), 0);
-  const auto refused = StoreLock::acquire(directory.path(), false);
+  const auto refused = StoreLock::acquire(directory.path());
   EXPECT_EQ(refused.status().code(), StatusCode::kFailedPrecondition);
   EXPECT_NE(refused.status().message().find("pid 4711"), std::string::npos);
   close(fd);
-  auto held = StoreLock::acquire(directory.path(), false);
+  auto held = StoreLock::acquire(directory.path());
   ASSERT_TRUE(held.is_ok());
   // And a server is kept out while we look.
   const int second = open((directory.path() + "/lock").c_str(), O_RDWR);
