@@ -171,8 +171,14 @@ void Reactor::tick() {
   accept_all();
   const uint64_t now_ns = clock_.now_ns();
   for (auto& [id, session] : sessions_) {
-    const bool silent = !session->said_hello() && !session->closed();
-    if (silent && now_ns - session->connected_ns() > kHelloDeadlineNs) session->close("no hello");
+    if (session->closed()) continue;
+    const bool silent = !session->said_hello();
+    if (silent && now_ns - session->connected_ns() > kHelloDeadlineNs) {
+      session->close("no hello");
+    } else if (session->unread_since_ns() < now_ns &&
+               now_ns - session->unread_since_ns() > kUnreadRepliesNs) {
+      session->close("it does not read its replies");
+    }
   }
   schedule_tick();
 }

@@ -33,8 +33,7 @@ Status with_context(const Status& status, const std::string& what) {
 
 // A device that is there but cannot be used now must not keep the rest of the store from serving.
 bool may_start_without(const Status& status) {
-  return status.code() == StatusCode::kIoError || status.code() == StatusCode::kCorrupt ||
-         status.code() == StatusCode::kNoSpace;
+  return status.code() == StatusCode::kIoError || status.code() == StatusCode::kCorrupt;
 }
 
 }  // namespace
