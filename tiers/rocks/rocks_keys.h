@@ -21,13 +21,17 @@ inline constexpr std::string_view kCleanShutdownKey = "meta/clean_shutdown";
 inline constexpr std::string_view kTenantPrefix = "tenant/";  // + number, big-endian
 inline constexpr std::string_view kStatePrefix = "state/";    // + the caller's key
 
+// Of no bytes: RocksDB's own empty slice, as it hands data() to memcmp and memcpy, which forbid
+// null.
 inline rocksdb::Slice slice(ByteSpan bytes) {
+  if (bytes.empty()) return {};
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 inline rocksdb::Slice slice(const Digest& id) {
   return slice(std::as_bytes(std::span(id.bytes)));
 }
 inline rocksdb::Slice slice(std::string_view text) {
+  if (text.empty()) return {};
   return {text.data(), text.size()};
 }
 
