@@ -228,6 +228,37 @@ uint64_t Client::object_bytes_max() const {
   return session_->object_bytes_max();
 }
 
+Expected<uint32_t> Client::hint(std::span<const Digest> representations, const UseHint& hint) {
+  wire::HintRequest request;
+  request.flags = (hint.steps_to_next_use ? wire::kHintSteps : 0u) |
+                  (hint.next_use_ms ? wire::kHintNextUse : 0u) |
+                  (hint.priority ? wire::kHintPriority : 0u) |
+                  (hint.finished ? wire::kHintFinished : 0u);
+  if (request.flags == 0) return invalid("a hint that says nothing");
+  if (hint.finished && request.flags != wire::kHintFinished)
+    return invalid("a finished object has no next use and no priority");
+  if (!session_->can(wire::kFeatureHint))
+    return Status(StatusCode::kUnsupported, "this server takes no hints");
+  request.steps_to_next_use = hint.steps_to_next_use.value_or(0);
+  request.next_use_ms = hint.next_use_ms.value_or(0);
+  request.priority = hint.priority.value_or(request.priority);
+  uint32_t applied = 0;
+  while (!representations.empty()) {
+    const auto part =
+        representations.first(std::min<size_t>(representations.size(), wire::kHintIdsMax));
+    representations = representations.subspan(part.size());
+    request.n_ids = static_cast<uint32_t>(part.size());
+    ByteWriter body;
+    body.write(request);
+    for (const Digest& id : part) body.write(id.bytes);
+    QUIRE_ASSIGN_OR_RETURN(auto turn, session_->turn());
+    QUIRE_ASSIGN_OR_RETURN(const auto reply,
+                           turn.call_for<wire::HintReply>(wire::Op::kHint, body.bytes()));
+    applied += reply.applied;
+  }
+  return applied;
+}
+
 Status Client::ping() {
   QUIRE_ASSIGN_OR_RETURN(auto turn, session_->turn());
   return turn.call(wire::Op::kPing, {});

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -120,6 +121,15 @@ class PutWindow {
   wire::FillProgress* progress_ = nullptr;  // null: an older server
 };
 
+// What a caller knows of the next use of objects; it overwrites the server's estimate until they
+// are used or something else is said. At least one field is set; finished excludes the others.
+struct UseHint {
+  std::optional<uint32_t> steps_to_next_use;  // of the caller's workflow; 0 = the next step
+  std::optional<uint64_t> next_use_ms;        // from now
+  std::optional<uint8_t> priority;            // 128 as any other
+  bool finished = false;                      // a session ended
+};
+
 class Client {
  public:
   static Expected<std::unique_ptr<Client>> connect(const ClientOptions& options);
@@ -142,6 +152,9 @@ class Client {
   // the server is BUSY. kAlreadyExists counts as OK.
   Status put(const Digest& representation, ByteSpan bytes,
              wire::AckLevel ack = wire::AckLevel::kMemory);
+  // How many of the ids are stored. Objects that are used soon are brought into memory; of an exact
+  // chain name the tail first. kUnsupported: an older server.
+  Expected<uint32_t> hint(std::span<const Digest> representations, const UseHint& hint);
   Status ping();
 
   const TenantSalt& tenant_salt() const;

@@ -19,6 +19,7 @@ inline constexpr uint32_t kFrameBytesMax = 64 * 1024;
 inline constexpr uint64_t kPromptScratchBytes = 4ull << 20;
 inline constexpr uint32_t kAcquireIdsMax = 256;
 inline constexpr uint32_t kReleaseIdsMax = 1024;
+inline constexpr uint32_t kHintIdsMax = 1024;
 inline constexpr uint32_t kResolveEntriesMax = 400;
 inline constexpr uint32_t kMessageBytesMax = 512;
 inline constexpr uint32_t kSaltBytesMax = 64;
@@ -36,8 +37,9 @@ enum class Op : uint16_t {
   kPing = 9,
   kRegisterModel = 10,
   kFill = 11,  // how far the client has written a reserved window; the server starts to copy
+  kHint = 12,  // what the client knows of the next use of objects
 };
-inline constexpr uint16_t kOpMax = 11;
+inline constexpr uint16_t kOpMax = 12;
 
 enum FrameFlag : uint32_t {
   kFlagReply = 1u << 0,
@@ -48,6 +50,7 @@ enum FrameFlag : uint32_t {
 // What a server can do beyond the first form of version 1; in the reply to hello.
 enum Feature : uint32_t {
   kFeatureFill = 1u << 0,  // kFill and FillProgress
+  kFeatureHint = 1u << 1,  // kHint
 };
 
 struct FrameHeader {
@@ -215,6 +218,27 @@ static_assert(sizeof(FillRequest) == 16);
 
 struct AbortRequest {
   uint64_t reservation_id = 0;
+};
+
+enum HintFlag : uint32_t {  // which fields of a HintRequest say something
+  kHintSteps = 1u << 0,
+  kHintNextUse = 1u << 1,
+  kHintPriority = 1u << 2,
+  kHintFinished = 1u << 3,  // nobody asks for these objects again; not with the others
+};
+
+struct HintRequest {  // followed by n_ids Ids
+  uint32_t n_ids = 0;
+  uint32_t flags = 0;  // at least one
+  uint32_t steps_to_next_use = 0;  // of the client's workflow; 0 = the next step
+  uint32_t priority = 128;         // 0 to 255, 128 as any other
+  uint64_t next_use_ms = 0;        // from now
+};
+static_assert(sizeof(HintRequest) == 24);
+
+struct HintReply {
+  uint32_t applied = 0;
+  uint32_t missing = 0;  // not stored, or not this tenant's
 };
 
 // The canonical model descriptor (docs/formats/ids.md) lies in the prompt scratch, from its first

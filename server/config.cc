@@ -34,7 +34,7 @@ namespace quire::server::detail {
 #include "base/paths.h"
 #include "codecs/representation.h"
 #include "proto/wire.h"
-#include "server/store/tenants.h"
+#include "server/quota.h"
 #include "tiers/nvme/device_array.h"
 
 void quire::server::detail::throw_not_toml() {
@@ -395,7 +395,7 @@ Status Config::validate() const {
       return wrong("tenant \"" + tenant.name + "\" appears twice (\"\" is the default tenant)");
     }
     if (const Status status =
-            Tenants::check_quota(tenant.soft_bytes.value_or(0), tenant.hard_bytes.value_or(0));
+            check_quota(tenant.soft_bytes.value_or(0), tenant.hard_bytes.value_or(0));
         !status.is_ok()) {
       return wrong("tenant \"" + tenant.name + "\": " + status.message());
     }

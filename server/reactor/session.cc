@@ -106,6 +106,8 @@ void Session::dispatch(const RequestFrame& frame) {
       return handle_fill(frame);
     case wire::Op::kCommit:
       return handle_commit(frame);
+    case wire::Op::kHint:
+      return handle_hint(frame);
     case wire::Op::kAbort:
       return handle_abort(frame);
     case wire::Op::kPing:

@@ -14,6 +14,9 @@ Status bad_body(const char* what) {
   return Status(StatusCode::kInvalidArgument, what);
 }
 
+// Longer is as good as never; keeps times in nanoseconds within 64 bits.
+constexpr uint64_t kNextUseMsMax = 365ull * 24 * 3600 * 1000;
+
 Digest digest_of(const wire::Id& id) {
   return Digest{id};
 }
@@ -69,7 +72,7 @@ void Session::handle_hello(const RequestFrame& frame) {
   if (!salt.empty()) std::memcpy(hello.salt.data(), salt.data(), salt.size());
   ReplyBuilder builder(context_.send_buffer, frame.header, context_.store.epoch());
   builder.append_value(hello);
-  builder.set_features(wire::kFeatureFill);
+  builder.set_features(wire::kFeatureFill | wire::kFeatureHint);
   const std::array<int, 2> descriptors = {context_.store.slab().readonly_fd(),
                                           store_session_.staging->fd()};
   send_with_descriptors(builder.seal(), descriptors);
@@ -296,6 +299,38 @@ void Session::handle_abort(const RequestFrame& frame) {
     return violation(frame.header, bad_body("abort body is not an AbortRequest"));
   }
   reply(frame.header, context_.store.abort(store_session_, request.reservation_id));
+}
+
+void Session::handle_hint(const RequestFrame& frame) {
+  wire::HintRequest request;
+  ByteSpan body = frame.body;
+  if (!take(body, request) || request.n_ids == 0 || request.n_ids > wire::kHintIdsMax ||
+      body.size() != request.n_ids * sizeof(wire::Id)) {
+    return violation(frame.header, bad_body("hint body is not a HintRequest and its ids"));
+  }
+  constexpr uint32_t kUses = wire::kHintSteps | wire::kHintNextUse | wire::kHintPriority;
+  const bool finished = (request.flags & wire::kHintFinished) != 0;
+  if (request.flags == 0 || (request.flags & ~(kUses | wire::kHintFinished)) != 0 ||
+      (finished && (request.flags & kUses) != 0)) {
+    return reply(frame.header, bad_body("hint: flags are none, unknown, or finished with others"));
+  }
+  if (request.priority > UINT8_MAX) {
+    return reply(frame.header, bad_body("hint: priority is above 255"));
+  }
+  UseHint hint;
+  hint.finished = finished;
+  if ((request.flags & wire::kHintSteps) != 0) hint.steps_to_next_use = request.steps_to_next_use;
+  if ((request.flags & wire::kHintNextUse) != 0) {
+    hint.next_use_ms = std::min(request.next_use_ms, kNextUseMsMax);
+  }
+  if ((request.flags & wire::kHintPriority) != 0) {
+    hint.priority = static_cast<uint8_t>(request.priority);
+  }
+  std::vector<Digest> ids(request.n_ids);
+  for (Digest& id : ids) take(body, id.bytes);
+  const HintResult result = context_.store.hint(ids, hint, store_session_.tenant);
+  const wire::HintReply answer{result.applied, result.missing};
+  reply(frame.header, Status::ok(), std::as_bytes(std::span(&answer, 1)));
 }
 
 void Session::handle_register_model(const RequestFrame& frame) {

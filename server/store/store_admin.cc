@@ -256,7 +256,10 @@ HintResult Store::hint(std::span<const Digest> ids, const UseHint& hint,
   const uint64_t now_ns = clock_.now_ns();
   tiers::UseHint told;
   told.steps_to_next_use = hint.steps_to_next_use;
-  if (hint.next_use_ms) told.next_use_ns = now_ns + *hint.next_use_ms * 1'000'000;
+  constexpr uint64_t kNextUseMsMax = 100ull * 365 * 24 * 3600 * 1000;
+  if (hint.next_use_ms) {
+    told.next_use_ns = now_ns + std::min(*hint.next_use_ms, kNextUseMsMax) * 1'000'000;
+  }
   told.priority = hint.priority;
   told.finished = hint.finished;
   const bool soon = !hint.finished && (hint.steps_to_next_use.value_or(UINT32_MAX) <= 1 ||

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "server/quota.h"
 #include "server/store/store.h"
 
 namespace quire::server {
@@ -78,7 +79,7 @@ void Store::set_quota(const std::string& name, uint64_t soft_bytes, uint64_t har
   if (tenant == nullptr) {
     return done(Status(StatusCode::kNotFound, "no tenant \"" + name + "\""));
   }
-  if (const Status status = Tenants::check_quota(soft_bytes, hard_bytes); !status.is_ok()) {
+  if (const Status status = check_quota(soft_bytes, hard_bytes); !status.is_ok()) {
     return done(status);
   }
   auto batch = std::make_shared<tiers::MetadataBatch>();

@@ -13,6 +13,7 @@
 #include <cassert>
 #include <cstring>
 
+#include "server/quota.h"
 #include "server/store/recovered_payloads.h"
 #include "server/store/store.h"
 #include "tiers/index/fingerprints.h"
@@ -285,7 +286,7 @@ Status Store::apply_configured_tenants(uint32_t next_number) {
     }
     const uint64_t soft_bytes = wanted.soft_bytes.value_or(tenant->soft_bytes);
     const uint64_t hard_bytes = wanted.hard_bytes.value_or(tenant->hard_bytes);
-    if (const Status status = Tenants::check_quota(soft_bytes, hard_bytes); !status.is_ok()) {
+    if (const Status status = check_quota(soft_bytes, hard_bytes); !status.is_ok()) {
       return with_context(status, "tenant \"" + wanted.name + "\"");
     }
     const bool changed =

@@ -45,15 +45,6 @@ const Tenant* Tenants::find(uint32_t number) const {
   return found == tenants_.end() ? nullptr : &found->second;
 }
 
-Status Tenants::check_quota(uint64_t soft_bytes, uint64_t hard_bytes) {
-  if (hard_bytes != 0 && soft_bytes > hard_bytes) {
-    return Status(StatusCode::kInvalidArgument, "soft_bytes " + std::to_string(soft_bytes) +
-                                                    " is above hard_bytes " +
-                                                    std::to_string(hard_bytes));
-  }
-  return Status::ok();
-}
-
 // Shares that together are more than the tier are cut in proportion.
 uint64_t Tenants::host_share_bytes(const Tenant& tenant) const {
   double all = 0;

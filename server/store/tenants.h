@@ -47,8 +47,6 @@ class Tenants {
   const Tenant* find(uint32_t number) const;
   Tenant& at(uint32_t number) { return *find(number); }
   const Tenant& at(uint32_t number) const { return *find(number); }
-  // soft > hard > 0 is refused.
-  static Status check_quota(uint64_t soft_bytes, uint64_t hard_bytes);
 
   // Tenants from which room in memory may be taken for `putter`, the one furthest above its share
   // first. A tenant within its share is not there, except the putter itself, last.

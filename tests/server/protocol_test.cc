@@ -161,6 +161,40 @@ TEST_F(ProtocolTest, SlowReaderIsDropped) {
   EXPECT_TRUE(dropped);
 }
 
+TEST_F(ProtocolTest, HintsAreChecked) {
+  auto client = TestClient::connect(config_.socket_path);
+  const TestObject object = make_object(model_, 1, 64);
+  ASSERT_TRUE(client->put(object.id, object.bytes).is_ok());
+  const auto ask = [&](wire::HintRequest request, uint32_t n_ids) {
+    std::vector<std::byte> body(sizeof(request) + n_ids * sizeof(wire::Id));
+    std::memcpy(body.data(), &request, sizeof(request));
+    if (n_ids > 0) std::memcpy(body.data() + sizeof(request), object.id.bytes.data(), 32);
+    return client->call(wire::Op::kHint, body);
+  };
+  wire::HintRequest request;
+  request.n_ids = 2;  // the second is all zero: nobody's
+  request.flags = wire::kHintPriority | wire::kHintNextUse;
+  request.priority = 200;
+  request.next_use_ms = UINT64_MAX;
+  auto reply = ask(request, 2);
+  ASSERT_EQ(reply->code(), StatusCode::kOk) << reply->message();
+  EXPECT_EQ(reply->read<wire::HintReply>().applied, 1u);
+  EXPECT_EQ(reply->read<wire::HintReply>().missing, 1u);
+  request.n_ids = 1;
+  for (const uint32_t flags : {0u, 16u, uint32_t{wire::kHintFinished | wire::kHintSteps}}) {
+    request.flags = flags;
+    EXPECT_EQ(ask(request, 1)->code(), StatusCode::kInvalidArgument);
+  }
+  request.flags = wire::kHintPriority;
+  request.priority = 256;
+  EXPECT_EQ(ask(request, 1)->code(), StatusCode::kInvalidArgument);
+  request.n_ids = 3;
+  EXPECT_NE(ask(request, 1)->code(), StatusCode::kOk);
+  request.n_ids = wire::kHintIdsMax + 1;
+  EXPECT_NE(ask(request, wire::kHintIdsMax + 1)->code(), StatusCode::kOk);
+  expect_stored(*client, object);
+}
+
 TEST_F(ProtocolTest, PipelinedRequestsAreAnsweredInOrder) {
   auto client = TestClient::connect(config_.socket_path);
   for (uint64_t i = 0; i < 200; ++i) {
