@@ -27,7 +27,7 @@ packages=(build-essential g++ cmake ninja-build ccache pkg-config ca-certificate
   libabsl-dev libspdlog-dev libcli11-dev libtomlplusplus-dev libxxhash-dev libssl-dev prometheus-cpp-dev
   libcpp-httplib-dev nlohmann-json3-dev libgumbo-dev libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev)
 [ $want_demo = 1 ] && packages+=(debian-handbook)
-[ $want_test = 1 ] && packages+=(debian-handbook clang-format git)
+[ $want_test = 1 ] && packages+=(debian-handbook clang-format clang libclang-rt-14-dev lld git)
 install_packages "${packages[@]}"
 
 mkdir -p "$quire_cache"

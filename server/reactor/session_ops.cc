@@ -172,10 +172,10 @@ void Session::handle_acquire(const RequestFrame& frame) {
     wire::Id raw;
     take(body, raw);
     const Digest id = digest_of(raw);
-    ObjectEntry* must_load = nullptr;
+    bool must_load = false;
     Expected<Grant> grant =
         context_.store.try_acquire(store_session_, id, request.lease_ms, &must_load);
-    if (must_load != nullptr) {
+    if (must_load) {
       Status status;
       if (ticket == 0 && pending_.size() >= kPendingRequestsMax) {
         status = Status(StatusCode::kBusy, "too many requests of this session wait", kBusyRetryMs);
@@ -185,8 +185,8 @@ void Session::handle_acquire(const RequestFrame& frame) {
           pending_[ticket].unanswered.resize(request.n_ids, false);
           pending_[ticket].lease_ms = request.lease_ms;
         }
-        status = context_.store.load(*must_load, [find = context_.find_session, session_id = id_,
-                                                  ticket, index, id](const Status& loaded) {
+        status = context_.store.load(id, [find = context_.find_session, session_id = id_, ticket,
+                                          index, id](const Status& loaded) {
           if (Session* session = find(session_id)) {
             session->finish_acquire(ticket, index, id, loaded);
           }
@@ -223,10 +223,10 @@ void Session::finish_acquire(uint64_t ticket, uint32_t index, const Digest& id,
     context_.loop.cancel_timer(pending.timer);
     pending_.erase(found);
   }
-  ObjectEntry* must_load = nullptr;
+  bool must_load = false;
   if (!status.is_ok()) return reply_acquire(header, index, status, more);
   auto grant = context_.store.try_acquire(store_session_, id, lease_ms, &must_load);
-  if (!grant && must_load != nullptr) {
+  if (!grant && must_load) {
     grant = Status(StatusCode::kBusy, "it was evicted again at once", kBusyRetryMs);
   }
   reply_acquire(header, index, grant, more);

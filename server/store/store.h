@@ -70,6 +70,10 @@ inline constexpr uint32_t kQuotaEvictionsMax = 4096;
 // Records read back at a time while an index is rebuilt or upgraded.
 inline constexpr uint32_t kBackfillBatch = 512;
 inline constexpr uint32_t kRebuildsInFlightMax = 4;
+// Rows that a clear looks at before others get their turn, and changes of a start that are written
+// at once.
+inline constexpr uint32_t kClearRowsMax = 4096;
+inline constexpr size_t kRecoveryChangesMax = 16'384;
 // Objects whose use counts a drain writes down.
 inline constexpr size_t kPatchesAtDrainMax = 65'536;
 
@@ -163,10 +167,10 @@ class Store {
   // A lease, or why not. Where the object lies in a slower tier, *must_load is set (and the status
   // is kBusy): call load() and try again when it is done.
   Expected<Grant> try_acquire(StoreSession& session, const Digest& id, uint32_t lease_ms,
-                              ObjectEntry** must_load);
+                              bool* must_load);
   // done(OK) runs when the object is in the host tier; a try_acquire from within done finds it
   // there.
-  Status load(ObjectEntry& entry, StatusCallback done);
+  Status load(const Digest& id, StatusCallback done);
   Status release(StoreSession& session, uint64_t lease_id);
   Status renew(StoreSession& session, uint64_t lease_id, uint32_t lease_ms);
   // True: the job has its answer. False: details must be read first; call load_details(job, done),
@@ -295,6 +299,7 @@ class Store {
   void start_persist_after_put(ObjectEntry& entry, bool durable);
 
   // store_get.cc
+  Status load(ObjectEntry& entry, StatusCallback done);
   void note_use(ObjectEntry& entry);
   void start_read(ObjectEntry& entry);
   void finish_load(const EntryRef& ref, const Status& status);
@@ -370,8 +375,8 @@ class Store {
   bool add_recovered(const Digest& id, const tiers::RepresentationRecord& record,
                      std::optional<NvmeLocation> location,
                      const tiers::TokenFingerprints& fingerprints);
-  void forget_recovered(const Digest& id, const std::optional<NvmeLocation>& location,
-                        bool in_rocks);
+  Status forget_recovered(const Digest& id, const std::optional<NvmeLocation>& location,
+                          bool in_rocks);
   Status backfill_fingerprints(const std::vector<UnreadRecord>& records);
 
   // store_rebuild.cc
@@ -395,6 +400,8 @@ class Store {
   // Of those ids that are stored, in order.
   void describe(std::vector<Digest> ids, DescribeDone done);
   bool matches(const tiers::IndexRow& row, const ObjectFilter& filter);
+  struct Clearing;
+  void clear_some(const std::shared_ptr<Clearing>& clearing);
   void patch_record(tiers::RowId row, const tiers::RepresentationPatch& patch, StatusCallback done);
   void lookup_page(const std::shared_ptr<ResolveJob>& job,
                    const std::shared_ptr<std::vector<wire::ResolveEntry>>& all, LookupDone done);
@@ -442,7 +449,7 @@ class Store {
   std::deque<EntryRef> unsynced_;
   std::vector<EntryRef> flush_round_;
   bool flushing_ = false;
-  bool flush_stalled_ = false;  // the last sync was kBusy; the next tick tries again
+  bool flush_stalled_ = false;    // the last sync was kBusy; the next tick tries again
   tiers::MetadataBatch changes_;  // deletes and patches that nobody waits for
   uint32_t change_batches_in_flight_ = 0;
   std::vector<std::function<void()>> flush_waiters_;

@@ -174,22 +174,44 @@ void Store::remove(const Digest& id, bool force, StatusCallback done) {
   send_changes(true, std::move(done));
 }
 
+struct Store::Clearing {
+  ObjectFilter filter;
+  std::function<void(Expected<uint64_t>)> done;
+  tiers::RowId next = 0;
+  uint64_t removed = 0;
+};
+
 void Store::clear(const ObjectFilter& filter, std::function<void(Expected<uint64_t>)> done) {
-  uint64_t count = 0;
+  auto clearing = std::make_shared<Clearing>();
+  clearing->filter = filter;
+  clearing->done = std::move(done);
+  clear_some(clearing);
+}
+
+void Store::clear_some(const std::shared_ptr<Clearing>& clearing) {
   const uint64_t wall_ms = clock_.wall_ms();
-  for (tiers::RowId id = index_->next_row(0); id != tiers::kNoRow; id = index_->next_row(id + 1)) {
+  tiers::RowId id = index_->next_row(clearing->next);
+  for (uint32_t seen = 0; id != tiers::kNoRow && seen < kClearRowsMax; ++seen) {
     const tiers::IndexRow& row = index_->row(id);
     const ObjectEntry* entry = live_of(row);
-    if (entry != nullptr && entry->leases != 0) continue;
-    if (pinned(row, wall_ms) || !matches(row, filter)) continue;
-    remove_row(id, "cleared by request");
-    ++count;
+    const bool leased = entry != nullptr && entry->leases != 0;
+    if (!leased && !pinned(row, wall_ms) && matches(row, clearing->filter)) {
+      remove_row(id, "cleared by request");
+      ++clearing->removed;
+    }
+    clearing->next = id + 1;
+    id = index_->next_row(clearing->next);
   }
-  send_changes(true, [count, done = std::move(done)](const Status& status) {
+  if (id != tiers::kNoRow) {
+    send_changes(false, nullptr);
+    loop_.post([this, clearing] { clear_some(clearing); });
+    return;
+  }
+  send_changes(true, [clearing](const Status& status) {
     if (status.is_ok()) {
-      done(uint64_t{count});
+      clearing->done(clearing->removed);
     } else {
-      done(status);
+      clearing->done(status);
     }
   });
 }

@@ -17,8 +17,8 @@ Status not_found() {
 }  // namespace
 
 Expected<Grant> Store::try_acquire(StoreSession& session, const Digest& id, uint32_t lease_ms,
-                                   ObjectEntry** must_load) {
-  *must_load = nullptr;
+                                   bool* must_load) {
+  *must_load = false;
   const tiers::RowId row = index_->find(id);
   if (row == tiers::kNoRow || tenant_of(index_->row(row)) != session.tenant) {
     ++counters_.acquires;
@@ -30,7 +30,7 @@ Expected<Grant> Store::try_acquire(StoreSession& session, const Digest& id, uint
   }
   ObjectEntry* entry = live_of(index_->row(row));
   if (entry == nullptr || !entry->in_host()) {
-    *must_load = &make_live(row);  // counted when it is tried again
+    *must_load = true;  // counted when it is tried again
     return Status(StatusCode::kBusy, "in a slower tier");
   }
   ++counters_.acquires;
@@ -63,6 +63,12 @@ void Store::note_use(ObjectEntry& entry) {
     entry.persist = PersistState::kNone;
     start_persist(entry);
   }
+}
+
+Status Store::load(const Digest& id, StatusCallback done) {
+  const tiers::RowId row = index_->find(id);
+  if (row == tiers::kNoRow) return not_found();
+  return load(make_live(row), std::move(done));
 }
 
 Status Store::load(ObjectEntry& entry, StatusCallback done) {

@@ -12,7 +12,7 @@ namespace quire::server {
 bool Store::evictable(const ObjectEntry& entry, uint64_t wall_ms) const {
   if (entry.state != ObjectState::kSealed || !entry.slot || entry.leases != 0) return false;
   if (entry.io_in_flight()) return false;
-  if (below(entry)) return true;
+  if (entry.persist == PersistState::kDurable) return below(entry);
   const bool never_will =
       entry.persist == PersistState::kFailed || entry.persist == PersistState::kHeld;
   return never_will && !pinned(index_->row(entry.row), wall_ms);

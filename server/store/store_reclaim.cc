@@ -94,7 +94,7 @@ void Store::on_nvme_evict(const Digest& id, const NvmeLocation& location) {
   }
   // Still in memory: it lives on there. Its record stays for its details; a restart finds no
   // payload for it and drops it.
-  if (entry->persist == PersistState::kDurable) {
+  if (entry->persist == PersistState::kDurable || entry->persist == PersistState::kWritten) {
     fail_persist(*entry, Status(StatusCode::kNoSpace, "its NVMe segment was reclaimed"));
   }
 }

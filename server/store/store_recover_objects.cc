@@ -85,6 +85,7 @@ Status Store::recover_objects() {
   size_t next_blob = 0;
   std::vector<UnreadRecord> without_fingerprints;
   index_->reserve(payloads.size() + blobs.size());
+  Status forgotten;
   const auto visit = [&](const Digest& id, tiers::RepresentationRecord&& record) {
     std::optional<NvmeLocation> location;
     for (const RecoveredPayloads::Row& row : payloads.take(id, orphan)) {
@@ -115,12 +116,13 @@ Status Store::recover_objects() {
       without_fingerprints.push_back({id, location});
     } else if (!(location || in_rocks) || !add_recovered(id, record, location, fingerprints)) {
       ++dropped;
-      forget_recovered(id, location, in_rocks);
+      forgotten = forget_recovered(id, location, in_rocks);
     }
-    return true;
+    return forgotten.is_ok();
   };
   auto scanned = metadata_->scan_representations(visit);
   if (!scanned) return with_context(scanned.status(), "representations");
+  QUIRE_RETURN_IF_ERROR(forgotten);
   for (const Digest& id : scanned->corrupt_ids) changes_.delete_representations.push_back(id);
   counters_.rocks_corruptions += scanned->corrupt;
   while (next_blob < blobs.size()) changes_.delete_blobs.push_back(blobs[next_blob++]);
@@ -141,11 +143,15 @@ Status Store::recover_objects() {
   return Status::ok();
 }
 
-void Store::forget_recovered(const Digest& id, const std::optional<NvmeLocation>& location,
-                             bool in_rocks) {
+Status Store::forget_recovered(const Digest& id, const std::optional<NvmeLocation>& location,
+                               bool in_rocks) {
   changes_.delete_representations.push_back(id);
   if (in_rocks) changes_.delete_blobs.push_back(id);
   if (location) nvme_->remove(*location);
+  if (changes_.delete_representations.size() < kRecoveryChangesMax) return Status::ok();
+  const Status status = metadata_->write(changes_, false);
+  changes_ = {};
+  return status;
 }
 
 // Records of the first format version say nothing of their tokens: they are read once, now.
@@ -160,14 +166,14 @@ Status Store::backfill_fingerprints(const std::vector<UnreadRecord>& records) {
     for (size_t i = 0; i < part.size(); ++i) {
       const auto& [id, location] = part[i];
       if (!answers[i]) {
-        forget_recovered(id, location, !location);
+        QUIRE_RETURN_IF_ERROR(forget_recovered(id, location, !location));
         continue;
       }
       const tiers::RepresentationRecord& record = answers[i]->record;
       const tiers::TokenFingerprints fingerprints = tiers::fingerprint_tokens(
           fingerprint_seed_, record.model, record.tenant, record.context, answers[i]->tokens);
       if (!add_recovered(id, record, location, fingerprints)) {
-        forget_recovered(id, location, !location);
+        QUIRE_RETURN_IF_ERROR(forget_recovered(id, location, !location));
         continue;
       }
       tiers::RepresentationPatch patch;
