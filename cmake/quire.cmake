@@ -15,6 +15,15 @@ if(QUIRE_SANITIZE)
   target_compile_options(quire_options INTERFACE -fsanitize=${QUIRE_SANITIZE} -fno-omit-frame-pointer)
   target_link_options(quire_options INTERFACE -fsanitize=${QUIRE_SANITIZE})
 endif()
+# What the tests run with: any report fails the test.
+set(quire_test_environment "")
+if(QUIRE_SANITIZE MATCHES "thread")
+  list(APPEND quire_test_environment
+       "TSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/tsan.supp:second_deadlock_stack=1")
+endif()
+if(QUIRE_SANITIZE MATCHES "undefined")
+  list(APPEND quire_test_environment "UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1")
+endif()
 
 # quire_library(NAME SOURCES a.cc b.cc DEPS lib ...): a static library of our code.
 function(quire_library name)
@@ -46,5 +55,6 @@ function(quire_test name)
     set(arg_TIMEOUT 120)
   endif()
   add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT})
+  set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT}
+                       ENVIRONMENT "${quire_test_environment}")
 endfunction()
