@@ -56,25 +56,44 @@ struct NvmeBenchOptions {
   uint64_t segment_bytes = 256ull << 20;
 };
 // Reads and writes of objects through the NVMe tier (verified reads, synced writes) against the
-// same parts through the bare event loop on a file beside it, same bytes in flight.
+// same parts through the bare event loop in a part of the same file, same bytes in flight.
 Status run_nvme(const NvmeBenchOptions& options, const ResultSink& sink);
 
 struct RecoverOptions {
   CommonOptions common;
   uint32_t objects = 10'000;
-  uint32_t rounds = 20;
-  uint32_t writers = 4;
-  uint64_t object_bytes = 8 << 10;
+  // 0: 20 rounds, 4 writers, objects of 8 KiB and each 100th large; from 100,000 objects on
+  // 3 rounds, 32 writers, objects of 2 KiB and each 1,000th large.
+  uint32_t rounds = 0;
+  uint32_t writers = 0;
+  uint64_t object_bytes = 0;
+  uint32_t large_every = 0;
   uint64_t large_object_bytes = 3 << 19;  // 1.5 MiB, goes to the NVMe tier
-  uint32_t large_every = 100;             // each this many objects is large; 0: none
-  uint64_t seed = 1;                      // of the moments of the kills
+  // Objects that are read and compared after each start. 0: all below 100,000 objects, then 1,000.
+  uint32_t sample = 0;
+  uint64_t seed = 1;  // of the moments of the kills
   uint64_t host_bytes = 256ull << 20;
   uint64_t nvme_bytes = 4ull << 30;
 };
-// SIGKILL under write load, restart, time to the first answer; then every object whose durable
-// write was acknowledged is read and compared. The floor is a start after a clean shutdown of the
-// same store.
+// SIGKILL under write load, restart, time to the first answer, the server's own recovery time and
+// memory of the index; then objects whose durable write was acknowledged are read and compared, all
+// of them or a sample, and counted against what the server says it has. The floor is a start after
+// a clean shutdown of the same store.
 Status run_recover(const RecoverOptions& options, const ResultSink& sink);
+
+struct MixedOptions {
+  CommonOptions common;
+  uint64_t object_bytes = 4ull << 20;
+  uint64_t tier_bytes = 1ull << 30;
+  uint64_t segment_bytes = 64ull << 20;
+  uint32_t rounds = 5;
+  uint32_t reads = 200;  // a round, quiet and loaded each
+  uint64_t write_bytes_per_second = 0;
+  uint64_t seed = 1;
+};
+// Times of single verified reads from the NVMe tier while nothing else happens, and while a writer
+// keeps segments being reclaimed (one of four objects is moved); rounds alternate.
+Status run_mixed(const MixedOptions& options, const ResultSink& sink);
 
 struct ReplayOptions {
   CommonOptions common;

@@ -27,6 +27,8 @@ constexpr const char* kExamples = R"(Examples:
   quire-bench local                       acquire + release, put in memory
   quire-bench nvme --directory /mnt/nvme  the tier against bare io_uring on that disk
   quire-bench recover --rounds 20         SIGKILL under load, restart, check everything
+  quire-bench recover --objects 1000000   ready time and index memory of a full store
+  quire-bench mixed                       reads while segments are reclaimed
   quire-bench replay --trace conversation_trace.jsonl --capacity 5,10
   quire-bench slab --synthetic 1          what rounding up to slots costs
   quire-bench --json local > local.jsonl
@@ -52,6 +54,7 @@ struct Arguments {
   SlabBenchOptions slab;
   MetadataBenchOptions metadata;
   RocksBenchOptions rocks;
+  MixedOptions mixed;
 };
 
 CLI::App* add_local(CLI::App& app, LocalOptions& options) {
@@ -99,26 +102,55 @@ CLI::App* add_nvme(CLI::App& app, NvmeBenchOptions& options) {
 
 CLI::App* add_recover(CLI::App& app, RecoverOptions& options) {
   CLI::App* command = app.add_subcommand("recover", "SIGKILL under write load, restart, check");
-  command->add_option("--rounds", options.rounds)
-      ->check(CLI::Range(1, 1000))
+  command->add_option("--rounds", options.rounds, "0: 20, from 100,000 objects on 3")
+      ->check(CLI::Range(0, 1000))
       ->capture_default_str();
   command->add_option("--objects", options.objects, "Stored before the first kill")
       ->check(CLI::Range(1, 10'000'000))
       ->capture_default_str();
-  command->add_option("--writers", options.writers)
-      ->check(CLI::Range(1, 64))
+  command->add_option("--writers", options.writers, "0: 4, from 100,000 objects on 32")
+      ->check(CLI::Range(0, 64))
       ->capture_default_str();
-  command->add_option("--object-bytes", options.object_bytes)
-      ->check(CLI::Range(1ull << 10, 1ull << 24))
+  command->add_option("--object-bytes", options.object_bytes, "0: 8192, later 2048")
+      ->check(CLI::Range(0ull, 1ull << 20))
       ->capture_default_str();
   command->add_option("--large-object-bytes", options.large_object_bytes)
-      ->check(CLI::Range(1ull << 10, 1ull << 24))
+      ->check(CLI::Range(1ull << 10, 1ull << 22))
       ->capture_default_str();
-  command->add_option("--large-every", options.large_every, "Each this many objects is large")
+  command
+      ->add_option("--large-every", options.large_every,
+                   "Each this many objects is large; 0: 100, later 1000")
+      ->capture_default_str();
+  command
+      ->add_option("--sample", options.sample,
+                   "Objects checked after each start; 0: all, later 1000")
       ->capture_default_str();
   command->add_option("--seed", options.seed, "Of the moments of the kills")->capture_default_str();
   command->add_option("--nvme-bytes", options.nvme_bytes, "NVMe tier of the server")
       ->capture_default_str();
+  return command;
+}
+
+CLI::App* add_mixed(CLI::App& app, MixedOptions& options) {
+  CLI::App* command =
+      app.add_subcommand("mixed", "Reads of the NVMe tier, quiet and while it is reclaimed");
+  command->add_option("--rounds", options.rounds)
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command->add_option("--reads", options.reads, "In a round, quiet and loaded each")
+      ->check(CLI::Range(10, 100'000))
+      ->capture_default_str();
+  command->add_option("--object-bytes", options.object_bytes)
+      ->check(CLI::Range(1ull << 16, 1ull << 24))
+      ->capture_default_str();
+  command->add_option("--tier-bytes", options.tier_bytes)
+      ->check(CLI::Range(1ull << 28, 1ull << 36))
+      ->capture_default_str();
+  command
+      ->add_option("--write-bytes-per-second", options.write_bytes_per_second,
+                   "Of the writer; 0: as fast as it can")
+      ->capture_default_str();
+  command->add_option("--seed", options.seed, "Of what is read")->capture_default_str();
   return command;
 }
 
@@ -224,6 +256,7 @@ int run(int argc, char** argv) {
   CLI::App* replay = add_replay(app, arguments.replay);
   CLI::App* slab = add_slab(app, arguments.slab);
   CLI::App* metadata = add_metadata(app, arguments.metadata);
+  CLI::App* mixed = add_mixed(app, arguments.mixed);
   CLI::App* rocks = add_rocks(app, arguments.rocks);
   try {
     app.parse(argc, argv);
@@ -254,6 +287,9 @@ int run(int argc, char** argv) {
   } else if (metadata->parsed()) {
     arguments.metadata.common = arguments.common;
     status = run_metadata(arguments.metadata, sink);
+  } else if (mixed->parsed()) {
+    arguments.mixed.common = arguments.common;
+    status = run_mixed(arguments.mixed, sink);
   } else if (rocks->parsed()) {
     arguments.rocks.common = arguments.common;
     status = run_rocks(arguments.rocks, sink);

@@ -27,7 +27,9 @@ Expected<std::unique_ptr<RawFile>> RawFile::open(EventLoop& loop, const RawFileO
   }
   if (fd < 0) return Status(StatusCode::kIoError, options.path + ": " + std::strerror(errno));
   std::unique_ptr<RawFile> file(new RawFile(loop, options, fd, direct));
-  if (const int error = posix_fallocate(fd, 0, static_cast<off_t>(options.bytes)); error != 0)
+  if (const int error = posix_fallocate(fd, static_cast<off_t>(options.base_offset),
+                                        static_cast<off_t>(options.bytes));
+      error != 0)
     return Status(error == ENOSPC ? StatusCode::kNoSpace : StatusCode::kIoError,
                   options.path + ": " + std::strerror(error));
   return file;
@@ -75,7 +77,7 @@ Expected<double> RawFile::transfer(uint64_t offset, uint64_t bytes, bool is_writ
       free_slots.pop_back();
       const MutableByteSpan memory =
           buffer_.span().subspan(index * options_.part_bytes, options_.part_bytes);
-      const uint64_t at = offset + started++ * options_.part_bytes;
+      const uint64_t at = options_.base_offset + offset + started++ * options_.part_bytes;
       const auto done = [&, index](int64_t result) {
         ++finished;
         free_slots.push_back(index);

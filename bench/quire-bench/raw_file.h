@@ -15,7 +15,8 @@ namespace quire::bench {
 
 struct RawFileOptions {
   std::string path;
-  uint64_t bytes = 0;  // preallocated
+  uint64_t base_offset = 0;  // the part that is used starts here; what lies before stays as it is
+  uint64_t bytes = 0;        // preallocated behind base_offset
   uint64_t part_bytes = 1 << 20;
   uint64_t read_inflight_bytes = 8 << 20;
   uint64_t write_inflight_bytes = 4 << 20;

@@ -5,6 +5,19 @@
 #include <cstdio>
 
 namespace quire::bench {
+namespace {
+
+// "ratio >= 0.9: met".
+std::string goal_text(const Result& result) {
+  if (result.goal.kind == GoalKind::kNone) return "-";
+  char text[64];
+  std::snprintf(text, sizeof(text), "%s %.4g: %s",
+                result.goal.kind == GoalKind::kRatioMin ? "ratio >=" : "value <=",
+                result.goal.bound, result.meets_goal() ? "met" : "missed");
+  return text;
+}
+
+}  // namespace
 
 double Result::ratio() const {
   switch (direction) {
@@ -18,21 +31,44 @@ double Result::ratio() const {
   return 0;
 }
 
+bool Result::meets_goal() const {
+  switch (goal.kind) {
+    case GoalKind::kNone:
+      return true;
+    case GoalKind::kRatioMin:
+      return ratio() >= goal.bound;
+    case GoalKind::kValueMax:
+      return value <= goal.bound;
+  }
+  return true;
+}
+
 void print_json(const Result& result, std::ostream& out) {
-  const nlohmann::ordered_json json{{"bench", result.bench}, {"params", result.params},
-                                    {"value", result.value}, {"unit", result.unit},
-                                    {"floor", result.floor}, {"ratio", result.ratio()}};
+  nlohmann::ordered_json json{{"bench", result.bench}, {"params", result.params},
+                              {"value", result.value}, {"unit", result.unit},
+                              {"floor", result.floor}, {"ratio", result.ratio()}};
+  if (!result.floor_name.empty()) json["floor_name"] = result.floor_name;
+  if (!result.round_ratios.empty()) {
+    const auto [least, most] =
+        std::minmax_element(result.round_ratios.begin(), result.round_ratios.end());
+    json["ratio_range"] = {*least, *most};
+  }
+  if (result.goal.kind != GoalKind::kNone)
+    json["goal"] = {{"kind", result.goal.kind == GoalKind::kRatioMin ? "ratio_min" : "value_max"},
+                    {"bound", result.goal.bound},
+                    {"met", result.meets_goal()}};
   out << json.dump() << '\n' << std::flush;
 }
 
 void print_table(const std::vector<Result>& results, std::ostream& out) {
   char line[256];
-  std::snprintf(line, sizeof(line), "%-26s %12s %12s  %-8s %7s  %s\n", "bench", "value", "floor",
-                "unit", "ratio", "floor is");
+  std::snprintf(line, sizeof(line), "%-26s %12s %12s  %-8s %7s  %-22s %s\n", "bench", "value",
+                "floor", "unit", "ratio", "goal", "floor is");
   out << line;
   for (const Result& r : results) {
-    std::snprintf(line, sizeof(line), "%-26s %12.4g %12.4g  %-8s %7.3f  %s\n", r.bench.c_str(),
-                  r.value, r.floor, r.unit.c_str(), r.ratio(), r.floor_name.c_str());
+    std::snprintf(line, sizeof(line), "%-26s %12.4g %12.4g  %-8s %7.3f  %-22s %s\n",
+                  r.bench.c_str(), r.value, r.floor, r.unit.c_str(), r.ratio(),
+                  goal_text(r).c_str(), r.floor_name.c_str());
     out << line;
   }
   out << "ratio: value / floor for rates, floor / value for times; more is better\n";

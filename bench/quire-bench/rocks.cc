@@ -12,6 +12,9 @@ namespace {
 
 using SteadyClock = std::chrono::steady_clock;
 
+// What is aimed at, of RocksDB with the same options.
+constexpr double kGetRatioMin = 0.8;
+
 double seconds_since(SteadyClock::time_point begin) {
   return std::chrono::duration<double>(SteadyClock::now() - begin).count();
 }
@@ -43,8 +46,11 @@ class RocksBench {
                           std::to_string(our_rate / 1e6) + " MB/s, bare " +
                           std::to_string(bare_rate / 1e6) + " MB/s");
     }
-    report("put_synced", put_rate_, 0, "none");
-    report("get", median(ours), median(bare), "bare RocksDB get");
+    report("put_synced", put_rate_, 0, "none", {}, {});
+    std::vector<double> ratios;
+    for (size_t i = 0; i < ours.size(); ++i) ratios.push_back(ours[i] / bare[i]);
+    report("get", median(ours), median(bare), "bare RocksDB get", ratios,
+           {GoalKind::kRatioMin, kGetRatioMin});
     return Status::ok();
   }
 
@@ -100,8 +106,11 @@ class RocksBench {
     return static_cast<double>(options_.objects * options_.object_bytes) / seconds_since(begin);
   }
 
-  void report(const std::string& name, double value, double floor, const std::string& floor_name) {
+  void report(const std::string& name, double value, double floor, const std::string& floor_name,
+              const std::vector<double>& ratios, Goal goal) {
     Result result;
+    result.round_ratios = ratios;
+    result.goal = goal;
     result.bench = "rocks." + name;
     result.params = {{"object_bytes", options_.object_bytes}, {"objects", options_.objects}};
     result.value = value / 1e6;

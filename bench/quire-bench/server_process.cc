@@ -49,7 +49,8 @@ Status ServerProcess::write_config() const {
        << "[host]\nbytes = " << options_.host_bytes << "\n"
        << "[nvme]\nbytes = " << options_.nvme_bytes << "\n"
        << "segment_bytes = " << options_.nvme_segment_bytes << "\n"
-       << "[control]\nlisten = \"\"\n[http]\nlisten = \"\"\n";
+       << "[control]\nlisten = \"\"\n[http]\nlisten = \""
+       << (http_port_ != 0 ? "127.0.0.1:" + std::to_string(http_port_) : "") << "\"\n";
   file.close();
   return file ? Status::ok() : Status(StatusCode::kIoError, "cannot write " + config_path_);
 }
@@ -58,6 +59,9 @@ Status ServerProcess::spawn() {
   if (access(options_.program.c_str(), X_OK) != 0)
     return {StatusCode::kNotFound,
             options_.program + " is missing: build the target quired, or name it with --quired"};
+  if (options_.http) {
+    QUIRE_ASSIGN_OR_RETURN(http_port_, free_port());
+  }
   QUIRE_RETURN_IF_ERROR(write_config());
   // Everything that allocates happens before the fork.
   const int log = ::open(log_path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
@@ -88,8 +92,7 @@ Expected<uint64_t> ServerProcess::start() {
   QUIRE_RETURN_IF_ERROR(spawn());
   const uint64_t deadline_ns = began_ns + kReadyTimeoutMs * 1'000'000ull;
   while (system_clock().now_ns() < deadline_ns) {
-    if (auto client = connect(); client && (*client)->ping().is_ok())
-      return (system_clock().now_ns() - began_ns) / 1000;
+    if (answers()) return (system_clock().now_ns() - began_ns) / 1000;
     int exit_status = 0;
     if (reap(false, &exit_status))
       return Status(StatusCode::kUnavailable, "quired ended at start: " + log_tail());
@@ -98,8 +101,25 @@ Expected<uint64_t> ServerProcess::start() {
   return Status(StatusCode::kDeadlineExceeded, "quired is not ready: " + log_tail());
 }
 
-Expected<std::unique_ptr<Client>> ServerProcess::connect() const {
+bool ServerProcess::answers() const {
   ClientOptions options;
+  options.socket_path = socket_path_;
+  options.client_name = "quire-bench";
+  options.timeout_ms = kReadyTimeoutMs;
+  options.prefault = false;
+  const auto client = Client::connect(options);
+  return client && (*client)->ping().is_ok();
+}
+
+Expected<ServerMetrics> ServerProcess::metrics() const {
+  if (http_port_ == 0 || pid_ <= 0)
+    return Status(StatusCode::kFailedPrecondition, "no server with metrics runs");
+  return read_server_metrics(http_port_);
+}
+
+Expected<std::unique_ptr<Client>> ServerProcess::connect(uint64_t staging_bytes) const {
+  ClientOptions options;
+  options.staging_bytes = staging_bytes;
   options.socket_path = socket_path_;
   options.client_name = "quire-bench";
   options.timeout_ms = 30'000;

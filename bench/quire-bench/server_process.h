@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/status.h"
+#include "bench/quire-bench/server_metrics.h"
 #include "client/client.h"
 
 namespace quire::bench {
@@ -19,6 +20,7 @@ struct ServerOptions {
   uint64_t host_bytes = 512ull << 20;
   uint64_t nvme_bytes = 2ull << 30;
   uint64_t nvme_segment_bytes = 256ull << 20;
+  bool http = false;  // needed by metrics()
 };
 
 inline constexpr uint32_t kReadyTimeoutMs = 120'000;
@@ -40,12 +42,17 @@ class ServerProcess {
   // SIGTERM; an error where it does not end with 0 in time.
   Status stop();
 
-  Expected<std::unique_ptr<Client>> connect() const;
+  // A session of ours; staging_bytes 0: as the server likes.
+  Expected<std::unique_ptr<Client>> connect(uint64_t staging_bytes = 0) const;
+  // Of the process that runs now. kFailedPrecondition without ServerOptions::http.
+  Expected<ServerMetrics> metrics() const;
   const std::string& socket_path() const { return socket_path_; }
   pid_t pid() const { return pid_; }  // -1 where it does not run
 
  private:
   Status write_config() const;
+  // One answer from the server, by a session as small as can be.
+  bool answers() const;
   Status spawn();
   std::string log_tail() const;
   bool reap(bool wait, int* exit_status);
@@ -55,6 +62,7 @@ class ServerProcess {
   std::string config_path_;
   std::string log_path_;
   pid_t pid_ = -1;
+  uint16_t http_port_ = 0;  // of the process that runs
 };
 
 // The folder this program lies in.
