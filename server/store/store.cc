@@ -277,6 +277,7 @@ void Store::tick() {
   start_flush();
   send_changes(false, nullptr);
   check_flushed();
+  check_rebuilt();
   check_drained();
 }
 

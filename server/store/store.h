@@ -70,6 +70,8 @@ inline constexpr uint32_t kQuotaEvictionsMax = 4096;
 // Records read back at a time while an index is rebuilt or upgraded.
 inline constexpr uint32_t kBackfillBatch = 512;
 inline constexpr uint32_t kRebuildsInFlightMax = 4;
+// State in the metadata for as long as payloads without a record have to be looked at.
+inline constexpr char kRebuildKey[] = "rebuild";
 // Rows that a clear looks at before others get their turn, and changes of a start that are written
 // at once.
 inline constexpr uint32_t kClearRowsMax = 4096;
@@ -392,6 +394,7 @@ class Store {
   void start_rebuild(const LostRecord& lost, const tiers::Slot& slot);
   void finish_rebuild(const Rebuilt& found);
   void rebuild_of_known_models();
+  void check_rebuilt();
 
   // store_admin.cc
   using DescribeDone = std::function<void(Expected<std::vector<ObjectInfo>>)>;
@@ -461,7 +464,7 @@ class Store {
   std::vector<LostRecord> records_of_unknown_models_;
   uint32_t rebuilds_in_flight_ = 0;
   uint64_t rebuilt_objects_ = 0;
-  bool metadata_was_lost_ = false;
+  bool rebuilding_ = false;  // payloads without a record are brought back, not forgotten
 
   StoreCounters counters_;
   CostMeter host_cost_{TierCost{5000, 5}};

@@ -111,6 +111,16 @@ void Store::finish_rebuild(const Rebuilt& found) {
   start_flush();
 }
 
+// Over when every payload was looked at and every record that came of it is durable.
+void Store::check_rebuilt() {
+  const bool open = nvme_broken_ || !lost_records_.empty() || rebuilds_in_flight_ != 0 ||
+                    !records_of_unknown_models_.empty() || flushing_ || !unsynced_.empty();
+  if (!rebuilding_ || open) return;
+  rebuilding_ = false;
+  changes_.delete_state.push_back(kRebuildKey);
+  if (rebuilt_objects_ != 0) spdlog::info("{} objects were brought back", rebuilt_objects_);
+}
+
 void Store::rebuild_of_known_models() {
   lost_records_.insert(lost_records_.end(), records_of_unknown_models_.begin(),
                        records_of_unknown_models_.end());

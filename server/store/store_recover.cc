@@ -91,7 +91,8 @@ Status Store::open_metadata() {
   }
   if (!metadata) return with_context(metadata.status(), "metadata");
   metadata_ = std::move(*metadata);
-  metadata_was_lost_ = metadata_->identity().created;
+  // A rebuild that a crash interrupted goes on.
+  rebuilding_ = metadata_->identity().created || metadata_->get_state(kRebuildKey).is_ok();
   // Clients compare epochs for equality only. The wall time keeps it new when a data directory is
   // replaced by a fresh one.
   epoch_ = clock_.wall_ms() << 16 | (metadata_->identity().epoch & 0xffff);
@@ -209,7 +210,7 @@ Status Store::recover_seed() {
   if (!registry && registry.status().code() != StatusCode::kNotFound) {
     warn("the registry copy cannot be read: " + registry.status().message());
   }
-  if (registry && metadata_was_lost_) {
+  if (registry && metadata_->identity().created) {
     tiers::MetadataBatch batch;
     batch.put_tenants = registry->tenants;
     batch.put_models = registry->models;

@@ -73,7 +73,7 @@ Status Store::recover_objects() {
 
   uint64_t orphans = 0;
   const auto orphan = [&](const RecoveredPayloads::Row& row) {
-    if (metadata_was_lost_) {
+    if (rebuilding_) {
       lost_records_.push_back({row.key, row.location, row.checksum});
     } else {
       ++orphans;
@@ -135,12 +135,14 @@ Status Store::recover_objects() {
   if (waiting != 0) {
     warn(std::to_string(waiting) + " objects wait for the NVMe tier to come back");
   }
-  if (!lost_records_.empty()) {
-    spdlog::warn(
-        "the metadata of {} objects was lost; they come back one by one as their segments are read",
-        lost_records_.size());
-  }
-  return Status::ok();
+  check_rebuilt();
+  if (!rebuilding_) return Status::ok();
+  spdlog::warn(
+      "the metadata of {} objects was lost; they come back one by one as their segments are read",
+      lost_records_.size());
+  tiers::MetadataBatch batch;
+  batch.put_state.emplace_back(kRebuildKey, std::vector<std::byte>(1, std::byte{1}));
+  return metadata_->write(batch, true);
 }
 
 Status Store::forget_recovered(const Digest& id, const std::optional<NvmeLocation>& location,

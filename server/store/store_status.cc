@@ -47,7 +47,7 @@ std::vector<std::string> Store::degraded() const {
     }
   }
   const size_t lost = lost_records_.size() + rebuilds_in_flight_;
-  if (lost != 0) {
+  if (rebuilding_) {
     out.push_back(
         "rebuilding the index after the metadata was lost: " + std::to_string(rebuilt_objects_) +
         " objects are back, " + std::to_string(lost) + " to go");

@@ -88,6 +88,22 @@ TEST_F(LossTest, LostMetadataIsRebuiltFromTheSegments) {
   expect_all(*blue_, of_blue_);
 }
 
+// A rebuild that is killed goes on at the next start: nothing is forgotten in between.
+TEST_F(LossTest, InterruptedRebuildGoesOn) {
+  put_all();
+  fs::remove_all(meta());
+  for (int round = 0; round < 3; ++round) {
+    start_again();
+    blue_.reset();
+    crash();
+  }
+  start_again();
+  ASSERT_TRUE(eventually([&] { return stats().objects == 12 && stats().degraded.empty(); }))
+      << stats().objects << " objects; " << testing::PrintToString(stats().degraded);
+  expect_all(*client_, large_);
+  expect_all(*blue_, of_blue_);
+}
+
 TEST_F(LossTest, DamagedMetadataIsSetAsideAndRebuilt) {
   put_all();
   for (const auto& file : fs::recursive_directory_iterator(meta() + "/db")) {
