@@ -1,0 +1,200 @@
+"""Writes docs/benchmarks.md from the figures of quire-bench and bench/peers.
+
+usage: bench_tables.py [--build build/release] [--directory DISK] [--only NAME ...] [--quick]
+       bench_tables.py --from FILE.jsonl ... [--output docs/benchmarks.md]
+Without --from it runs every bench one after another (about 40 minutes; nothing else should run) and keeps the
+JSON lines in build/logs/benchmarks.jsonl; benches that are not named by --only keep their lines there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+LINES = ROOT / "build" / "logs" / "benchmarks.jsonl"
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Bench:
+    name: str
+    title: str
+    command: str  # in the document, and run with --json
+    quick: str = ""  # added where figures do not matter
+    about: str = ""
+
+
+BENCHES = [
+    Bench("local", "A client on this machine", "quire-bench local", "--rounds 1 --acquires 50 --puts 2",
+          "Acquire + release, put and get of objects in the host tier."),
+    Bench("nvme", "The NVMe tier against its device", "quire-bench nvme --rounds 11", "--rounds 2 --objects 8",
+          "Verified reads and synced writes of 4 MiB objects; the floor runs in the same file."),
+    Bench("mixed", "Reads while segments are reclaimed", "quire-bench mixed --rounds 9",
+          "--rounds 2 --reads 40 --tier-bytes 536870912",
+          "4 MiB reads one after another beside a writer that never pauses. Ratio: quiet / loaded."),
+    Bench("rocks", "Small objects in RocksDB", "quire-bench rocks --rounds 9", "--rounds 2 --objects 64"),
+    Bench("recover", "SIGKILL under load", "quire-bench recover", "--rounds 2 --objects 500",
+          "20 kills under write load; every acknowledged object is read and compared after each."),
+    Bench("recover_100k", "SIGKILL with 100,000 objects", "quire-bench recover --objects 100000 --rounds 5",
+          "--rounds 1 --objects 1000"),
+    Bench("recover_1m", "SIGKILL with 1,000,000 objects", "quire-bench recover --objects 1000000 --rounds 3",
+          "--rounds 1 --objects 1000"),
+    Bench("slab", "Host memory lost by rounding", "quire-bench slab --synthetic 1"),
+    Bench("peers", "Against Redis and Mooncake", "python3 bench/peers/peers.py --rounds 9", "--rounds 1 --sizes 2",
+          "The same bytes from the caller's memory into the store and back, all stores in memory only; Redis "
+          "with blocking sockets as LMCache uses them. Value: Quire. Floor: the peer. Goal: ahead of each."),
+]  # fmt: skip
+
+
+def arguments_of(bench: Bench, options: argparse.Namespace) -> list[str]:
+    words = bench.command.split()
+    if bench.name == "peers":
+        words = [sys.executable, str(ROOT / words[1]), "--build", str(options.build), *words[2:], "--json"]
+    else:
+        words = [str(options.build / "bin" / words[0]), "--json", *words[1:]]
+        if options.directory:
+            words[1:1] = ["--directory", str(options.directory)]
+    return [*words, *(bench.quick.split() if options.quick else [])]
+
+
+def without_repeats(words: list[str]) -> list[str]:
+    """--name value pairs: the last one counts."""
+    last: dict[str, int] = {word: index for index, word in enumerate(words) if word.startswith("--")}
+    kept: list[str] = []
+    index = 0
+    while index < len(words):
+        is_stale = words[index].startswith("--") and last[words[index]] != index
+        if is_stale:
+            index += 2
+            continue
+        kept.append(words[index])
+        index += 1
+    return kept
+
+
+def run(bench: Bench, options: argparse.Namespace) -> list[dict[str, Any]]:
+    print(f"{bench.name}: {bench.command}", file=sys.stderr, flush=True)
+    began = time.monotonic()
+    words = without_repeats(arguments_of(bench, options))
+    result = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
+    seconds = time.monotonic() - began
+    print(f"{bench.name}: exit code {result.returncode}, {seconds:.0f} s", file=sys.stderr, flush=True)
+    # Lines of a bench that ended badly count too: it says which figures are bad.
+    lines = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+    return [{"section": bench.name, "exit_code": result.returncode, **line} for line in lines]
+
+
+def goal_text(line: dict[str, Any]) -> tuple[str, str]:
+    goal = line.get("goal")
+    if not goal:
+        return "-", "-"
+    what = "ratio >=" if goal["kind"] == "ratio_min" else "value <="
+    return f"{what} {goal['bound']:.4g}", "met" if goal["met"] else "**missed**"
+
+
+def ratio_text(line: dict[str, Any]) -> str:
+    if not line["floor"]:
+        return "-"
+    text = f"{line['ratio']:.2f}"
+    if "ratio_range" in line:
+        low, high = line["ratio_range"]
+        text += f" ({low:.2f} to {high:.2f})"
+    return text
+
+
+def path_text(line: dict[str, Any]) -> str:
+    if line["section"] == "slab":
+        return f"{line['bench']}, {line['params']['model']}, {line['params']['chunks']}"
+    n_bytes = line["params"].get("object_bytes")
+    if not n_bytes or line["section"].startswith("recover"):
+        return line["bench"]
+    size = f"{round(n_bytes / MIB)} MiB" if n_bytes >= MIB / 2 else f"{round(n_bytes / 1024)} KiB"
+    return f"{line['bench']}, {size}"
+
+
+def table(bench: Bench, lines: list[dict[str, Any]]) -> str:
+    rows = [f"## {bench.title}", ""]
+    if bench.about:
+        rows += [bench.about, ""]
+    rows += [
+        "| path | value | floor | ratio (rounds: least to most) | goal | |",
+        "|---|---|---|---|---|---|",
+    ]
+    for line in lines:
+        goal, met = goal_text(line)
+        floor = f"{line['floor']:.4g} {line['unit']}, {line.get('floor_name', '')}" if line["floor"] else "-"
+        rows.append(
+            f"| {path_text(line)} | {line['value']:.4g} {line['unit']} | {floor} | {ratio_text(line)} | {goal} | {met} |"
+        )
+    rows += ["", f"    {bench.command}", ""]
+    return "\n".join(rows)
+
+
+def machine() -> str:
+    names = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+             if line.startswith("model name")]  # fmt: skip
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    cpu = names[0] if names else platform.machine()
+    return f"{os.cpu_count()} cores ({cpu}), {memory_bytes / 2**30:.0f} GiB of memory, Linux {platform.release()}"
+
+
+def document(lines: list[dict[str, Any]]) -> str:
+    parts = [
+        "# Benchmarks\n",
+        "Made by `tools/bench_tables.py`; figures of one machine, each beside a floor that was measured in the same "
+        "run. Ratio: value / floor for rates, floor / value for times; more is better. Value and floor are medians; "
+        "in brackets the least and the greatest ratio of a round. Options and floors: "
+        "`bench/quire-bench/README.md`, `bench/peers/README.md`.\n",
+        f"Machine: {machine()}.\n",
+    ]
+    for bench in BENCHES:
+        of_bench = [line for line in lines if line["section"] == bench.name]
+        if of_bench:
+            parts.append(table(bench, of_bench))
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def load(paths: list[Path]) -> list[dict[str, Any]]:
+    return [json.loads(line) for path in paths if path.exists() for line in path.read_text().splitlines()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--build", type=Path, default=ROOT / "build" / "release")
+    parser.add_argument("--directory", type=Path, help="on the disk that is measured")
+    parser.add_argument("--only", nargs="+", choices=[bench.name for bench in BENCHES], metavar="NAME")
+    parser.add_argument("--quick", action="store_true", help="small sizes: tries the way, not the speed")
+    parser.add_argument("--from", dest="sources", type=Path, nargs="+", metavar="FILE")
+    parser.add_argument("--lines", type=Path, default=LINES, help="where JSON lines are kept")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "benchmarks.md")
+    options = parser.parse_args()
+    options.build = options.build.resolve()
+    if options.sources:
+        lines = load(options.sources)
+    else:
+        lines = load([options.lines])
+        options.lines.parent.mkdir(parents=True, exist_ok=True)
+        for bench in BENCHES:
+            if options.only and bench.name not in options.only:
+                continue
+            lines = [line for line in lines if line["section"] != bench.name] + run(bench, options)
+            options.lines.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    options.output.write_text(document(lines))
+    missed = [line for line in lines if not line.get("goal", {"met": True})["met"]]
+    for line in missed:
+        print(f"missed: {line['section']}, {path_text(line)}: {goal_text(line)[0]}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
