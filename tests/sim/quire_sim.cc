@@ -125,6 +125,7 @@ int run(const Arguments& arguments) {
 }  // namespace quire::sim
 
 int main(int argc, char** argv) {
+  std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);  // a run that is cut off has said where it was
   quire::sim::Arguments arguments;
   if (!quire::sim::parse(argc, argv, &arguments)) {
     quire::sim::usage();

@@ -68,7 +68,20 @@ void TierSimulation::step() {
   } else {
     if (random_.chance(profile_.bit_rot)) rot_one();
     for (uint64_t polls = random_.below(40); polls > 0 && step_device(); --polls) {
+      if (crash_in_steps_ && (*crash_in_steps_)-- == 0) return restart(true);
     }
+  }
+}
+
+void TierSimulation::maybe_crash_soon() {
+  if (!passive_ && !crash_in_steps_ && random_.chance(0.01)) crash_in_steps_ = random_.below(60);
+}
+
+void TierSimulation::know(uint32_t number, const NvmeLocation& location) {
+  const auto [known, added] = known_.try_emplace(location.sequence, number, location);
+  if (added || superblock_was_damaged_) return;
+  if (known->second.first != number || known->second.second != location) {
+    fail("one sequence names two objects or places");
   }
 }
 
@@ -164,6 +177,7 @@ void TierSimulation::on_write(PendingWrite& write, const Expected<NvmeLocation>&
     if (!quarantined && !write_faults_) fail("a write failed without a fault");
     return;
   }
+  if (write.sealed_before) return fail("a seal did not wait for a write before it");
   ++totals_.writes_ok;
   written_bytes_ += written.bytes;
   if (result->payload_bytes != written.bytes || result->segment >= segments_) {
@@ -173,6 +187,7 @@ void TierSimulation::on_write(PendingWrite& write, const Expected<NvmeLocation>&
     // Callbacks come in order of offset, sequences are given in that order.
     return fail("a write was given an old sequence");
   }
+  know(written.number, *result);
   add_live(*result);
   std::optional<Entry>& entry = index_[written.key];
   if (entry) {
@@ -268,9 +283,9 @@ void TierSimulation::on_read(PendingRead& read, const Status& status) {
         damage_->any(device_offset(read.location), stored_bytes(read.location)) ||
         damage_->any(device_offset(read.location) - read.location.offset, kBlockBytes);
     const bool explained = known ? read.excused || damaged : may_be_gone(read.location);
-    if (indexed && !explained) {
-      return fail("an indexed object cannot be read, and no fault explains it: " +
-                  status.to_string());
+    // One that is not indexed any more is a miss, but not a corruption.
+    if ((indexed || known) && !explained) {
+      return fail("an object cannot be read, and no fault explains it: " + status.to_string());
     }
     if (indexed) {  // as a server does
       tier_->remove(entry->location);
@@ -287,6 +302,9 @@ void TierSimulation::start_sync(bool seal) {
     if (index_[key]) sync->covered.emplace_back(key, index_[key]->version);
   }
   sync->flush = random_.chance(0.6);
+  sync->seal = seal;
+  sync->writes_before = writes_.size();
+  if (seal) maybe_crash_soon();
   PendingSync* pending = sync.get();
   syncs_.push_back(std::move(sync));
   log(seal ? "seal" : "sync");
@@ -313,6 +331,10 @@ void TierSimulation::on_sync(PendingSync& sync, const Status& status) {
     if (!quarantined && !(busy ? stuck_ : write_faults_)) fail("a sync failed without a fault");
     return;
   }
+  for (size_t i = 0; sync.seal && i < sync.writes_before; ++i) {
+    writes_[i]->sealed_before = true;  // it may still be refused
+  }
+  maybe_crash_soon();
   SimMetadata::Batch batch;
   for (const auto& [key, number] : covered) {
     std::optional<Entry>& entry = index_[key];
@@ -410,7 +432,9 @@ void TierSimulation::install_hooks() {
     Entry* entry = entry_of(key, from);
     if (entry == nullptr) return fail("an object was moved that is not in the index");
     live_.erase({from.segment, from.offset});
+    know(entry->version, to);
     add_live(to);
+    maybe_crash_soon();
     entry->moved_from = from;
     entry->location = to;
   };
@@ -420,6 +444,7 @@ void TierSimulation::install_hooks() {
     ++totals_.evicted_objects;
     log("  evicted ", location.segment, "/", location.offset);
     live_.erase({location.segment, location.offset});
+    maybe_crash_soon();
     if (entry_of(key, location) != nullptr) forget(key_number(key));
   };
   tier_->set_reclaim_hooks(hooks);

@@ -58,6 +58,7 @@ class TierSimulation {
   struct PendingWrite {
     uint32_t version = 0;
     AlignedBuffer buffer;
+    bool sealed_before = false;  // a seal that came later was answered first
     bool done = false;
   };
   struct PendingRead {
@@ -70,7 +71,9 @@ class TierSimulation {
   };
   struct PendingSync {
     std::vector<std::pair<uint32_t, uint32_t>> covered;  // key, version
-    bool flush = false;                                  // then write the records
+    size_t writes_before = 0;                            // a seal waits for them
+    bool seal = false;
+    bool flush = false;  // then write the records
     bool done = false;
   };
   // A place on the device and when: a segment's generation is in the location.
@@ -93,6 +96,10 @@ class TierSimulation {
   void settle();
   void check_counters();
   void add_live(const NvmeLocation& location);
+  // One sequence is one object at one place, now and after any restart.
+  void know(uint32_t version, const NvmeLocation& location);
+  // Something just happened after which a crash may hurt: have one soon, now and then.
+  void maybe_crash_soon();
   void forget(uint32_t key);
   std::optional<uint32_t> any_key();
   void install_hooks();
@@ -101,6 +108,7 @@ class TierSimulation {
 
   // --- tier_simulation_restart.cc: crash, recovery and what must be there after it ---
   void restart();
+  void restart(bool power_cut);
   void drop_vanished();
   void crash(bool power_cut);
   void forget_life();
@@ -151,13 +159,15 @@ class TierSimulation {
   std::vector<std::optional<Entry>> index_;
   std::map<uint32_t, uint32_t> records_;  // synced ones: key, version
   SimMetadata::Batch deletes_;
-  uint64_t last_sequence_ = 0;  // of anything seen
+  uint64_t last_sequence_ = 0;                                             // of anything seen
+  std::unordered_map<uint64_t, std::pair<uint32_t, NvmeLocation>> known_;  // by sequence
   bool superblock_was_damaged_ = false;
   uint64_t opens_ = 0;  // of this store
   std::array<uint64_t, 2> uuid_{};
 
   // One life.
   uint64_t life_ = 0;
+  std::optional<uint64_t> crash_in_steps_;
   bool passive_ = false;  // the owner has not looked yet: nothing is kept or forgotten
   std::vector<std::unique_ptr<PendingWrite>> writes_;
   std::unordered_set<uint32_t> keys_being_written_;

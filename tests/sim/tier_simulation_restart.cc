@@ -40,6 +40,7 @@ void TierSimulation::reset_store() {
   image_ = std::make_shared<MemoryImage>(bytes);
   damage_ = std::make_shared<MediaDamage>(bytes);
   for (auto& entry : index_) entry.reset();
+  known_.clear();
   opens_ = 0;
 }
 
@@ -95,6 +96,7 @@ void TierSimulation::forget_life() {
   reads_.clear();
   syncs_.clear();
   live_.clear();
+  crash_in_steps_.reset();
   segments_misread_.clear();
   segments_hit_.clear();
   misdirected_ = false;
@@ -157,6 +159,7 @@ bool TierSimulation::open(const FaultRates& rates) {
       if (opens_++ > 0 && tier_->store_uuid() != uuid_) {
         if (!excuse) fail("a store that was there was made anew");
         for (auto& entry : index_) entry.reset();
+        known_.clear();
       }
       uuid_ = tier_->store_uuid();
       return !failed();
@@ -225,7 +228,10 @@ void TierSimulation::compare_recoveries(std::vector<RecoveredObject> first) {
 }
 
 void TierSimulation::restart() {
-  const bool power_cut = random_.chance(kPowerCutChance);
+  restart(random_.chance(kPowerCutChance));
+}
+
+void TierSimulation::restart(bool power_cut) {
   if (tier_ != nullptr) crash(power_cut);
   profile_ = pick_profile(random_);
   log("life ", life_, ": ", profile_.name);
@@ -255,6 +261,7 @@ void TierSimulation::check_reported() {
     }
     log("  reported: version ", known->second, " segment ", object.location.segment, " offset ",
         object.location.offset, " sequence ", object.location.sequence);
+    know(known->second, object.location);
     sequences.push_back(object.location.sequence);
     last_sequence_ = std::max(last_sequence_, object.location.sequence);
   }
@@ -305,7 +312,7 @@ void TierSimulation::rebuild_index() {
     newest_generation = std::max(newest_generation, object.location.generation);
   }
   for (const uint32_t segment : segments_misread_) tainted_[segment] = newest_generation;
-  const bool amnesia = random_.chance(0.2);
+  const bool amnesia = random_.chance(0.3);
   totals_.amnesias += amnesia;
   const auto rows = metadata_.records();
   uint64_t unwanted = 0;
