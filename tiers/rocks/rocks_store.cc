@@ -41,7 +41,8 @@ Expected<ScanReport> scan(const State& state, Family which, std::string_view pre
     const std::unique_ptr<rocksdb::Iterator> it(
         state.db()->NewIterator(scanning_read(), state.family(which)));
     ScanReport report;
-    for (it->Seek(slice(prefix)); it->Valid() && it->key().starts_with(slice(prefix)); it->Next()) {
+    const rocksdb::Slice start = prefix.empty() ? rocksdb::Slice() : slice(prefix);
+    for (it->Seek(start); it->Valid() && it->key().starts_with(start); it->Next()) {
       Key key{};
       if (!key_from(it->key(), key)) {
         ++report.corrupt;

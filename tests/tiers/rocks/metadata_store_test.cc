@@ -185,7 +185,9 @@ TEST_P(MetadataStoreTest, DetailsJoinRecordsAndTokens) {
   ASSERT_TRUE(store_->write(deletion, false));
   EXPECT_EQ(store_->get_details({&gone, 1})[0].status().code(), StatusCode::kNotFound);
   MetadataBatch again;
-  again.put_representations = {{gone, sample_representation()}};
+  RepresentationRecord same_length = sample_representation();
+  same_length.n_tokens = 1 + (count - 1) % 7;
+  again.put_representations = {{gone, same_length}};
   ASSERT_TRUE(store_->write(again, false));
   EXPECT_EQ(store_->get_details({&gone, 1})[0].status().code(), StatusCode::kCorrupt);
 }
