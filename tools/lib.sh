@@ -126,5 +126,6 @@ build_preset() {
   local preset=$1
   shift
   quietly "configuring $preset" "build/logs/configure-$preset.log" cmake --preset "$preset" "$@"
-  quietly "building $preset" "build/logs/build-$preset.log" cmake --build "build/$preset" -j"$quire_jobs"
+  # Objects compiled in another clone serve here too.
+  quietly "building $preset" "build/logs/build-$preset.log" env CCACHE_BASEDIR="$PWD" CCACHE_NOHASHDIR=1 cmake --build "build/$preset" -j"$quire_jobs"
 }

@@ -29,8 +29,11 @@ git ls-files '*.cc' '*.h' '*.c' | xargs clang-format --dry-run -Werror
 ruff check -q . && ruff format -q --check .
 python3 tools/tidy.py
 
-# Threads meet in the server, the tiers' loops and the client; the rest is one thread's business.
-tsan_tests='server_|event_loop|device|nvme_tier|scrub|rocks|metadata|match_index_test|details_cache|use_hint|control|http'
+# Tests of whole servers that also run under the sanitizers: those that do not measure memory or time.
+server_tests='server_(store|fill|ingest|tier|quota|hint|admin|lease|protocol|loss|upgrade)_test'
+# Where threads meet: servers, the tiers' loops, what policies and the index are used with.
+thread_tests="$server_tests|device_test|event_loop_test|registered_file_test|nvme_tier_test|scrub_test|match_index_test"
+thread_tests+='|details_cache_test|use_hint_test'
 
 run_ctest() {
   local preset=$1
@@ -50,9 +53,10 @@ run_ctest release -L 'crash|sim'
 run_ctest release -LE 'model|crash|sim' -j"$quire_jobs"
 run_ctest release -L model
 build_preset asan
-run_ctest asan -L 'unit|server' -j"$quire_jobs"
+run_ctest asan -L unit -j"$quire_jobs"
+run_ctest asan -R "$server_tests" -j"$quire_jobs"
 build_preset tsan
-run_ctest tsan -L 'unit|server' -R "$tsan_tests" -j"$quire_jobs"
+run_ctest tsan -R "$thread_tests" -j"$quire_jobs"
 say "fuzzing every parser"
 tools/fuzz.sh 30
 say "Python: the package, and the engine's rows against numpy"
