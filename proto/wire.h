@@ -229,7 +229,7 @@ enum HintFlag : uint32_t {  // which fields of a HintRequest say something
 
 struct HintRequest {  // followed by n_ids Ids
   uint32_t n_ids = 0;
-  uint32_t flags = 0;  // at least one
+  uint32_t flags = 0;              // at least one
   uint32_t steps_to_next_use = 0;  // of the client's workflow; 0 = the next step
   uint32_t priority = 128;         // 0 to 255, 128 as any other
   uint64_t next_use_ms = 0;        // from now

@@ -54,8 +54,8 @@ class BlockDevice {
   // Runs the task soon, the way completions run. For answers that need no I/O.
   virtual void defer(std::function<void()> task) = 0;
 
-  // Runs the task once after delay_ns, unless the device is destroyed before. False, and the task is
-  // dropped, where the device has no timers.
+  // Runs the task once after delay_ns, unless the device is destroyed before. False, and the task
+  // is dropped, where the device has no timers.
   virtual bool run_after(uint64_t /*delay_ns*/, std::function<void()> /*task*/) { return false; }
 
   // Runs completions that are due. True if a callback ran. A device on an event loop does nothing
