@@ -276,7 +276,6 @@ void Store::tick() {
   flush_stalled_ = false;
   start_flush();
   send_changes(false, nullptr);
-  check_flushed();
   check_rebuilt();
   check_drained();
 }

@@ -332,8 +332,6 @@ class Store {
   void flush_metadata(const Status& sync_status);
   void finish_flush(const Status& status);
   void send_changes(bool sync, StatusCallback done);
-  void when_flushed(std::function<void()> done);
-  void check_flushed();
   void check_drained();
   void seal_and_finish_drain();
   tiers::RepresentationRecord make_record(const ObjectEntry& entry) const;
@@ -403,6 +401,8 @@ class Store {
   // Of those ids that are stored, in order.
   void describe(std::vector<Digest> ids, DescribeDone done);
   bool matches(const tiers::IndexRow& row, const ObjectFilter& filter);
+  void write_checkpoint(const std::string& directory,
+                        const std::function<void(Expected<CheckpointInfo>)>& done);
   struct Clearing;
   void clear_some(const std::shared_ptr<Clearing>& clearing);
   void patch_record(tiers::RowId row, const tiers::RepresentationPatch& patch, StatusCallback done);
@@ -455,7 +455,6 @@ class Store {
   bool flush_stalled_ = false;    // the last sync was kBusy; the next tick tries again
   tiers::MetadataBatch changes_;  // deletes and patches that nobody waits for
   uint32_t change_batches_in_flight_ = 0;
-  std::vector<std::function<void()>> flush_waiters_;
   bool draining_ = false;
   bool sealing_ = false;
   std::vector<StatusCallback> drain_waiters_;

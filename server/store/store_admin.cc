@@ -368,42 +368,59 @@ void Store::lookup_page(const std::shared_ptr<ResolveJob>& job,
 
 void Store::checkpoint(const std::string& directory,
                        std::function<void(Expected<CheckpointInfo>)> done) {
-  when_flushed([this, directory, done = std::move(done)] {
-    send_changes(true, [this, directory, done](const Status& sent) {
-      if (!sent.is_ok()) return done(sent);
-      struct Made {
-        Status status;
-        tiers::Registry registry;
-      };
-      auto made = std::make_shared<Made>();
-      made->registry = make_registry();
-      auto run = [metadata = metadata_.get(), directory, made] {
-        if (::mkdir(directory.c_str(), 0700) != 0) {
-          made->status = Status(errno == EEXIST ? StatusCode::kAlreadyExists : StatusCode::kIoError,
-                                "cannot make " + directory + ": " + std::strerror(errno));
-          return;
-        }
-        made->status = metadata->checkpoint(directory + "/meta");
-        if (!made->status.is_ok()) return;
-        made->status = tiers::write_registry(directory + "/registry.quire", made->registry);
-      };
-      auto finish = [this, directory, made, done] {
-        if (!made->status.is_ok()) return done(made->status);
-        CheckpointInfo info;
-        info.directory = directory;
-        info.objects = index_->usage().entries;
-        info.metadata_bytes = metadata_->approximate_sizes().disk_bytes;
-        if (nvme_ != nullptr) {
-          info.nvme_paths.push_back(config_.nvme_path);
-          info.nvme_paths.insert(info.nvme_paths.end(), config_.nvme_more_paths.begin(),
-                                 config_.nvme_more_paths.end());
-        }
-        done(std::move(info));
-      };
-      if (!metadata_worker_->submit(std::move(run), std::move(finish))) {
-        done(Status(StatusCode::kBusy, "the metadata queue is full", kBusyRetryMs));
+  // What is on its way to the tiers below is waited for; what comes meanwhile is not, so that a
+  // busy server gets its checkpoint too.
+  auto open = std::make_shared<size_t>(1);
+  const auto arrived = [this, open, directory, done = std::move(done)] {
+    if (--*open == 0) write_checkpoint(directory, done);
+  };
+  live_.for_each([&](ObjectEntry& entry) {
+    const bool under_way = entry.persist == PersistState::kQueued ||
+                           entry.persist == PersistState::kWriting ||
+                           entry.persist == PersistState::kWritten;
+    if (entry.state != ObjectState::kSealed || !under_way) return;
+    ++*open;
+    entry.durable_waiters.push_back([arrived](const Status&) { arrived(); });
+  });
+  loop_.post(arrived);
+}
+
+void Store::write_checkpoint(const std::string& directory,
+                             const std::function<void(Expected<CheckpointInfo>)>& done) {
+  send_changes(true, [this, directory, done](const Status& sent) {
+    if (!sent.is_ok()) return done(sent);
+    struct Made {
+      Status status;
+      tiers::Registry registry;
+    };
+    auto made = std::make_shared<Made>();
+    made->registry = make_registry();
+    auto run = [metadata = metadata_.get(), directory, made] {
+      if (::mkdir(directory.c_str(), 0700) != 0) {
+        made->status = Status(errno == EEXIST ? StatusCode::kAlreadyExists : StatusCode::kIoError,
+                              "cannot make " + directory + ": " + std::strerror(errno));
+        return;
       }
-    });
+      made->status = metadata->checkpoint(directory + "/meta");
+      if (!made->status.is_ok()) return;
+      made->status = tiers::write_registry(directory + "/registry.quire", made->registry);
+    };
+    auto finish = [this, directory, made, done] {
+      if (!made->status.is_ok()) return done(made->status);
+      CheckpointInfo info;
+      info.directory = directory;
+      info.objects = index_->usage().entries;
+      info.metadata_bytes = metadata_->approximate_sizes().disk_bytes;
+      if (nvme_ != nullptr) {
+        info.nvme_paths.push_back(config_.nvme_path);
+        info.nvme_paths.insert(info.nvme_paths.end(), config_.nvme_more_paths.begin(),
+                               config_.nvme_more_paths.end());
+      }
+      done(std::move(info));
+    };
+    if (!metadata_worker_->submit(std::move(run), std::move(finish))) {
+      done(Status(StatusCode::kBusy, "the metadata queue is full", kBusyRetryMs));
+    }
   });
 }
 

@@ -1,6 +1,6 @@
 // Grouped durability: one round at a time syncs the data, then writes the records (and small
 // payloads) with one synced write. What arrives meanwhile waits for the next round, so a loaded
-// server groups more. Also draining and waiting for all of it.
+// server groups more. Also draining.
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -154,7 +154,6 @@ void Store::finish_flush(const Status& status) {
   }
   flushing_ = false;
   start_flush();
-  check_flushed();
   check_drained();
 }
 
@@ -212,21 +211,6 @@ tiers::RepresentationRecord Store::make_record(const ObjectEntry& entry) const {
   record.pinned_until_wall_ms = pinned_until(entry.row);
   record.hits = row.hits;
   return record;
-}
-
-// Calls done when all that was stored before can be durable is.
-void Store::when_flushed(std::function<void()> done) {
-  flush_waiters_.push_back(std::move(done));
-  check_flushed();
-}
-
-void Store::check_flushed() {
-  const bool idle = ingests_in_flight_ == 0 && write_queue_.empty() &&
-                    nvme_writes_in_flight_ == 0 && !flushing_ && unsynced_.empty();
-  if (!idle || flush_waiters_.empty()) return;
-  const auto waiters = std::move(flush_waiters_);
-  flush_waiters_.clear();
-  for (const auto& waiter : waiters) waiter();
 }
 
 void Store::drain(StatusCallback done) {
