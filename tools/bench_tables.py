@@ -36,20 +36,23 @@ class Bench:
 BENCHES = [
     Bench("local", "A client on this machine", "quire-bench local", "--rounds 1 --acquires 50 --puts 2",
           "Acquire + release, put and get of objects in the host tier."),
-    Bench("nvme", "The NVMe tier against its device", "quire-bench nvme --rounds 11", "--rounds 2 --objects 8",
+    Bench("nvme", "The NVMe tier against its device", "quire-bench nvme --rounds 7", "--rounds 2 --objects 8",
           "Verified reads and synced writes of 4 MiB objects; the floor runs in the same file."),
-    Bench("mixed", "Reads while segments are reclaimed", "quire-bench mixed --rounds 9",
+    Bench("mixed", "Reads while segments are reclaimed", "quire-bench mixed --rounds 5",
           "--rounds 2 --reads 40 --tier-bytes 536870912",
           "4 MiB reads one after another beside a writer that never pauses. Ratio: quiet / loaded."),
-    Bench("rocks", "Small objects in RocksDB", "quire-bench rocks --rounds 9", "--rounds 2 --objects 64"),
+    Bench("rocks", "Small objects in RocksDB", "quire-bench rocks", "--rounds 2 --objects 64"),
     Bench("recover", "SIGKILL under load", "quire-bench recover", "--rounds 2 --objects 500",
           "20 kills under write load; every acknowledged object is read and compared after each."),
-    Bench("recover_100k", "SIGKILL with 100,000 objects", "quire-bench recover --objects 100000 --rounds 5",
+    Bench("recover_100k", "SIGKILL with 100,000 objects", "quire-bench recover --objects 100000 --rounds 3",
           "--rounds 1 --objects 1000"),
-    Bench("recover_1m", "SIGKILL with 1,000,000 objects", "quire-bench recover --objects 1000000 --rounds 3",
+    Bench("recover_1m", "SIGKILL with 1,000,000 objects", "quire-bench recover --objects 1000000 --rounds 1 --writers 64",
           "--rounds 1 --objects 1000"),
+    Bench("replay", "Eviction on a public trace", "quire-bench replay",
+          about="Blocks of 512 tokens hit as part of a contiguous prefix, by capacity in % of the trace's unique blocks "
+          "(params: policy, capacity). Floor: Belady's bound."),
     Bench("slab", "Host memory lost by rounding", "quire-bench slab --synthetic 1"),
-    Bench("peers", "Against Redis and Mooncake", "python3 bench/peers/peers.py --rounds 9", "--rounds 1 --sizes 2",
+    Bench("peers", "Against Redis and Mooncake", "python3 bench/peers/peers.py --rounds 7", "--rounds 1 --sizes 2",
           "The same bytes from the caller's memory into the store and back, all stores in memory only; Redis "
           "with blocking sockets as LMCache uses them. Value: Quire. Floor: the peer. Goal: ahead of each."),
 ]  # fmt: skip
@@ -114,6 +117,8 @@ def ratio_text(line: dict[str, Any]) -> str:
 def path_text(line: dict[str, Any]) -> str:
     if line["section"] == "slab":
         return f"{line['bench']}, {line['params']['model']}, {line['params']['chunks']}"
+    if line["section"] == "replay":
+        return f"{line['params']['policy']}, {line['params']['capacity_percent']:.0f} %"
     n_bytes = line["params"].get("object_bytes")
     if not n_bytes or line["section"].startswith("recover"):
         return line["bench"]
