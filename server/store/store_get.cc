@@ -158,8 +158,11 @@ void Store::finish_load(const EntryRef& ref, const Status& status) {
                          status.code() == StatusCode::kCorrupt ||
                          status.code() == StatusCode::kIoError;
   if (worthless) {
-    spdlog::warn("object {} dropped, its stored bytes cannot be used: {}", entry->id.to_hex(),
-                 status.to_string());
+    // Overwritten by reclaiming meanwhile is ordinary; what does not verify or read is not.
+    const bool ordinary = status.code() == StatusCode::kNotFound;
+    spdlog::log(ordinary ? spdlog::level::debug : spdlog::level::warn,
+                "object {} dropped, its stored bytes cannot be used: {}", entry->id.to_hex(),
+                status.to_string());
     if (status.code() == StatusCode::kCorrupt) {
       ++(from_nvme ? counters_.nvme_corruptions : counters_.rocks_corruptions);
     }

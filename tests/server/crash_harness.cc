@@ -12,6 +12,12 @@ namespace {
 constexpr int kBusyRetries = 500;
 constexpr uint64_t kStagingBytes = 16ull << 20;
 
+uint64_t now_us() {
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(
+                                   std::chrono::steady_clock::now().time_since_epoch())
+                                   .count());
+}
+
 void pause_ms(uint32_t ms) {
   std::this_thread::sleep_for(std::chrono::milliseconds(ms));
 }
@@ -58,10 +64,15 @@ void CrashHarness::stop() {
   threads_.clear();
 }
 
+void CrashHarness::note_kill() {
+  const std::lock_guard lock(mutex_);
+  killed_us_ = now_us();
+}
+
 void CrashHarness::write(bool durable) {
   auto client = TestClient::connect(config_.socket_path, "", kStagingBytes);
   while (client != nullptr && !stop_) {
-    std::this_thread::sleep_for(std::chrono::microseconds(load_.pause_us));
+    std::this_thread::sleep_for(std::chrono::microseconds(load_.pause_us * (durable ? 1 : 5)));
     size_t index = 0;
     uint64_t seed = 0;
     {
@@ -90,7 +101,7 @@ void CrashHarness::write(bool durable) {
     if (status.code() == StatusCode::kUnavailable) return;
     if (!status.is_ok()) continue;
     const std::lock_guard lock(mutex_);
-    objects_[index].acknowledged = true;
+    objects_[index].acknowledged_us = now_us();
     objects_[index].durable = durable;
   }
 }
@@ -131,10 +142,15 @@ VerifyReport CrashHarness::verify(bool durable_is_forever) {
   const std::lock_guard lock(mutex_);
   for (TriedObject& object : objects_) {
     if (object.bytes == 0) continue;  // its writer was stopped before it knew
-    const bool expected = object.acknowledged || object.found;
+    const bool expected = object.found || object.acknowledged_us != 0;
+    const bool settled =
+        expected && (object.found || object.durable ||
+                     object.acknowledged_us + kSettleUs < std::max(killed_us_, kSettleUs));
+    object.acknowledged_us = 0;  // from now on it counts where it is found
     ++report.tried;
     report.durable += object.durable;
     report.expected += expected;
+    report.settled += settled;
     const auto lease = acquire_patiently(*client, object.id);
     object.found = lease.is_ok();
     if (!lease) {
@@ -147,6 +163,7 @@ VerifyReport CrashHarness::verify(bool durable_is_forever) {
     }
     ++report.present;
     report.expected_found += expected;
+    report.settled_found += settled;
     if (!holds(*client, *lease, object)) {
       ++report.wrong_bytes;
       note(object, " has wrong bytes");

@@ -1,8 +1,9 @@
 // SIGKILL of a real quired under load, again and again. After each kill and restart: no object has
 // wrong bytes, every object that was acknowledged as durable is there, and the hit ratio is at
-// least 95 % of before: of the objects that were acknowledged (at either level) in this cycle or
-// found after the last restart, at least 95 % are found. The store is large enough that nothing is
-// evicted; memory-acknowledged objects may be lost for as long as their writing down takes.
+// least 95 % of before. "Before" are the objects that were found after the last restart or have
+// been acknowledged since; the store is large enough that none of them is evicted. Per restart,
+// those acknowledged in memory within kSettleUs of the kill do not count (they may be forgotten);
+// over the whole run, all count.
 //
 //   QUIRE_CRASH_CYCLES=1000 QUIRE_CRASH_SEED=7 server_crash_test
 //
@@ -22,8 +23,6 @@ namespace {
 constexpr uint64_t kCyclesDefault = 50;
 constexpr uint64_t kLongRunCycles = 200;
 constexpr double kHitRatioMin = 0.95;
-// Below, one lost object is more than the 5 %.
-constexpr uint64_t kExpectedMin = 100;
 constexpr uint64_t kObjectsMax = 800;  // then an empty store follows
 
 struct Waits {
@@ -57,23 +56,22 @@ class CrashTest : public testing::Test {
   void check(const VerifyReport& report, const ServerProcess& server) {
     EXPECT_EQ(report.wrong_bytes, 0u) << report.trouble;
     ASSERT_EQ(report.durable_lost, 0u) << report.trouble << '\n' << server.log();
-    if (report.expected >= kExpectedMin) {
-      EXPECT_GE(report.hit_ratio(), kHitRatioMin);
-    }
+    EXPECT_GE(report.hit_ratio(), kHitRatioMin);
     ratio_min_ = std::min(ratio_min_, report.hit_ratio());
     expected_ += report.expected;
     found_ += report.expected_found;
     ready_us_.push_back(server.ready_us());
   }
-  void print_summary() {
+  void check_and_print_summary() {
     std::sort(ready_us_.begin(), ready_us_.end());
+    const double ratio =
+        expected_ == 0 ? 1 : static_cast<double>(found_) / static_cast<double>(expected_);
     std::printf(
         "%zu restarts: ready after %.0f ms in the middle, %.0f ms at most; hit ratio %.4f over all,"
-        " %.4f at worst\n",
+        " per restart %.4f at worst after settling\n",
         ready_us_.size(), static_cast<double>(ready_us_[ready_us_.size() / 2]) / 1000,
-        static_cast<double>(ready_us_.back()) / 1000,
-        expected_ == 0 ? 1 : static_cast<double>(found_) / static_cast<double>(expected_),
-        ratio_min_);
+        static_cast<double>(ready_us_.back()) / 1000, ratio, ratio_min_);
+    EXPECT_GE(ratio, kHitRatioMin);
   }
 
   TempDirectory directory_;
@@ -120,11 +118,12 @@ TEST_F(CrashTest, KilledUnderLoadAgainAndAgain) {
     harness_->start();
     std::this_thread::sleep_for(
         std::chrono::milliseconds(waits.min_ms + random() % (waits.max_ms - waits.min_ms)));
+    harness_->note_kill();
     server.kill();
     harness_->stop();
   }
   std::printf("%lu objects tried, %lu durable, %lu reads under load\n", tried, durable, reads);
-  print_summary();
+  check_and_print_summary();
   EXPECT_GT(durable, 0u);
   EXPECT_GT(reads, 0u);
 }
