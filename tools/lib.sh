@@ -121,11 +121,13 @@ make_python_environment() {
   touch "$python_environment/complete"
 }
 
-# build_preset PRESET [cmake options]: configures and builds, quietly.
+# build_preset PRESET [target ...]: configures and builds (all targets where none is named), quietly.
 build_preset() {
-  local preset=$1
+  local preset=$1 targets=()
   shift
-  quietly "configuring $preset" "build/logs/configure-$preset.log" cmake --preset "$preset" "$@"
+  [ $# = 0 ] || targets=(--target "$@")
+  quietly "configuring $preset" "build/logs/configure-$preset.log" cmake --preset "$preset"
   # Objects compiled in another clone serve here too.
-  quietly "building $preset" "build/logs/build-$preset.log" env CCACHE_BASEDIR="$PWD" CCACHE_NOHASHDIR=1 cmake --build "build/$preset" -j"$quire_jobs"
+  quietly "building $preset" "build/logs/build-$preset.log" env CCACHE_BASEDIR="$PWD" CCACHE_NOHASHDIR=1 cmake --build "build/$preset" -j"$quire_jobs" \
+    "${targets[@]}"
 }

@@ -30,10 +30,10 @@ ruff check -q . && ruff format -q --check .
 python3 tools/tidy.py
 
 # Tests of whole servers that also run under the sanitizers: those that do not measure memory or time.
-server_tests='server_(store|fill|ingest|tier|quota|hint|admin|lease|protocol|loss|upgrade)_test'
+server_tests=(server_{store,fill,ingest,tier,quota,hint,admin,lease,protocol,loss,upgrade}_test)
 # Where threads meet: servers, the tiers' loops, what policies and the index are used with.
-thread_tests="$server_tests|device_test|event_loop_test|registered_file_test|nvme_tier_test|scrub_test|match_index_test"
-thread_tests+='|details_cache_test|use_hint_test'
+thread_tests=("${server_tests[@]}" {device,event_loop,registered_file,nvme_tier,scrub,match_index,details_cache,use_hint}_test)
+one_of() { local IFS='|'; echo "^($*)\$"; }
 
 run_ctest() {
   local preset=$1
@@ -54,9 +54,9 @@ run_ctest release -LE 'model|crash|sim' -j"$quire_jobs"
 run_ctest release -L model
 build_preset asan
 run_ctest asan -L unit -j"$quire_jobs"
-run_ctest asan -R "$server_tests" -j"$quire_jobs"
-build_preset tsan
-run_ctest tsan -R "$thread_tests" -j"$quire_jobs"
+run_ctest asan -R "$(one_of "${server_tests[@]}")" -j"$quire_jobs"
+build_preset tsan "${thread_tests[@]}"
+run_ctest tsan -R "$(one_of "${thread_tests[@]}")" -j"$quire_jobs"
 say "fuzzing every parser"
 tools/fuzz.sh 30
 say "Python: the package, and the engine's rows against numpy"
