@@ -313,55 +313,68 @@ TEST_F(ClientFaultTest, StoppedPastItsLease) {
   shared_.erase(shared_.begin());
 }
 
-// Writers push objects through a small slab while readers hold leases for a while: what a lease
-// shows never changes, in this process and in a stopped one whose lease lives on.
-TEST_F(ClientFaultTest, LeasedSlotsAreNeverReused) {
+class SmallSlabTest : public ClientFaultTest {
+ protected:
+  static constexpr uint32_t kTokens = 1536;  // 1.5 MiB: ten objects fill the slab
+  // A lease is held while twice as many objects pass through the slab as it has room for.
+  static constexpr uint64_t kPutsUnderLease = 20;
+  SmallSlabTest() { config_.host_bytes = 16 << 20; }
+
+  TestObject streamed(uint64_t number) { return make_object(model_, 10'000 + number, kTokens); }
+  // Leases one of the newest objects for as long as kPutsUnderLease and looks at it all the while.
+  // False where a byte changed.
+  bool look_under_lease(TestClient& client, const TestObject& object) {
+    auto lease = client.acquire(object.id, kLongLeaseMs);
+    if (!lease) return true;
+    const uint64_t until = newest_ + kPutsUnderLease;
+    bool same = true;
+    while (same && !stop_ && newest_ < until) {
+      same =
+          std::memcmp(client.leased(*lease).data(), object.bytes.data(), object.bytes.size()) == 0;
+      ++looks_;
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    leases_outlived_ += newest_ >= until;
+    return client.release(lease->lease_id).is_ok() && same;
+  }
+
+  std::atomic<bool> stop_{false};
+  std::atomic<uint64_t> newest_{0};
+  std::atomic<uint64_t> looks_{0};
+  std::atomic<uint64_t> leases_outlived_{0};
+  std::atomic<uint64_t> changed_{0};
+};
+
+// A writer pushes objects through the slab while readers hold leases on some: what a lease shows
+// never changes, however many others pass.
+TEST_F(SmallSlabTest, LeasedSlotsAreNeverReused) {
   constexpr int kReaders = 3;
-  constexpr auto kDuration = std::chrono::milliseconds(2500);
-  std::atomic<bool> stop{false};
-  std::atomic<uint64_t> puts{0};
-  std::atomic<uint64_t> checks{0};
-  std::atomic<uint64_t> newest{1};
+  constexpr uint64_t kLeasesWanted = 60;
+  constexpr int kWaitMsMax = 60'000;
   std::vector<std::thread> threads;
   threads.emplace_back([&] {
     auto writer = TestClient::connect(config_.socket_path, "", 32 << 20);
-    for (uint64_t i = 1; !stop; ++i) {
-      const TestObject object = make_object(model_, 10'000 + i, 1536);
-      if (put_patiently(*writer, object).is_ok()) {
-        ++puts;
-        newest = i;
-      }
+    for (uint64_t i = 1; !stop_; ++i) {
+      if (put_patiently(*writer, streamed(i)).is_ok()) newest_ = i;
     }
   });
   for (int reader = 0; reader < kReaders; ++reader) {
-    threads.emplace_back([&, reader] {
+    threads.emplace_back([&] {
       auto client = TestClient::connect(config_.socket_path, "", 8 << 20);
-      std::mt19937_64 random(test_seed() + static_cast<uint64_t>(reader));
-      while (!stop) {
-        const uint64_t last = newest;
-        const TestObject object =
-            make_object(model_, 10'000 + last - std::min<uint64_t>(last - 1, random() % 6), 1536);
-        auto lease = client->acquire(object.id, kLongLeaseMs);
-        if (!lease) continue;
-        for (int look = 0; look < 3; ++look) {
-          ASSERT_EQ(
-              std::memcmp(client->leased(*lease).data(), object.bytes.data(), object.bytes.size()),
-              0)
-              << "a leased slot changed";
-          ++checks;
-          std::this_thread::sleep_for(std::chrono::milliseconds(random() % 10));
-        }
-        ASSERT_TRUE(client->release(lease->lease_id).is_ok());
+      while (!stop_) {
+        const uint64_t last = newest_;
+        if (last != 0 && !look_under_lease(*client, streamed(last))) ++changed_;
       }
     });
   }
-  std::this_thread::sleep_for(kDuration);
-  stop = true;
+  EXPECT_TRUE(
+      eventually([&] { return changed_ != 0 || leases_outlived_ >= kLeasesWanted; }, kWaitMsMax));
+  stop_ = true;
   for (std::thread& thread : threads) thread.join();
   shared_.clear();  // reclaiming may have taken them
-  std::printf("%lu puts of 1.5 MiB through 64 MiB, %lu looks\n", puts.load(), checks.load());
-  EXPECT_GT(puts, 40u) << "the slab was never full";
-  EXPECT_GT(checks, 20u);
+  std::printf("%lu puts, %lu looks, %lu leases that outlived the slab twice\n", newest_.load(),
+              looks_.load(), leases_outlived_.load());
+  EXPECT_EQ(changed_, 0u) << "a leased slot changed";
 }
 
 TEST_F(ClientFaultTest, TenThousandCyclesWithoutDrift) {
