@@ -19,7 +19,17 @@
 namespace quire {
 
 // Stored element, or what a lossy codec's codes stand for.
-enum class ElementType : uint8_t { kF16 = 1, kBf16 = 2, kF32 = 3, kInt8 = 4 };
+enum class ElementType : uint8_t {
+  kF16 = 1,
+  kBf16 = 2,
+  kF32 = 3,
+  kInt8 = 4,
+  kFp8 = 5,
+  kInt4 = 6,
+  kInt3 = 7,
+  kInt2 = 8,
+  kMixed = 9
+};
 
 struct CodecInfo {
   CodecId id;
@@ -33,6 +43,8 @@ struct CodecInfo {
   // Rotating and encoding again loses more each time: representations in this codec are made from
   // the engine's K, never from another representation of this codec in a new frame.
   bool recodes_with_loss;
+  // A section's size depends on its values: known only once it is encoded.
+  bool variable_size;
 };
 
 // All codecs, by ascending id.
@@ -41,22 +53,25 @@ std::span<const CodecInfo> codecs();
 Expected<const CodecInfo*> find_codec(CodecId id);
 Expected<const CodecInfo*> find_codec(std::string_view name);
 
-// Bytes of one section; 0 for a plane without elements (heads or dims 0). kInvalidArgument beyond
-// the limits of base/ids.h.
+// Bytes of one section, the most it can take where the size is variable; 0 for a plane without
+// elements (heads or dims 0). kInvalidArgument beyond the limits of base/ids.h.
 Expected<uint64_t> section_bytes(CodecId codec, Plane plane, uint32_t n_tokens, uint32_t n_heads,
                                  uint32_t head_dim);
-// Of each section a representation must have, in the order of RepresentationWriter::plan().
+// Of each section a representation must have (variable sizes: may have at most), in the order of
+// RepresentationWriter::plan().
 Expected<std::vector<uint64_t>> section_sizes(CodecId codec, const ModelDescriptor& model,
                                               const Coverage& coverage, uint32_t n_tokens);
 
-// That the representation is one of this model and each section has exactly the size that codec and
-// model shape demand. kModelMismatch: another model id, layers or heads the model does not have;
-// kUnsupported: unknown codec, or a frame the codec does not allow; kCorrupt: a wrong size.
+// That the representation is one of this model and each section has exactly the size that codec,
+// model shape and (variable sizes) its own header demand. kModelMismatch: another model id, layers
+// or heads the model does not have; kUnsupported: unknown codec, or a frame the codec does not
+// allow; kCorrupt: a wrong size.
 Status check_sections(const RepresentationView& representation, const ModelDescriptor& model);
 
 // A kernel's status code as Status; what goes into the message.
 Status kernel_status(int code, std::string_view what);
 // Around quire_load_batch, quire_store and quire_rope_table (contracts in kernels/quire_kernels.h).
+// Codecs of codecs/wrapped.h go through scratch memory of one section.
 Status decode_section(const quire_load_params& params);
 Status decode_sections(std::span<const quire_load_params> params);
 Status encode_section(const quire_store_params& params);

@@ -1,7 +1,8 @@
 // Choice of implementation, names, sizes: everything of the ABI that touches no payload.
 #include <atomic>
 
-#include "kernels/layout.h"
+#include "kernels/math/layout.h"
+#include "kernels/params.h"
 #include "kernels/quire_kernels.h"
 #include "kernels/rows.h"
 
@@ -51,6 +52,8 @@ const char* quire_kernel_status_name(int status) {
       return "NON_FINITE";
     case QUIRE_KERNEL_OUT_OF_RANGE:
       return "OUT_OF_RANGE";
+    case QUIRE_KERNEL_CORRUPT:
+      return "CORRUPT";
     default:
       return "UNKNOWN";
   }
@@ -59,14 +62,24 @@ const char* quire_kernel_status_name(int status) {
 uint64_t quire_section_bytes(int32_t codec, int32_t plane, uint32_t n_tokens, uint32_t n_heads,
                              uint32_t head_dim) {
   using namespace quire_kernels;
+  return variable_size(codec) ? 0
+                              : quire_section_bytes_max(codec, plane, n_tokens, n_heads, head_dim);
+}
+
+uint64_t quire_section_bytes_max(int32_t codec, int32_t plane, uint32_t n_tokens, uint32_t n_heads,
+                                 uint32_t head_dim) {
+  using namespace quire_kernels;
   if (n_tokens == 0 || n_tokens > QUIRE_KERNEL_TOKENS_MAX || n_heads == 0 ||
       n_heads > QUIRE_KERNEL_HEADS_MAX || head_dim == 0 || head_dim > QUIRE_KERNEL_DIMS_MAX)
     return 0;
   if (plane != QUIRE_PLANE_KEY && plane != QUIRE_PLANE_VALUE) return 0;
-  if (is_raw(codec)) return uint64_t{n_heads} * n_tokens * head_dim * element_bytes(codec);
-  if (codec != QUIRE_CODEC_INT8_CHANNEL) return 0;
-  return n_heads * (plane == QUIRE_PLANE_KEY ? channel_head_bytes(n_tokens, head_dim)
-                                             : token_head_bytes(n_tokens, head_dim));
+  return section_bytes_max(codec, plane, n_tokens, n_heads, head_dim);
+}
+
+int quire_section_check(int32_t codec, int32_t plane, uint32_t n_tokens, uint32_t n_heads,
+                        uint32_t head_dim, const void* section, uint64_t section_bytes) {
+  using namespace quire_kernels;
+  return check_section(codec, plane, n_tokens, n_heads, head_dim, section, section_bytes);
 }
 
 int quire_scan_finite(int32_t dtype, const void* elements, uint64_t n) {

@@ -5,7 +5,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/layout.h"
+#include "kernels/math/bits.h"
+#include "kernels/math/layout.h"
 #include "kernels/params.h"
 #include "kernels/quire_kernels.h"
 #include "kernels/rows.h"
@@ -50,6 +51,7 @@ class Loader {
         rows_(rows),
         src_(static_cast<const Byte*>(params.src)),
         dst_(static_cast<Byte*>(params.dst)),
+        spec_(plane_spec(params.codec, params.plane)),
         element_(element_bytes(params.dst_dtype)),
         rotates_(rotates(params.rotation)),
         copies_(params.codec == params.dst_dtype && !rotates_) {}
@@ -90,13 +92,13 @@ class Loader {
   }
 
   int check_channels() const {
-    const uint32_t first = p_.token_begin / QUIRE_KERNEL_RUN_TOKENS;
-    const uint32_t last = (p_.token_end - 1) / QUIRE_KERNEL_RUN_TOKENS;
+    const uint32_t first = p_.token_begin / spec_.run_tokens;
+    const uint32_t last = (p_.token_end - 1) / spec_.run_tokens;
     for (uint32_t head = 0; head < p_.n_heads; ++head)
       for (uint32_t run = first; run <= last; ++run) {
-        const ChannelRun at = channel_run(p_.n_tokens, p_.head_dim, head, run);
-        const auto* minimums = reinterpret_cast<const float*>(src_ + at.minimums);
-        const auto* scales = reinterpret_cast<const float*>(src_ + at.scales);
+        const ChannelRun at = channel_run(spec_, p_.n_tokens, p_.head_dim, head, run);
+        const auto* minimums = reinterpret_cast<const float*>(src_ + at.side);
+        const auto* scales = reinterpret_cast<const float*>(src_ + at.wide_scales);
         for (uint32_t dim = 0; dim < p_.head_dim; ++dim)
           if (int status = check_affine(minimums[dim], scales[dim], limit())) return status;
       }
@@ -116,7 +118,7 @@ class Loader {
 
   void token_scale(uint32_t head, uint32_t token, float* zero, float* scale) const {
     uint16_t pair[2];
-    memcpy(pair, src_ + token_head(p_.n_tokens, p_.head_dim, head).scales + 4ull * token, 4);
+    memcpy(pair, src_ + token_head(spec_, p_.n_tokens, p_.head_dim, head).side + 4ull * token, 4);
     *zero = half_to_float(pair[0]);
     *scale = half_to_float(pair[1]);
   }
@@ -126,17 +128,17 @@ class Loader {
     if (is_raw(p_.codec)) {
       rows_.widen(p_.codec, raw_row(head, token), row, n);
     } else if (p_.plane == QUIRE_PLANE_KEY) {
-      const uint32_t run = token / QUIRE_KERNEL_RUN_TOKENS;
-      const ChannelRun at = channel_run(p_.n_tokens, n, head, run);
-      const uint64_t inside = token % QUIRE_KERNEL_RUN_TOKENS;
+      const uint32_t run = token / spec_.run_tokens;
+      const ChannelRun at = channel_run(spec_, p_.n_tokens, n, head, run);
+      const uint64_t inside = token % spec_.run_tokens;
       rows_.decode_channel(src_ + at.codes + inside * n,
-                           reinterpret_cast<const float*>(src_ + at.minimums),
-                           reinterpret_cast<const float*>(src_ + at.scales), row, n);
+                           reinterpret_cast<const float*>(src_ + at.side),
+                           reinterpret_cast<const float*>(src_ + at.wide_scales), row, n);
     } else {
       float zero;
       float scale;
       token_scale(head, token, &zero, &scale);
-      const Byte* codes = src_ + token_head(p_.n_tokens, n, head).codes;
+      const Byte* codes = src_ + token_head(spec_, p_.n_tokens, n, head).codes;
       rows_.decode_token(codes + uint64_t{token} * n, zero, scale, row, n);
     }
     if (rotates_)
@@ -225,6 +227,7 @@ class Loader {
   const RowOps& rows_;
   const Byte* src_;
   Byte* dst_;
+  PlaneSpec spec_;
   uint32_t element_;
   bool rotates_;
   bool copies_;

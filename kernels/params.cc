@@ -1,6 +1,6 @@
 #include "kernels/params.h"
 
-#include "kernels/layout.h"
+#include "kernels/math/layout.h"
 
 namespace quire_kernels {
 namespace {
@@ -54,17 +54,6 @@ int check_rotation(const quire_rotation& rotation, int32_t plane, uint32_t head_
              : QUIRE_KERNEL_INVALID_ARGUMENT;
 }
 
-int check_section(int32_t codec, int32_t plane, uint32_t n_tokens, uint32_t n_heads,
-                  uint32_t head_dim, const void* bytes, uint64_t n_bytes) {
-  if (!is_raw(codec) && codec != QUIRE_CODEC_INT8_CHANNEL) return QUIRE_KERNEL_UNSUPPORTED;
-  if (plane != QUIRE_PLANE_KEY && plane != QUIRE_PLANE_VALUE) return QUIRE_KERNEL_UNSUPPORTED;
-  const uint64_t expected = quire_section_bytes(codec, plane, n_tokens, n_heads, head_dim);
-  if (expected == 0 || expected != n_bytes || bytes == nullptr ||
-      reinterpret_cast<uintptr_t>(bytes) % 4 != 0)
-    return QUIRE_KERNEL_INVALID_ARGUMENT;
-  return QUIRE_KERNEL_OK;
-}
-
 int check_rows(const int64_t* rows, const uint8_t* mask, uint32_t begin, uint32_t end,
                int64_t capacity) {
   for (uint32_t token = begin; token < end; ++token) {
@@ -77,10 +66,23 @@ int check_rows(const int64_t* rows, const uint8_t* mask, uint32_t begin, uint32_
 
 }  // namespace
 
+int check_section(int32_t codec, int32_t plane, uint32_t n_tokens, uint32_t n_heads,
+                  uint32_t head_dim, const void* bytes, uint64_t n_bytes) {
+  if (plane_spec(codec, QUIRE_PLANE_KEY).kind == SectionKind::kUnknown)
+    return QUIRE_KERNEL_UNSUPPORTED;
+  if (plane != QUIRE_PLANE_KEY && plane != QUIRE_PLANE_VALUE) return QUIRE_KERNEL_UNSUPPORTED;
+  const uint64_t expected = quire_section_bytes(codec, plane, n_tokens, n_heads, head_dim);
+  if (expected == 0 || expected != n_bytes || bytes == nullptr ||
+      reinterpret_cast<uintptr_t>(bytes) % 4 != 0)
+    return QUIRE_KERNEL_INVALID_ARGUMENT;
+  return QUIRE_KERNEL_OK;
+}
+
 int check_load(const quire_load_params* params) {
   if (params == nullptr) return QUIRE_KERNEL_INVALID_ARGUMENT;
   if (params->struct_bytes != sizeof(*params)) return QUIRE_KERNEL_BAD_STRUCT;
   const quire_load_params& p = *params;
+  if (!is_raw(p.codec) && p.codec != QUIRE_CODEC_INT8_CHANNEL) return QUIRE_KERNEL_UNSUPPORTED;
   if (int status =
           check_section(p.codec, p.plane, p.n_tokens, p.n_heads, p.head_dim, p.src, p.src_bytes))
     return status;
@@ -99,6 +101,7 @@ int check_store(const quire_store_params* params) {
   if (params == nullptr) return QUIRE_KERNEL_INVALID_ARGUMENT;
   if (params->struct_bytes != sizeof(*params)) return QUIRE_KERNEL_BAD_STRUCT;
   const quire_store_params& p = *params;
+  if (!is_raw(p.codec) && p.codec != QUIRE_CODEC_INT8_CHANNEL) return QUIRE_KERNEL_UNSUPPORTED;
   if (int status =
           check_section(p.codec, p.plane, p.n_tokens, p.n_heads, p.head_dim, p.dst, p.dst_bytes))
     return status;

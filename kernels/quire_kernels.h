@@ -27,27 +27,40 @@ extern "C" {
 #define QUIRE_KERNEL_TOKENS_MAX (1u << 20)
 #define QUIRE_KERNEL_HEADS_MAX 1024u
 #define QUIRE_KERNEL_DIMS_MAX 1024u
-/* A channel's minimum and scale (int8, K) hold for this many tokens. */
-#define QUIRE_KERNEL_RUN_TOKENS 256u
 
 enum quire_kernel_status {
   QUIRE_KERNEL_OK = 0,
   QUIRE_KERNEL_INVALID_ARGUMENT =
-      1,                        /* null, zero, misaligned, out of range, sizes that do not fit */
-  QUIRE_KERNEL_BAD_STRUCT = 2,  /* struct_bytes is not this library's */
-  QUIRE_KERNEL_UNSUPPORTED = 3, /* unknown codec, dtype, plane, mode or style */
-  QUIRE_KERNEL_NON_FINITE = 4,  /* NaN or infinity in what was to be loaded or stored */
-  QUIRE_KERNEL_OUT_OF_RANGE = 5 /* finite, but too large for the target format */
+      1,                         /* null, zero, misaligned, out of range, sizes that do not fit */
+  QUIRE_KERNEL_BAD_STRUCT = 2,   /* struct_bytes is not this library's */
+  QUIRE_KERNEL_UNSUPPORTED = 3,  /* unknown codec, dtype, plane, mode or style */
+  QUIRE_KERNEL_NON_FINITE = 4,   /* NaN or infinity in what was to be loaded or stored */
+  QUIRE_KERNEL_OUT_OF_RANGE = 5, /* finite, but too large for the target format */
+  QUIRE_KERNEL_CORRUPT = 6       /* a section of variable size contradicts itself */
 };
 /* "OK", "INVALID_ARGUMENT", ...; "UNKNOWN" for other numbers. Never NULL. */
 const char* quire_kernel_status_name(int status);
 
-/* The numbers of codecs/codec_ids.h. */
+/* The numbers of codecs/codec_ids.h, which has more: codecs that need a library are expanded there
+ * into one of these first. Bytes: docs/formats/codecs.md. */
 enum quire_codec {
   QUIRE_CODEC_RAW_F16 = 1,
   QUIRE_CODEC_RAW_BF16 = 2,
   QUIRE_CODEC_RAW_F32 = 3,
-  QUIRE_CODEC_INT8_CHANNEL = 16
+  QUIRE_CODEC_BF16_EXP4 = 4,    /* lossless, variable size */
+  QUIRE_CODEC_BF16_WINDOW3 = 5, /* lossless, variable size */
+  QUIRE_CODEC_INT8_CHANNEL = 16,
+  QUIRE_CODEC_FP8_TOKEN = 17,
+  QUIRE_CODEC_INT4_CHANNEL64 = 32,
+  QUIRE_CODEC_INT4_CHANNEL128 = 33,
+  QUIRE_CODEC_INT4_KIVI = 34,
+  QUIRE_CODEC_INT4_HADAMARD = 35,
+  QUIRE_CODEC_INT4_CENTRED = 36,
+  QUIRE_CODEC_INT3_CHANNEL64 = 48,
+  QUIRE_CODEC_INT2_CHANNEL32 = 56,
+  QUIRE_CODEC_INT2_KIVI = 57,
+  QUIRE_CODEC_MIXED_INT8_INT4 = 64, /* variable size */
+  QUIRE_CODEC_MIXED_INT8_INT2 = 65  /* variable size */
 };
 enum quire_dtype { QUIRE_DTYPE_F16 = 1, QUIRE_DTYPE_BF16 = 2, QUIRE_DTYPE_F32 = 3 };
 enum quire_plane { QUIRE_PLANE_KEY = 0, QUIRE_PLANE_VALUE = 1 };
@@ -68,9 +81,26 @@ struct quire_rotation {
   int64_t table_token_stride; /* bytes: 0, or >= rotary_dims * 4, a multiple of 4 */
 };
 
-/* Exact size of a section, 0 where an argument is out of limits or unknown. */
+/* Exact size of a section of a codec of fixed size; 0 where an argument is out of limits or
+ * unknown, and for codecs of variable size. */
 uint64_t quire_section_bytes(int32_t codec, int32_t plane, uint32_t n_tokens, uint32_t n_heads,
                              uint32_t head_dim);
+/* The most that a section can take; quire_section_bytes() where the size is fixed. 0 where an
+ * argument is out of limits or unknown. Never reached by less than it: encoders of variable size
+ * fall back to plain elements. */
+uint64_t quire_section_bytes_max(int32_t codec, int32_t plane, uint32_t n_tokens, uint32_t n_heads,
+                                 uint32_t head_dim);
+/* That a section has the one size its codec, shape and own header allow, and that its header and
+ * indexes contradict neither each other nor the codes; values are judged by quire_load(). OK,
+ * INVALID_ARGUMENT, UNSUPPORTED or CORRUPT. For fixed sizes only the size is looked at. */
+int quire_section_check(int32_t codec, int32_t plane, uint32_t n_tokens, uint32_t n_heads,
+                        uint32_t head_dim, const void* section, uint64_t section_bytes);
+
+enum quire_kernel_flag {
+  /* Lossless codecs of the engine's own dtype, without rotation: NaN and infinities pass, bit for
+   * bit. Refused otherwise. For tools; a store of KV wants them refused. */
+  QUIRE_KERNEL_KEEP_NON_FINITE = 1u << 0
+};
 
 /* Stored bytes -> engine memory: decode, rotate, scatter.
  * Element (token i, head h, dim d) goes to
@@ -94,7 +124,7 @@ struct quire_load_params {
   uint32_t token_end;   /* exclusive; <= n_tokens */
   int32_t dst_dtype;
   const void* src;    /* the section; 4-byte aligned */
-  uint64_t src_bytes; /* must equal quire_section_bytes() */
+  uint64_t src_bytes; /* quire_section_bytes(), or what quire_section_check() accepts */
   void* dst;
   int64_t dst_tokens; /* rows that dst has; a row outside [0, dst_tokens) is refused */
   int64_t dst_token_stride;
@@ -104,6 +134,7 @@ struct quire_load_params {
       dst_token; /* n_tokens row numbers (entries of masked rows unused), or NULL = identity */
   const uint8_t* row_mask; /* n_tokens bytes, 0 = never write this row; or NULL = write all */
   struct quire_rotation rotation; /* K only: refused for plane VALUE unless style is NONE */
+  uint32_t flags;                 /* quire_kernel_flag */
 };
 int quire_load(const struct quire_load_params* params);
 
@@ -115,8 +146,8 @@ int quire_load_batch(const struct quire_load_params* params, size_t n, size_t* f
 /* Engine memory -> stored bytes: gather, rotate (for example un-rotate, see quire_rope_table),
  * encode. Source addressing mirrors quire_load's destination. The whole section is written, zero
  * padding included; equal input gives equal bytes. NON_FINITE and OUT_OF_RANGE (|value| beyond the
- * stored format, int8 K channel whose range exceeds fp32, int8 V beyond fp16) leave unspecified
- * bytes in dst. */
+ * stored format or its side data: fp16 for all quantised codecs but int8's K, which has fp32)
+ * leave unspecified bytes in dst. */
 struct quire_store_params {
   size_t struct_bytes;
   int32_t codec;
@@ -132,8 +163,12 @@ struct quire_store_params {
   int64_t src_dim_stride;
   const int64_t* src_token; /* n_tokens row numbers, or NULL = identity */
   struct quire_rotation rotation;
-  void* dst;          /* the section; 4-byte aligned */
-  uint64_t dst_bytes; /* must equal quire_section_bytes() */
+  /* Mixed codecs: n_tokens bytes, not 0 = a salient token. NULL = none. Ignored by others. */
+  const uint8_t* salient;
+  void* dst;             /* the section; 4-byte aligned */
+  uint64_t dst_bytes;    /* quire_section_bytes(); variable sizes: quire_section_bytes_max() */
+  uint64_t* dst_written; /* out: the section's size; may be NULL where that is fixed */
+  uint32_t flags;        /* quire_kernel_flag */
 };
 int quire_store(const struct quire_store_params* params);
 

@@ -47,10 +47,6 @@ const RowOps* avx512_rows();
 // What calls use now (dispatch.cc).
 const RowOps* active_rows();
 
-// IEEE half <-> single, scalar; to-half rounds to nearest even (rows_scalar.cc).
-float half_to_float(uint16_t bits);
-uint16_t float_to_half(float value);
-
 }  // namespace quire_kernels
 
 #endif  // QUIRE_KERNELS_ROWS_H_

@@ -3,48 +3,11 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/math/bits.h"
+#include "kernels/math/quantise.h"
 #include "kernels/rows.h"
 
 namespace quire_kernels {
-
-float half_to_float(uint16_t bits) {
-  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16;
-  const uint32_t exponent = (bits >> 10) & 0x1f;
-  const uint32_t mantissa = bits & 0x3ff;
-  uint32_t result;
-  if (exponent == 0) {
-    const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
-    memcpy(&result, &magnitude, 4);
-  } else if (exponent == 31) {
-    result = 0x7f800000 | (mantissa << 13);
-  } else {
-    result = ((exponent + 112) << 23) | (mantissa << 13);
-  }
-  result |= sign;
-  float value;
-  memcpy(&value, &result, 4);
-  return value;
-}
-
-uint16_t float_to_half(float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, 4);
-  const uint32_t sign = (bits >> 16) & 0x8000;
-  bits &= 0x7fffffff;
-  if (bits > 0x7f800000) return static_cast<uint16_t>(sign | 0x7e00);
-  if (bits >= 0x47800000) return static_cast<uint16_t>(sign | 0x7c00);
-  if (bits < 0x38800000) {
-    // Below the smallest normal half: adding 1/2 leaves the half's bits in the last mantissa bits,
-    // rounded to nearest even by the addition.
-    float magnitude;
-    memcpy(&magnitude, &bits, 4);
-    magnitude += 0.5f;
-    memcpy(&bits, &magnitude, 4);
-    return static_cast<uint16_t>(sign | (bits - 0x3f000000));
-  }
-  const uint32_t rounded = bits + 0xfff + ((bits >> 13) & 1);
-  return static_cast<uint16_t>(sign | ((rounded - 0x38000000) >> 13));
-}
 
 namespace {
 
@@ -58,19 +21,6 @@ uint32_t load32(const Byte* src, uint64_t index) {
   uint32_t value;
   memcpy(&value, src + index * 4, 4);
   return value;
-}
-
-float bf16_to_float(uint16_t bits) {
-  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-  float value;
-  memcpy(&value, &wide, 4);
-  return value;
-}
-
-uint16_t float_to_bf16(float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, 4);
-  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
 void widen(int32_t dtype, const Byte* src, float* row, uint32_t n) {
@@ -115,13 +65,7 @@ void decode_token(const Byte* codes, float zero, float scale, float* row, uint32
 }
 
 Byte encode(float value, float minimum, float scale) {
-  if (scale == 0) return 0;
-  // Adding 1.5 * 2^23 rounds to nearest even; the steps count from its bits.
-  const float shifted = (value - minimum) / scale + 12582912.0f;
-  int32_t bits;
-  memcpy(&bits, &shifted, 4);
-  const int32_t code = bits - 0x4b400000;
-  return static_cast<Byte>(code > 255 ? 255 : code < 0 ? 0 : code);
+  return static_cast<Byte>(encode_code(value, minimum, scale, 255));
 }
 
 void encode_channel(const float* row, const float* minimums, const float* scales, Byte* codes,

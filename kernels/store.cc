@@ -6,7 +6,9 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/layout.h"
+#include "kernels/math/bits.h"
+#include "kernels/math/layout.h"
+#include "kernels/math/quantise.h"
 #include "kernels/params.h"
 #include "kernels/quire_kernels.h"
 #include "kernels/rows.h"
@@ -15,36 +17,6 @@
 namespace quire_kernels {
 namespace {
 
-constexpr double kLargestHalf = 65504.0;
-
-uint16_t half_below(float value) {
-  uint16_t bits = float_to_half(value);
-  if (half_to_float(bits) > value)
-    bits = (bits & 0x8000) ? bits + 1 : bits == 0 ? 0x8001 : bits - 1;
-  return bits == 0x8000 ? 0 : bits;
-}
-
-// The smallest fp32 scale with minimum + 255 * scale >= maximum; false where it has none.
-bool channel_scale(float minimum, float maximum, float* scale) {
-  // + 0: the difference of zeros of opposite signs has one form too.
-  const double range = static_cast<double>(maximum) - static_cast<double>(minimum) + 0.0;
-  if (range > static_cast<double>(FLT_MAX)) return false;
-  *scale = static_cast<float>(range / 255.0);
-  if (static_cast<double>(*scale) * 255.0 < range) *scale = nextafterf(*scale, INFINITY);
-  return true;
-}
-
-bool token_scale(float minimum, float maximum, uint16_t* zero, uint16_t* scale) {
-  if (static_cast<double>(minimum) < -kLargestHalf || static_cast<double>(maximum) > kLargestHalf)
-    return false;
-  *zero = half_below(minimum);
-  const double range =
-      static_cast<double>(maximum) - static_cast<double>(half_to_float(*zero)) + 0.0;
-  *scale = float_to_half(static_cast<float>(range / 255.0));
-  if (static_cast<double>(half_to_float(*scale)) * 255.0 < range) ++*scale;
-  return true;
-}
-
 class Storer {
  public:
   Storer(const quire_store_params& params, const RowOps& rows)
@@ -52,6 +24,7 @@ class Storer {
         rows_(rows),
         src_(static_cast<const Byte*>(params.src)),
         dst_(static_cast<Byte*>(params.dst)),
+        spec_(plane_spec(params.codec, params.plane)),
         element_(element_bytes(params.src_dtype)),
         rotates_(rotates(params.rotation)),
         contiguous_(params.head_dim == 1 || params.src_dim_stride == element_),
@@ -68,9 +41,9 @@ class Storer {
     tile_end_ = 0;
     if (is_raw(p_.codec)) return store_raw(head);
     if (p_.plane == QUIRE_PLANE_VALUE) return store_tokens(head);
-    for (uint32_t begin = 0; begin < p_.n_tokens; begin += QUIRE_KERNEL_RUN_TOKENS) {
+    for (uint32_t begin = 0; begin < p_.n_tokens; begin += spec_.run_tokens) {
       const uint32_t left = p_.n_tokens - begin;
-      const uint32_t n = left < QUIRE_KERNEL_RUN_TOKENS ? left : QUIRE_KERNEL_RUN_TOKENS;
+      const uint32_t n = left < spec_.run_tokens ? left : spec_.run_tokens;
       if (int status = store_run(head, begin, n)) return status;
     }
     return QUIRE_KERNEL_OK;
@@ -95,20 +68,19 @@ class Storer {
 
   int store_tokens(uint32_t head) {
     const uint32_t n = p_.head_dim;
-    const TokenHead at = token_head(p_.n_tokens, n, head);
+    const TokenHead at = token_head(spec_, p_.n_tokens, n, head);
     for (uint32_t token = 0; token < p_.n_tokens; ++token) {
       if (int status = fetch(head, token)) return status;
       float minimum;
       float maximum;
       rows_.row_range(row_, n, &minimum, &maximum);
       uint16_t pair[2];
-      if (!token_scale(minimum + 0.0f, maximum, &pair[0], &pair[1]))
-        return QUIRE_KERNEL_OUT_OF_RANGE;
-      memcpy(dst_ + at.scales + 4ull * token, pair, 4);
+      if (!half_affine(minimum, maximum, 255, &pair[0], &pair[1])) return QUIRE_KERNEL_OUT_OF_RANGE;
+      memcpy(dst_ + at.side + 4ull * token, pair, 4);
       rows_.encode_token(row_, half_to_float(pair[0]), half_to_float(pair[1]),
                          dst_ + at.codes + uint64_t{token} * n, n);
     }
-    clear(at.scales + 4ull * p_.n_tokens, at.codes);
+    clear(at.side + 4ull * p_.n_tokens, at.codes);
     const uint64_t codes_bytes = uint64_t{p_.n_tokens} * n;
     clear(at.codes + codes_bytes, at.codes + align_block(codes_bytes));
     return QUIRE_KERNEL_OK;
@@ -116,9 +88,9 @@ class Storer {
 
   int store_run(uint32_t head, uint32_t begin, uint32_t n_tokens) {
     const uint32_t n = p_.head_dim;
-    const ChannelRun at = channel_run(p_.n_tokens, n, head, begin / QUIRE_KERNEL_RUN_TOKENS);
-    auto* minimums = reinterpret_cast<float*>(dst_ + at.minimums);
-    auto* scales = reinterpret_cast<float*>(dst_ + at.scales);
+    const ChannelRun at = channel_run(spec_, p_.n_tokens, n, head, begin / spec_.run_tokens);
+    auto* minimums = reinterpret_cast<float*>(dst_ + at.side);
+    auto* scales = reinterpret_cast<float*>(dst_ + at.wide_scales);
     float* maximums = scales;  // until the range is known
     for (uint32_t i = 0; i < n_tokens; ++i) {
       if (int status = fetch(head, begin + i)) return status;
@@ -131,15 +103,15 @@ class Storer {
     }
     for (uint32_t dim = 0; dim < n; ++dim) {
       minimums[dim] += 0.0f;  // one form of zero, whatever order the range was found in
-      if (!channel_scale(minimums[dim], maximums[dim], &scales[dim]))
+      if (!float_scale(minimums[dim], maximums[dim], 255, &scales[dim]))
         return QUIRE_KERNEL_OUT_OF_RANGE;
     }
     for (uint32_t i = 0; i < n_tokens; ++i) {
       if (int status = fetch(head, begin + i)) return status;
       rows_.encode_channel(row_, minimums, scales, dst_ + at.codes + uint64_t{i} * n, n);
     }
-    clear(at.minimums + 4ull * n, at.scales);
-    clear(at.scales + 4ull * n, at.codes);
+    clear(at.side + 4ull * n, at.wide_scales);
+    clear(at.wide_scales + 4ull * n, at.codes);
     const uint64_t codes_bytes = uint64_t{n_tokens} * n;
     clear(at.codes + codes_bytes, at.codes + align_block(codes_bytes));
     return QUIRE_KERNEL_OK;
@@ -206,6 +178,7 @@ class Storer {
   const RowOps& rows_;
   const Byte* src_;
   Byte* dst_;
+  PlaneSpec spec_;
   uint32_t element_;
   bool rotates_;
   bool contiguous_;
