@@ -1,0 +1,101 @@
+// What host code in .cu files needs of the CUDA runtime, and its stand-in for the executor.
+//   QUIRE_LAUNCH((kernel<A, B>), grid, block, shared_bytes, stream, arguments...)
+// is 0, or a cudaError_t: the launch did not happen. Over 48 KB of shared memory is asked for.
+#ifndef QUIRE_KERNELS_CUDA_RUNTIME_CUH_
+#define QUIRE_KERNELS_CUDA_RUNTIME_CUH_
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef QUIRE_ON_CPU
+
+#include "kernels/executor/executor.h"
+
+#define QUIRE_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)  \
+  ((void)(stream),                                                    \
+   ::quire_executor::launch(#kernel, (grid), (block), (shared_bytes), \
+                            [&] { kernel(__VA_ARGS__); }),            \
+   0)
+
+namespace quire_cuda {
+using Dim3 = ::quire_executor::Dim3;
+struct DeviceTraits {
+  int compute_capability = 90;  // 10 * major + minor
+  int multiprocessors = 4;
+  size_t shared_bytes_max = ::quire_executor::kSharedBytesMax;
+};
+inline int device_traits(DeviceTraits* traits) {
+  *traits = DeviceTraits{};
+  return 0;
+}
+inline int copy_async(void* to, const void* from, size_t bytes, void*) {
+  memcpy(to, from, bytes);
+  return 0;
+}
+inline int fill_zero_async(void* to, size_t bytes, void*) {
+  memset(to, 0, bytes);
+  return 0;
+}
+}  // namespace quire_cuda
+
+#else
+
+#include <cuda_runtime.h>
+
+#define QUIRE_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  ::quire_cuda::launch(kernel, (grid), (block), (shared_bytes), (stream), __VA_ARGS__)
+
+namespace quire_cuda {
+using Dim3 = dim3;
+struct DeviceTraits {
+  int compute_capability = 0;
+  int multiprocessors = 0;
+  size_t shared_bytes_max = 0;
+};
+// Of the current device.
+inline int device_traits(DeviceTraits* traits) {
+  int device = 0;
+  int major = 0;
+  int minor = 0;
+  int shared = 0;
+  int error = cudaGetDevice(&device);
+  if (!error) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  if (!error) error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  if (!error)
+    error =
+        cudaDeviceGetAttribute(&traits->multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  if (!error)
+    error = cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  traits->compute_capability = 10 * major + minor;
+  traits->shared_bytes_max = static_cast<size_t>(shared);
+  return error;
+}
+inline int copy_async(void* to, const void* from, size_t bytes, void* stream) {
+  return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, static_cast<cudaStream_t>(stream));
+}
+inline int fill_zero_async(void* to, size_t bytes, void* stream) {
+  return cudaMemsetAsync(to, 0, bytes, static_cast<cudaStream_t>(stream));
+}
+
+template <typename... Expected, typename... Actual>
+int launch(void (*kernel)(Expected...), dim3 grid, dim3 block, size_t shared_bytes, void* stream,
+           Actual&&... arguments) {
+  constexpr size_t kSharedBytesWithoutAsking = 48 << 10;
+  if (shared_bytes > kSharedBytesWithoutAsking) {
+    const cudaError_t error = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+    if (error != cudaSuccess) return error;
+  }
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = static_cast<cudaStream_t>(stream);
+  return cudaLaunchKernelEx(&config, kernel, static_cast<Actual&&>(arguments)...);
+}
+}  // namespace quire_cuda
+
+#endif
+
+#endif  // QUIRE_KERNELS_CUDA_RUNTIME_CUH_

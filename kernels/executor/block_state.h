@@ -1,0 +1,123 @@
+// Everything the executor knows of the running block. Private to kernels/executor.
+#ifndef QUIRE_KERNELS_EXECUTOR_BLOCK_STATE_H_
+#define QUIRE_KERNELS_EXECUTOR_BLOCK_STATE_H_
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "kernels/executor/block.h"
+#include "kernels/executor/fiber.h"
+
+namespace quire_executor {
+
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes;
+  size_t zero_bytes;  // cleared after the copied ones
+};
+
+struct CopyQueue {
+  std::vector<Copy> open;
+  std::deque<std::vector<Copy>> committed;
+  bool empty() const { return open.empty() && committed.empty(); }
+};
+
+struct Thread {
+  Fiber fiber;
+  Dim3 index;
+  bool exited = true;
+  bool ready = false;
+  bool yielded = false;
+  const char* waits_for = "";
+  Site site{"", 0};
+  const std::function<bool()>* until = nullptr;
+  CopyQueue copies[2];  // by CopyKind
+};
+
+struct Meeting {  // of the block, or of some of its threads
+  uint32_t arrived = 0;
+  uint32_t expected = 0;
+  Site site{"", 0};
+  std::vector<uint32_t> waiting;
+};
+
+struct WarpMeeting {
+  uint32_t mask = 0;
+  uint32_t arrived = 0;
+  const char* what = "";
+  Site site{"", 0};
+  void* operands[kWarpThreads] = {};
+};
+
+struct Allocation {
+  unsigned char* data;
+  size_t bytes;
+};
+
+struct Mbarrier {
+  uint32_t count = 0;
+  uint32_t arrivals_left = 0;
+  int64_t bytes_left = 0;
+  uint32_t phase = 0;
+  std::vector<Copy> copies;
+};
+
+class Block {
+ public:
+  Block(const char* kernel, Dim3 grid, Dim3 block, size_t shared_bytes,
+        const std::function<void()>& body);
+  ~Block();
+  void run(Dim3 index);
+
+  const char* kernel;
+  const std::function<void()>& body;
+  uint32_t n_threads;
+  uint32_t live = 0;
+  uint32_t running = 0;
+  Indices shape;
+  Meeting whole;
+  Meeting named[kNamedBarriers];
+  std::vector<WarpMeeting> warps;
+  std::map<const void*, Allocation> static_allocations;
+  Allocation dynamic{nullptr, 0};
+  std::map<uint64_t*, Mbarrier> mbarriers;
+
+  Thread& current() { return *threads_[running]; }
+  bool has_exited(uint32_t thread) const { return threads_[thread]->exited; }
+  void wake(uint32_t thread) { threads_[thread]->ready = true; }
+  void suspend_current(const char* what, const Site& site);
+  void release(Meeting* meeting);
+  void exit_current();
+  unsigned char* allocate(size_t bytes, const Site& site);
+  const Allocation* allocation_of(const void* address, size_t bytes) const;
+  const char* thread_name(uint32_t thread);
+
+ private:
+  bool run_thread(uint32_t thread);
+  void make_order();
+  void reset_shared();
+  void check_red_zones();
+  [[noreturn]] void report_deadlock();
+
+  std::vector<Thread*> threads_;
+  std::vector<uint32_t> order_;
+  std::mt19937_64 random_;
+  std::vector<Allocation> allocations_;
+  unsigned char* arena_;
+  size_t arena_used_ = 0;
+  size_t dynamic_bytes_;
+  char name_[64];
+};
+
+extern thread_local Block* running_block;
+extern thread_local Schedule current_schedule;
+Block& block_here();
+void perform(const Copy& copy);
+
+}  // namespace quire_executor
+
+#endif  // QUIRE_KERNELS_EXECUTOR_BLOCK_STATE_H_

@@ -1,0 +1,108 @@
+// Asynchronous copies and mbarrier objects. A copy happens when somebody waits for it, so that a
+// missing wait reads poison and a source that is reused too early shows; eager schedules copy at
+// once, so that a destination that is refilled too early shows.
+#include <string.h>
+
+#include "kernels/executor/block_state.h"
+
+namespace quire_executor {
+namespace {
+
+Mbarrier& mbarrier_at(uint64_t* barrier, const Site& site) {
+  Block& block = block_here();
+  auto found = block.mbarriers.find(barrier);
+  if (found == block.mbarriers.end()) fail(site, "an mbarrier that was not initialised");
+  return found->second;
+}
+
+void finish_phase(Mbarrier* state) {
+  if (state->arrivals_left > 0 || state->bytes_left != 0) return;
+  state->phase ^= 1;
+  state->arrivals_left = state->count;
+}
+
+void perform_loads(Mbarrier* state) {
+  std::vector<Copy> copies;
+  copies.swap(state->copies);
+  for (const Copy& copy : copies) {
+    perform(copy);
+    state->bytes_left -= static_cast<int64_t>(copy.bytes);
+  }
+  if (!copies.empty()) finish_phase(state);
+}
+
+}  // namespace
+
+void perform(const Copy& copy) {
+  memcpy(copy.to, copy.from, copy.bytes);
+  memset(static_cast<unsigned char*>(copy.to) + copy.bytes, 0, copy.zero_bytes);
+}
+
+void copy_begin(CopyKind kind, void* to, const void* from, size_t bytes, size_t zero_bytes) {
+  const Copy copy{to, from, bytes, zero_bytes};
+  if (current_schedule.eager_copies) {
+    perform(copy);
+    return;
+  }
+  block_here().current().copies[static_cast<int>(kind)].open.push_back(copy);
+}
+
+void copy_commit(CopyKind kind) {
+  if (current_schedule.eager_copies) return;
+  CopyQueue& queue = block_here().current().copies[static_cast<int>(kind)];
+  queue.committed.push_back(std::move(queue.open));
+  queue.open.clear();
+}
+
+void copy_wait(CopyKind kind, uint32_t groups_left) {
+  CopyQueue& queue = block_here().current().copies[static_cast<int>(kind)];
+  while (queue.committed.size() > groups_left) {
+    for (const Copy& copy : queue.committed.front()) perform(copy);
+    queue.committed.pop_front();
+  }
+}
+
+void mbarrier_init(uint64_t* barrier, uint32_t count, const Site& site) {
+  check_shared(barrier, 8, 8, "mbarrier_init", site);
+  if (count == 0) fail(site, "mbarrier_init: a count of 0");
+  Mbarrier state;
+  state.count = count;
+  state.arrivals_left = count;
+  block_here().mbarriers[barrier] = state;
+}
+
+void mbarrier_arrive(uint64_t* barrier, uint32_t expect_bytes, const Site& site) {
+  Mbarrier& state = mbarrier_at(barrier, site);
+  if (state.arrivals_left == 0) fail(site, "mbarrier_arrive: more arrivals than its count");
+  state.bytes_left += expect_bytes;
+  --state.arrivals_left;
+  finish_phase(&state);
+}
+
+bool mbarrier_try_wait(uint64_t* barrier, uint32_t parity, const Site& site) {
+  Mbarrier& state = mbarrier_at(barrier, site);
+  perform_loads(&state);
+  if (state.phase != (parity & 1)) return true;
+  yield_thread("mbarrier_try_wait", site);
+  return mbarrier_at(barrier, site).phase != (parity & 1);
+}
+
+void mbarrier_wait(uint64_t* barrier, uint32_t parity, const Site& site) {
+  const std::function<bool()> passed = [&] {
+    Mbarrier& state = mbarrier_at(barrier, site);
+    perform_loads(&state);
+    return state.phase != (parity & 1);
+  };
+  wait_until("mbarrier_wait", passed, site);
+}
+
+void bulk_load(void* to, const void* from, uint32_t bytes, uint64_t* barrier, const Site& site) {
+  check_shared(to, bytes, 16, "bulk_g2s", site);
+  check_aligned(from, 16, "bulk_g2s", site);
+  if (bytes == 0 || bytes % 16 != 0) fail(site, "bulk_g2s of %u bytes", bytes);
+  Mbarrier& state = mbarrier_at(barrier, site);
+  state.copies.push_back({to, from, bytes, 0});
+  if (current_schedule.eager_copies) perform_loads(&state);
+}
+
+}  // namespace quire_executor
