@@ -16,7 +16,8 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-nvcc=$(PATH="$PATH:/usr/local/cuda/bin:${QUIRE_CACHE:-$HOME/.cache/quire}/cuda/bin" command -v nvcc || true)
+. tools/lib.sh
+nvcc=$(find_nvcc || true)
 if [ -z "$nvcc" ]; then
   echo "cuda_check: no nvcc (tools/setup.sh --cuda)" >&2
   exit 3

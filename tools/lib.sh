@@ -131,3 +131,31 @@ build_preset() {
   quietly "building $preset" "build/logs/build-$preset.log" env CCACHE_BASEDIR="$PWD" CCACHE_NOHASHDIR=1 cmake --build "build/$preset" -j"$quire_jobs" \
     "${targets[@]}"
 }
+
+# The nvcc that cmake/cuda.cmake would take: on PATH, in /usr/local/cuda, or installed by install_nvcc.
+find_nvcc() {
+  local candidate release
+  for candidate in "$(command -v nvcc || true)" /usr/local/cuda/bin/nvcc "$quire_cache/cuda/bin/nvcc"; do
+    [ -n "$candidate" ] && [ -x "$candidate" ] || continue
+    release=$("$candidate" --version | sed -n 's/.*release \([0-9.]*\),.*/\1/p')
+    if [ "$(printf '%s\n12.8\n' "$release" | sort -V | head -n 1)" = 12.8 ]; then
+      echo "$candidate"
+      return 0
+    fi
+  done
+  return 1
+}
+
+download_nvcc() {
+  local work=$quire_cache/cuda-packages
+  rm -rf "$work.part" "$work" "$quire_cache/cuda"
+  pip_install install --no-deps --target "$work.part" nvidia-cuda-{nvcc,runtime,crt,cccl}==13.0.* nvidia-nvvm==13.0.*
+  mv "$work.part" "$work"
+  ln -s "$work/nvidia/cu13" "$quire_cache/cuda"
+  "$quire_cache/cuda/bin/nvcc" --version
+}
+
+install_nvcc() {
+  find_nvcc >/dev/null && return 0
+  quietly "installing nvcc 13.0 from PyPI" "$quire_cache/logs/nvcc.log" download_nvcc
+}

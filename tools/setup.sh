@@ -4,6 +4,7 @@
 #   tools/setup.sh                 packages to build and test, llama.cpp for the connector
 #   tools/setup.sh --demo          also the demo's documents and its model (about 0.5 GB)
 #   tools/setup.sh --test          also the test models (about 0.75 GB) and the Python test tools
+#   tools/setup.sh --cuda          also nvcc 13.0 from PyPI (about 0.3 GB), where no nvcc >= 12.8 is found
 #   tools/setup.sh --no-llama      without llama.cpp: server, client library and quirectl only
 #
 # Kept in ${QUIRE_CACHE:-~/.cache/quire}: llama.cpp, models, a Python environment. Packages need root or sudo.
@@ -11,13 +12,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/lib.sh
 
-want_llama=1 want_demo=0 want_test=0
+want_llama=1 want_demo=0 want_test=0 want_cuda=0
 for argument in "$@"; do
   case $argument in
     --demo) want_demo=1 ;;
     --test) want_test=1 ;;
+    --cuda) want_cuda=1 ;;
     --no-llama) want_llama=0 ;;
-    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) die "unknown option $argument (see --help)" ;;
   esac
 done
@@ -38,5 +40,6 @@ if [ $want_test = 1 ]; then
   fetch_model gemma
   make_python_environment
 fi
-if command -v nvcc >/dev/null; then say "nvcc found: CUDA units can be built"; else say "no nvcc: building for the CPU only"; fi
+if [ $want_cuda = 1 ]; then install_nvcc; fi
+if find_nvcc >/dev/null; then say "CUDA units are built with $(find_nvcc)"; else say "no nvcc >= 12.8: building for the CPU only"; fi
 say "setup complete"
