@@ -1,0 +1,127 @@
+// The reference of the lossless bf16 codecs.
+#include <string.h>
+
+#include "kernels/exponent_ops.h"
+#include "kernels/math/pack.h"
+
+namespace quire_kernels {
+namespace {
+
+inline uint32_t element_at(const Byte* elements, uint64_t i) {
+  return elements[2 * i] | static_cast<uint32_t>(elements[2 * i + 1]) << 8;
+}
+inline Byte exponent_of(uint32_t element) {
+  return static_cast<Byte>(element >> 7);
+}
+
+void raise_tops(const Byte* elements, uint64_t n_rows, uint32_t head_dim, Byte* tops) {
+  for (uint64_t row = 0; row < n_rows; ++row, elements += uint64_t{head_dim} * 2)
+    for (uint32_t d = 0; d < head_dim; ++d) {
+      const Byte exponent = exponent_of(element_at(elements, d));
+      if (exponent > tops[d]) tops[d] = exponent;
+    }
+}
+
+// Neighbours often share an exponent: separate counters spare them waiting for each other.
+void count_exponents(const Byte* elements, uint64_t n, uint64_t* counters) {
+  constexpr uint32_t kLanes = 4;
+  constexpr uint64_t kBlock = UINT64_C(1) << 30;
+  while (n > 0) {
+    uint32_t lanes[kLanes][256] = {};
+    const uint64_t block = n < kBlock ? n : kBlock;
+    for (uint64_t i = 0; i < block; ++i) ++lanes[i % kLanes][exponent_of(element_at(elements, i))];
+    for (const auto& lane : lanes)
+      for (uint32_t e = 0; e < 256; ++e) counters[e] += lane[e];
+    elements += block * 2;
+    n -= block;
+  }
+}
+
+uint64_t count_escapes(const Byte* codes, uint64_t n_rows, uint32_t head_dim, uint32_t bits) {
+  const uint64_t row_bytes = code_row_bytes(head_dim, bits);
+  const uint32_t escape = (1u << bits) - 1;
+  uint64_t count = 0;
+  for (uint64_t row = 0; row < n_rows; ++row, codes += row_bytes)
+    for (uint32_t begin = 0; begin < head_dim; begin += kGroupCodes) {
+      const uint64_t group = group_integer(codes + uint64_t{begin / kGroupCodes} * bits, bits);
+      for (uint32_t e = 0; e < kGroupCodes && begin + e < head_dim; ++e)
+        count += ((group >> code_shift(bits, e)) & escape) == escape;
+    }
+  return count;
+}
+
+uint64_t encode(const ExponentRows& rows, const Byte* elements, Byte* sign_mantissa, Byte* codes,
+                Byte* escapes, uint64_t n_escapes, uint64_t escapes_max) {
+  const uint64_t row_bytes = code_row_bytes(rows.head_dim, rows.bits);
+  const uint32_t escape = (1u << rows.bits) - 1;
+  for (uint64_t row = 0; row < rows.n_rows; ++row) {
+    for (uint32_t begin = 0; begin < rows.head_dim; begin += kGroupCodes) {
+      Byte group[kGroupCodes];
+      uint32_t n = rows.head_dim - begin;
+      if (n > kGroupCodes) n = kGroupCodes;
+      for (uint32_t e = 0; e < n; ++e) {
+        const uint32_t d = begin + e;
+        const uint32_t element = element_at(elements, d);
+        const uint32_t exponent = exponent_of(element);
+        sign_mantissa[d] = static_cast<Byte>((element >> 8 & 0x80) | (element & 0x7f));
+        uint32_t code = escape;
+        if (rows.bits == 4)
+          code = rows.code_of[exponent];
+        else if (rows.tops[d] - exponent < escape)
+          code = rows.tops[d] - exponent;
+        group[e] = static_cast<Byte>(code);
+        if (code != escape) continue;
+        escapes[n_escapes++] = static_cast<Byte>(exponent);
+        if (n_escapes > escapes_max) return n_escapes;
+      }
+      pack_row(group, n, rows.bits, codes + uint64_t{begin / kGroupCodes} * rows.bits);
+    }
+    elements += uint64_t{rows.head_dim} * 2;
+    sign_mantissa += rows.head_dim;
+    codes += row_bytes;
+  }
+  return n_escapes;
+}
+
+uint64_t decode(const ExponentRows& rows, const Byte* sign_mantissa, const Byte* codes,
+                const Byte* escapes, uint64_t n_escapes, Byte* elements) {
+  const uint64_t row_bytes = code_row_bytes(rows.head_dim, rows.bits);
+  const uint32_t escape = (1u << rows.bits) - 1;
+  uint64_t taken = 0;
+  for (uint64_t row = 0; row < rows.n_rows; ++row) {
+    for (uint32_t begin = 0; begin < rows.head_dim; begin += kGroupCodes) {
+      const uint64_t group =
+          group_integer(codes + uint64_t{begin / kGroupCodes} * rows.bits, rows.bits);
+      for (uint32_t e = 0; e < kGroupCodes && begin + e < rows.head_dim; ++e) {
+        const uint32_t d = begin + e;
+        const uint32_t code = static_cast<uint32_t>(group >> code_shift(rows.bits, e)) & escape;
+        uint32_t exponent;
+        if (code == escape) {
+          exponent = taken < n_escapes ? escapes[taken] : 0;
+          ++taken;
+        } else {
+          exponent = rows.bits == 4 ? rows.exponents[code] : rows.tops[d] - code;
+        }
+        const uint32_t rest = sign_mantissa[d];
+        elements[2 * d] = static_cast<Byte>(exponent << 7 | (rest & 0x7f));
+        elements[2 * d + 1] = static_cast<Byte>((rest & 0x80) | exponent >> 1);
+      }
+    }
+    elements += uint64_t{rows.head_dim} * 2;
+    sign_mantissa += rows.head_dim;
+    codes += row_bytes;
+  }
+  return taken;
+}
+
+constexpr ExponentOps kOps = {
+    "scalar", raise_tops, count_exponents, count_escapes, encode, decode,
+};
+
+}  // namespace
+
+const ExponentOps* scalar_exponent_ops() {
+  return &kOps;
+}
+
+}  // namespace quire_kernels
