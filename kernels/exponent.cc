@@ -62,6 +62,19 @@ uint64_t tops_offset(const ExponentShape& shape, const Section& s, uint32_t head
   return (uint64_t{head} * s.runs + token / shape.spec.run_tokens) * shape.head_dim;
 }
 
+const ExponentOps* best_exponent_ops() {
+  const ExponentOps* ops = nullptr;
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
+    if (__builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2"))
+      ops = vbmi2_exponent_ops();
+    if (ops == nullptr) ops = avx512_exponent_ops();
+  }
+#endif
+  return ops != nullptr ? ops : scalar_exponent_ops();
+}
+
 bool is_zero(const Byte* bytes, uint64_t n) {
   Byte any = 0;
   for (uint64_t i = 0; i < n; ++i) any |= bytes[i];
@@ -153,17 +166,24 @@ void choose_exponents(const ExponentShape& shape, const Byte* elements, Byte* ex
   uint64_t counters[256] = {};
   const uint64_t rows = uint64_t{shape.n_heads} * shape.n_tokens;
   const uint64_t row_bytes = uint64_t{shape.head_dim} * 2;
-  const ExponentOps& ops = *active_exponent_ops();
-  for (uint64_t row = 0; row < rows; row += kSampledRows)
-    ops.count_exponents(elements + row * row_bytes, shape.head_dim, counters);
+  active_exponent_ops()->count_exponents(elements, (rows + kSampledRows - 1) / kSampledRows,
+                                         kSampledRows * row_bytes, shape.head_dim, counters);
+  Byte present[256];
+  uint32_t n_present = 0;
+  for (uint32_t e = 0; e < 256; ++e)
+    if (counters[e] != 0) present[n_present++] = static_cast<Byte>(e);
   bool taken[256] = {};
-  for (uint32_t i = 0; i < kTableExponents; ++i) {
+  uint32_t n = 0;
+  for (; n < kTableExponents && n < n_present; ++n) {
     uint32_t best = 256;
-    for (uint32_t e = 0; e < 256; ++e)
-      if (!taken[e] && (best == 256 || counters[e] > counters[best])) best = e;
+    for (uint32_t i = 0; i < n_present; ++i)
+      if (!taken[present[i]] && (best == 256 || counters[present[i]] > counters[best]))
+        best = present[i];
     taken[best] = true;
-    exponents[i] = static_cast<Byte>(best);
+    exponents[n] = static_cast<Byte>(best);
   }
+  for (uint32_t e = 0; n < kTableExponents; ++e)
+    if (!taken[e]) exponents[n++] = static_cast<Byte>(e);
 }
 
 // window3: each channel's largest exponent in the run that starts at token.
@@ -193,7 +213,8 @@ uint64_t zero_padding(const ExponentShape& shape, const Section& s, Byte* sectio
 }  // namespace
 
 const ExponentOps* active_exponent_ops() {
-  return scalar_exponent_ops();
+  static const ExponentOps* const best = best_exponent_ops();
+  return active_rows() == scalar_rows() ? scalar_exponent_ops() : best;
 }
 
 int exponent_check(const ExponentShape& shape, const Byte* section, uint64_t bytes) {

@@ -25,8 +25,9 @@ struct ExponentOps {
   const char* name;
   // Raises tops[dim] to the largest exponent of each channel.
   void (*raise_tops)(const Byte* elements, uint64_t n_rows, uint32_t head_dim, Byte* tops);
-  // Adds the exponents of n elements to 256 counters.
-  void (*count_exponents)(const Byte* elements, uint64_t n, uint64_t* counters);
+  // Adds the exponents of rows that lie row_bytes apart to 256 counters.
+  void (*count_exponents)(const Byte* elements, uint64_t n_rows, uint64_t row_bytes,
+                          uint32_t head_dim, uint64_t* counters);
   // Escape codes in the rows; padding codes do not count.
   uint64_t (*count_escapes)(const Byte* codes, uint64_t n_rows, uint32_t head_dim, uint32_t bits);
   // Appends to escapes, of which n_escapes are there, and returns how many there are then; stops

@@ -22,19 +22,10 @@ void raise_tops(const Byte* elements, uint64_t n_rows, uint32_t head_dim, Byte* 
     }
 }
 
-// Neighbours often share an exponent: separate counters spare them waiting for each other.
-void count_exponents(const Byte* elements, uint64_t n, uint64_t* counters) {
-  constexpr uint32_t kLanes = 4;
-  constexpr uint64_t kBlock = UINT64_C(1) << 30;
-  while (n > 0) {
-    uint32_t lanes[kLanes][256] = {};
-    const uint64_t block = n < kBlock ? n : kBlock;
-    for (uint64_t i = 0; i < block; ++i) ++lanes[i % kLanes][exponent_of(element_at(elements, i))];
-    for (const auto& lane : lanes)
-      for (uint32_t e = 0; e < 256; ++e) counters[e] += lane[e];
-    elements += block * 2;
-    n -= block;
-  }
+void count_exponents(const Byte* elements, uint64_t n_rows, uint64_t row_bytes, uint32_t head_dim,
+                     uint64_t* counters) {
+  for (uint64_t row = 0; row < n_rows; ++row, elements += row_bytes)
+    for (uint32_t d = 0; d < head_dim; ++d) ++counters[exponent_of(element_at(elements, d))];
 }
 
 uint64_t count_escapes(const Byte* codes, uint64_t n_rows, uint32_t head_dim, uint32_t bits) {

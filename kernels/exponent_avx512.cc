@@ -1,0 +1,28 @@
+// The lossless bf16 codecs with AVX-512 F, BW, VL, DQ.
+#include "kernels/exponent_ops.h"
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+#include "kernels/exponent_avx512.h"
+
+namespace quire_kernels {
+
+const ExponentOps* avx512_exponent_ops() {
+  static constexpr ExponentOps kOps = {
+      "avx512", raise_tops, count_exponents, count_escapes, encode, decode,
+  };
+  return &kOps;
+}
+
+}  // namespace quire_kernels
+
+#else
+
+namespace quire_kernels {
+
+const ExponentOps* avx512_exponent_ops() {
+  return nullptr;
+}
+
+}  // namespace quire_kernels
+
+#endif
