@@ -1,0 +1,21 @@
+#include "kernels/cuda/load_kernels.cuh"
+
+namespace quire_cuda {
+
+int launch_load_channel(const SectionPack& pack, bool ring, uint32_t ctas, void* stream) {
+  const PlaneSpec& spec = pack.sections[0].spec;
+  if (spec.kind == SectionKind::kNormalised)
+    return launch_load<Format<SectionKind::kNormalised, 4>>(pack, ring, ctas, stream);
+  switch (spec.bits) {
+    case 8:
+      return launch_load<Format<SectionKind::kChannel, 8, true>>(pack, ring, ctas, stream);
+    case 4:
+      return launch_load<Format<SectionKind::kChannel, 4>>(pack, ring, ctas, stream);
+    case 3:
+      return launch_load<Format<SectionKind::kChannel, 3>>(pack, ring, ctas, stream);
+    default:
+      return launch_load<Format<SectionKind::kChannel, 2>>(pack, ring, ctas, stream);
+  }
+}
+
+}  // namespace quire_cuda

@@ -1,0 +1,266 @@
+#include "kernels/cuda/prepare.h"
+#include "kernels/cuda/section.cuh"
+#include "kernels/cuda/units.h"
+#include "kernels/params.h"
+
+namespace quire_cuda {
+namespace {
+
+using quire_kernels::element_bytes;
+using quire_kernels::plane_spec;
+
+bool aligned(const void* pointer, uintptr_t bytes) {
+  return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
+}
+
+// Kernels read engine elements whole.
+bool strides_are_whole(int64_t a, int64_t b, int64_t c, uint32_t element) {
+  const int64_t e = element;
+  return a % e == 0 && b % e == 0 && c % e == 0;
+}
+
+// Formats that have kernels.
+int check_format(int32_t codec, int32_t plane, uint32_t head_dim) {
+  if (plane != QUIRE_PLANE_KEY && plane != QUIRE_PLANE_VALUE) return QUIRE_KERNEL_UNSUPPORTED;
+  const SectionKind kind = plane_spec(codec, plane).kind;
+  if (kind == SectionKind::kUnknown || kind == SectionKind::kExponent ||
+      kind == SectionKind::kMixed || head_dim > kHeadDimMax)
+    return QUIRE_KERNEL_UNSUPPORTED;
+  return QUIRE_KERNEL_OK;
+}
+
+template <typename Params>
+int check_common(const Params& p, const void* bytes, uint64_t n_bytes) {
+  if (int status = check_format(p.codec, p.plane, p.head_dim)) return status;
+  const uint64_t expected =
+      quire_section_bytes(p.codec, p.plane, p.n_tokens, p.n_heads, p.head_dim);
+  if (expected == 0 || expected != n_bytes || bytes == nullptr || !aligned(bytes, 4))
+    return QUIRE_KERNEL_INVALID_ARGUMENT;
+  if (p.rotation.table != nullptr && p.rotation.style == QUIRE_ROPE_STYLE_NEOX &&
+      p.rotation.rotary_dims > p.head_dim)
+    return QUIRE_KERNEL_INVALID_ARGUMENT;
+  if ((p.flags & ~static_cast<uint32_t>(QUIRE_KERNEL_KEEP_NON_FINITE)) != 0)
+    return QUIRE_KERNEL_UNSUPPORTED;
+  return QUIRE_KERNEL_OK;
+}
+
+// The CPU's checks of the engine's side, of rotation and of the struct, with the sections' own
+// check done above and row numbers, which may be device memory, left to the kernel.
+template <typename Params>
+void as_raw(Params* p, uint64_t* bytes) {
+  p->codec = QUIRE_CODEC_RAW_F32;
+  p->flags = 0;
+  *bytes = quire_section_bytes(p->codec, p->plane, p->n_tokens, p->n_heads, p->head_dim);
+}
+
+double largest_magnitude(int32_t dtype) {
+  if (dtype == QUIRE_DTYPE_F16) return 0x1.ffdffep15;
+  return dtype == QUIRE_DTYPE_BF16 ? 0x1.fefffep127 : 0x1.fffffep127;
+}
+
+template <typename Params>
+void describe_common(const Params& p, Section* s) {
+  s->spec = plane_spec(p.codec, p.plane);
+  if (s->spec.kind == SectionKind::kRaw) s->spec.bits = static_cast<uint8_t>(p.codec);
+  s->n_tokens = p.n_tokens;
+  s->n_heads = p.n_heads;
+  s->head_dim = static_cast<uint16_t>(p.head_dim);
+  s->unit_tokens = kBlockTokens;
+  s->hadamard = static_cast<uint8_t>(
+      s->spec.hadamard_max == 0 ? 1
+                                : quire_kernels::hadamard_order(p.head_dim, s->spec.hadamard_max));
+  const bool turns = quire_kernels::rotates(p.rotation);
+  s->style = static_cast<uint8_t>(turns ? p.rotation.style : QUIRE_ROPE_STYLE_NONE);
+  s->rotary_dims = static_cast<uint16_t>(turns ? p.rotation.rotary_dims : 0);
+  s->table = turns ? p.rotation.table : nullptr;
+  s->table_token_stride = p.rotation.table_token_stride;
+  if (turns && aligned(s->table, 16) && s->table_token_stride % 16 == 0) s->flags |= kVectorTable;
+  if (aligned(s->bytes, 16) && p.head_dim % kVectorDims == 0) s->flags |= kVectorBytes;
+  const int64_t element = element_bytes(s->engine_dtype);
+  if (s->dim_stride == element && p.head_dim % kVectorDims == 0 && aligned(s->engine, 16) &&
+      s->token_stride % 16 == 0 && s->head_stride % 16 == 0)
+    s->flags |= kVectorEngine;
+  if (p.codec == s->engine_dtype && !turns) s->flags |= kCopies;
+  if (p.flags & QUIRE_KERNEL_KEEP_NON_FINITE) s->flags |= kKeepNonFinite;
+}
+
+}  // namespace
+
+int format_index(int32_t codec, int32_t plane) {
+  const PlaneSpec spec = plane_spec(codec, plane);
+  const int by_bits = spec.bits == 8 ? 0 : spec.bits == 4 ? 1 : spec.bits == 3 ? 2 : 3;
+  switch (spec.kind) {
+    case SectionKind::kRaw:
+      return codec == QUIRE_CODEC_RAW_F16    ? kFormatRawF16
+             : codec == QUIRE_CODEC_RAW_BF16 ? kFormatRawBf16
+                                             : kFormatRawF32;
+    case SectionKind::kFp8:
+      return kFormatFp8;
+    case SectionKind::kChannel:
+      return kFormatChannel8 + by_bits;
+    case SectionKind::kNormalised:
+      return kFormatNormalised;
+    default:
+      return kFormatToken8 + by_bits;
+  }
+}
+
+int check_launch(const quire_cuda_launch* launch) {
+  if (launch == nullptr) return QUIRE_KERNEL_INVALID_ARGUMENT;
+  if (launch->struct_bytes != sizeof(*launch)) return QUIRE_KERNEL_BAD_STRUCT;
+  if (launch->device_status == nullptr || !aligned(launch->device_status, 4))
+    return QUIRE_KERNEL_INVALID_ARGUMENT;
+  if (launch->path < QUIRE_CUDA_PATH_AUTO || launch->path > QUIRE_CUDA_PATH_COPY)
+    return QUIRE_KERNEL_UNSUPPORTED;
+  if (launch->table != nullptr && launch->table->struct_bytes != sizeof(*launch->table))
+    return QUIRE_KERNEL_BAD_STRUCT;
+  return QUIRE_KERNEL_OK;
+}
+
+int check_cuda_load(const quire_load_params& params) {
+  if (params.struct_bytes != sizeof(params)) return QUIRE_KERNEL_BAD_STRUCT;
+  if (int status = check_common(params, params.src, params.src_bytes)) return status;
+  quire_load_params raw = params;
+  as_raw(&raw, &raw.src_bytes);
+  raw.token_begin = raw.token_end;  // no rows to look at
+  if (params.token_begin > params.token_end) return QUIRE_KERNEL_INVALID_ARGUMENT;
+  if (int status = quire_kernels::check_load(&raw)) return status;
+  const uint32_t element = element_bytes(params.dst_dtype);
+  if (!aligned(params.dst, element) || !aligned(params.dst_token, 8) ||
+      !strides_are_whole(params.dst_token_stride, params.dst_head_stride, params.dst_dim_stride,
+                         element))
+    return QUIRE_KERNEL_INVALID_ARGUMENT;
+  if (params.dst_token == nullptr && params.row_mask == nullptr &&
+      params.token_begin < params.token_end && int64_t{params.token_end} > params.dst_tokens)
+    return QUIRE_KERNEL_INVALID_ARGUMENT;
+  if ((params.flags & QUIRE_KERNEL_KEEP_NON_FINITE) != 0 &&
+      (params.codec != params.dst_dtype || quire_kernels::rotates(params.rotation)))
+    return QUIRE_KERNEL_INVALID_ARGUMENT;
+  return QUIRE_KERNEL_OK;
+}
+
+int check_cuda_store(const quire_store_params& params) {
+  if (params.struct_bytes != sizeof(params)) return QUIRE_KERNEL_BAD_STRUCT;
+  if (plane_spec(params.codec, params.plane).kind == SectionKind::kNormalised)
+    return QUIRE_KERNEL_UNSUPPORTED;
+  if (int status = check_common(params, params.dst, params.dst_bytes)) return status;
+  // Seen as a load: the same engine side, and no row numbers that the host would read.
+  quire_load_params raw = {};
+  raw.struct_bytes = sizeof(raw);
+  raw.plane = params.plane;
+  raw.n_tokens = params.n_tokens;
+  raw.n_heads = params.n_heads;
+  raw.head_dim = params.head_dim;
+  raw.dst_dtype = params.src_dtype;
+  raw.src = params.dst;
+  raw.dst = const_cast<void*>(params.src);
+  raw.dst_tokens = params.src_tokens;
+  raw.dst_token_stride = params.src_token_stride;
+  raw.dst_head_stride = params.src_head_stride;
+  raw.dst_dim_stride = params.src_dim_stride;
+  raw.rotation = params.rotation;
+  as_raw(&raw, &raw.src_bytes);
+  if (int status = quire_kernels::check_load(&raw)) return status;
+  const uint32_t element = element_bytes(params.src_dtype);
+  if (!aligned(params.src, element) || !aligned(params.src_token, 8) ||
+      !strides_are_whole(params.src_token_stride, params.src_head_stride, params.src_dim_stride,
+                         element))
+    return QUIRE_KERNEL_INVALID_ARGUMENT;
+  if (params.src_token == nullptr && int64_t{params.n_tokens} > params.src_tokens)
+    return QUIRE_KERNEL_INVALID_ARGUMENT;
+  if ((params.flags & QUIRE_KERNEL_KEEP_NON_FINITE) != 0 &&
+      (params.codec != params.src_dtype || quire_kernels::rotates(params.rotation)))
+    return QUIRE_KERNEL_INVALID_ARGUMENT;
+  return QUIRE_KERNEL_OK;
+}
+
+void describe_load(const quire_load_params& p, Section* s) {
+  *s = {};
+  s->bytes = static_cast<unsigned char*>(const_cast<void*>(p.src));
+  s->engine = static_cast<unsigned char*>(p.dst);
+  s->engine_tokens = p.dst_tokens;
+  s->token_stride = p.dst_token_stride;
+  s->head_stride = p.dst_head_stride;
+  s->dim_stride = p.dst_dim_stride;
+  s->token_row = p.dst_token;
+  s->row_mask = p.row_mask;
+  s->token_begin = p.token_begin;
+  s->token_end = p.token_end;
+  s->engine_dtype = static_cast<uint8_t>(p.dst_dtype);
+  describe_common(p, s);
+  s->limit = largest_magnitude(p.dst_dtype);
+  if (s->table != nullptr) s->limit /= 1.4142136;
+  if (s->hadamard > 1) s->limit /= sqrt(static_cast<double>(s->hadamard));
+  if ((s->flags & kCopies) != 0) s->limit = quire_kernels::kLargestFloat;
+}
+
+void describe_store(const quire_store_params& p, Section* s) {
+  *s = {};
+  s->bytes = static_cast<unsigned char*>(p.dst);
+  s->engine = static_cast<unsigned char*>(const_cast<void*>(p.src));
+  s->engine_tokens = p.src_tokens;
+  s->token_stride = p.src_token_stride;
+  s->head_stride = p.src_head_stride;
+  s->dim_stride = p.src_dim_stride;
+  s->token_row = p.src_token;
+  s->token_end = p.n_tokens;
+  s->engine_dtype = static_cast<uint8_t>(p.src_dtype);
+  describe_common(p, s);
+  if (s->spec.kind == SectionKind::kChannel) s->unit_tokens = s->spec.run_tokens;
+}
+
+uint32_t count_units(const Section& s) {
+  if (s.token_begin == s.token_end) return 0;
+  const uint32_t end = (s.token_end + s.unit_tokens - 1u) / s.unit_tokens;
+  return (end - s.token_begin / s.unit_tokens) * s.n_heads;
+}
+
+uint32_t ring_unit_tokens(const Section& s) {
+  if (s.spec.kind == SectionKind::kNormalised || !aligned(s.bytes, 16)) return 0;
+  const bool raw = s.spec.kind == SectionKind::kRaw;
+  if (raw && (s.flags & kVectorBytes) == 0) return 0;
+  const uint64_t row = raw ? s.head_dim * element_bytes(s.spec.bits)
+                           : quire_kernels::code_row_bytes(s.head_dim, s.spec.bits);
+  for (uint32_t tokens = kRingUnitTokensMax; tokens >= kBlockTokens; tokens /= 2) {
+    uint64_t bytes = tokens * row + 15;
+    if (s.spec.kind == SectionKind::kChannel) {
+      const uint32_t run = s.spec.run_tokens;
+      if (tokens % run != 0 && run % tokens != 0) continue;
+      const uint32_t runs = (tokens + run - 1) / run;
+      bytes += runs * (quire_kernels::channel_side_bytes(s.spec, s.head_dim) +
+                       quire_kernels::kBlockAlignment);
+    } else if (!raw) {
+      bytes += tokens * 4ull * quire_kernels::token_groups(s.spec, s.head_dim) + 15;
+    }
+    if (bytes <= kRingStageBytes) return tokens;
+  }
+  return 0;
+}
+
+CopyRuns copy_runs(const quire_load_params& p) {
+  CopyRuns none = {};
+  const int64_t element = element_bytes(p.dst_dtype);
+  const int64_t row = p.head_dim * element;
+  if (p.codec != p.dst_dtype || quire_kernels::rotates(p.rotation) || p.row_mask != nullptr ||
+      p.dst_token != nullptr || p.token_begin == p.token_end)
+    return none;
+  if ((p.head_dim > 1 && p.dst_dim_stride != element) ||
+      (p.n_tokens > 1 && p.dst_token_stride != row))
+    return none;
+  CopyRuns runs = {};
+  runs.runs = p.n_heads;
+  runs.run_bytes = uint64_t{p.token_end - p.token_begin} * static_cast<uint64_t>(row);
+  runs.src_begin = p.token_begin * static_cast<uint64_t>(row);
+  runs.src_stride = int64_t{p.n_tokens} * row;
+  runs.dst_begin = p.token_begin * row;
+  runs.dst_stride = p.dst_head_stride;
+  const bool whole = p.n_heads == 1 || (p.token_begin == 0 && p.token_end == p.n_tokens &&
+                                        runs.dst_stride == runs.src_stride);
+  if (whole) {
+    runs.run_bytes *= p.n_heads;
+    runs.runs = 1;
+  }
+  return runs;
+}
+
+}  // namespace quire_cuda

@@ -1,0 +1,74 @@
+/* CUDA implementations of Quire's load and store: the parameter structs, bytes and statuses of
+ * quire_kernels.h, for memory that a GPU can reach. Source: kernels/cuda. The library links the
+ * CUDA runtime statically; where there is no driver every call returns QUIRE_KERNEL_UNSUPPORTED.
+ *
+ *  - Pointers in the parameters are for the device: device memory, managed memory, or host memory
+ * that is pinned and mapped (then the kernel reads or writes it over the bus: zero-copy).
+ * dst_token, src_token, row_mask and rotation tables too. Only the parameter structs themselves are
+ * host memory; they are read before the call returns.
+ *  - What the host can see - sizes, strides, formats, alignment, null - is checked for all sections
+ * before anything is launched; a wrong one launches nothing. Row numbers and payloads are seen by
+ * the kernels alone: the first failure is left in *device_status and the rows concerned are not
+ * written (never outside the destination). Look at it after the stream.
+ *  - Work is queued on launch->stream of the current device, in waves of up to 28 sections a
+ * launch, ordered by format: sections of one batch must not overlap each other's destinations.
+ * Calls are reentrant and allocate nothing; they can be captured in a graph.
+ *  - Supported: raw, int8, fp8, int4, int3, int2 codecs of fixed size, head_dim <= 256; loads of
+ * INT4_CENTRED, no stores of its K. Others: QUIRE_KERNEL_UNSUPPORTED. Bytes and values equal the
+ * CPU's.
+ */
+#ifndef QUIRE_KERNELS_QUIRE_CUDA_H_
+#define QUIRE_KERNELS_QUIRE_CUDA_H_
+
+#include "kernels/quire_kernels.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum quire_cuda_path {
+  QUIRE_CUDA_PATH_AUTO = 0,   /* from `table` where there is one, else DIRECT */
+  QUIRE_CUDA_PATH_DIRECT = 1, /* threads read the section where it is: device memory, sm_80 */
+  /* Bulk copies into a ring of shared memory, for sections in pinned host memory. sm_90, sections
+   * 64-byte aligned; DIRECT is taken where that does not hold. */
+  QUIRE_CUDA_PATH_RING = 2,
+  /* Loads of raw sections without rotation, mask and row numbers into contiguous rows: the copy
+   * engines, one batched copy. DIRECT is taken where that does not hold. No payload check. */
+  QUIRE_CUDA_PATH_COPY = 3
+};
+
+/* The paths that were fastest on this machine: filled by quire_cuda_calibrate(), plain data. */
+#define QUIRE_CUDA_TABLE_BYTES 6u /* contiguous bytes per run: 4 KiB * 4^i */
+#define QUIRE_CUDA_TABLE_RUNS 4u  /* runs per call: 8^i */
+struct quire_cuda_table {
+  size_t struct_bytes;
+  uint8_t from_host[QUIRE_CUDA_TABLE_BYTES][QUIRE_CUDA_TABLE_RUNS];     /* quire_cuda_path */
+  float microseconds[3][QUIRE_CUDA_TABLE_BYTES][QUIRE_CUDA_TABLE_RUNS]; /* by path - 1 */
+  uint32_t host_ctas; /* the fewest that reach 95 % of the best rate from pinned memory */
+};
+
+struct quire_cuda_launch {
+  size_t struct_bytes;
+  void* stream;           /* cudaStream_t */
+  uint32_t max_ctas;      /* at most so many CTAs run; 0 = as many as fit the work */
+  int32_t path;           /* quire_cuda_path, loads only */
+  int32_t* device_status; /* 4-byte aligned device memory, 0 before the first call; never cleared */
+  const struct quire_cuda_table* table; /* host memory, or NULL */
+};
+
+/* OK when everything was queued. On failure *failed_index (may be NULL) names the section, and
+ * nothing was queued, unless the runtime itself failed in between (QUIRE_KERNEL_UNSUPPORTED). */
+int quire_cuda_load_batch(const struct quire_load_params* params, size_t n,
+                          const struct quire_cuda_launch* launch, size_t* failed_index);
+int quire_cuda_store_batch(const struct quire_store_params* params, size_t n,
+                           const struct quire_cuda_launch* launch, size_t* failed_index);
+
+/* Measures the paths from pinned host memory on the current device with scratch memory of its own
+ * (at most 96 MiB pinned and 96 MiB of device memory, freed again). Takes below a second. */
+int quire_cuda_calibrate(struct quire_cuda_table* table);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* QUIRE_KERNELS_QUIRE_CUDA_H_ */
