@@ -60,13 +60,14 @@ function(quire_cuda_objects)
   set(objects "")
   foreach(unit ${arg_UNITS})
     get_filename_component(unit_path "${unit}" ABSOLUTE)
-    get_filename_component(unit_name "${unit}" NAME_WE)
-    set(object "${CMAKE_CURRENT_BINARY_DIR}/${unit_name}.cuda.o")
+    file(RELATIVE_PATH unit_name "${CMAKE_CURRENT_SOURCE_DIR}" "${unit_path}")
+    string(REPLACE "/" "_" unit_name "${unit_name}")
+    set(object "${CMAKE_CURRENT_BINARY_DIR}/${unit_name}.o")
     add_custom_command(OUTPUT "${object}"
       COMMAND ${launcher} "${QUIRE_NVCC}" ${quire_nvcc_flags} "-I${quire_kernels_root}"
               -MD -MF "${object}.d" -MT "${object}" -c "${unit_path}" -o "${object}"
       DEPENDS "${unit_path}" DEPFILE "${object}.d" JOB_POOL quire_nvcc
-      COMMENT "nvcc ${unit_name}.cu" VERBATIM)
+      COMMENT "nvcc ${unit_name}" VERBATIM)
     list(APPEND objects "${object}")
   endforeach()
   set(${arg_OUTPUT} ${objects} PARENT_SCOPE)

@@ -22,5 +22,6 @@ if [ -z "$nvcc" ]; then
   echo "cuda_check: no nvcc (tools/setup.sh --cuda)" >&2
   exit 3
 fi
+mapfile -t units < <(find kernels/cuda -name '*.cu' | sort)
 exec python3 tools/cuda_check.py --nvcc "$nvcc" --build "$build" --baseline kernels/cuda/registers.baseline $update \
-  kernels/cuda/*.cu
+  "${units[@]}"

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <random>
 
+#include "kernels/cuda/transfer.h"
 #include "kernels/executor/executor.h"
 #include "kernels/quire_cuda.h"
 #include "tests/kernels/cuda/section_reference.h"
@@ -254,8 +255,8 @@ void check_load(const Case& c) {
   const quire_load_params params = fixture.load_params(section.data(), engine.data());
   ASSERT_EQ(quire_cuda_load_batch(&params, 1, &launch, nullptr), QUIRE_KERNEL_OK);
   EXPECT_EQ(status, 0);
-  EXPECT_TRUE(engine == expected)
-      << first_difference(engine.data(), expected.data(), fixture.engine_bytes());
+  EXPECT_TRUE(engine == expected) << first_difference(engine.data(), expected.data(),
+                                                      fixture.engine_bytes());
   Aligned cpu(fixture.engine_bytes(), kPoison);
   const quire_load_params on_cpu = fixture.load_params(section.data(), cpu.data());
   const int cpu_status = quire_load(&on_cpu);
@@ -639,6 +640,55 @@ TEST(CudaLoad, KeepsNonFiniteBitsWhenAsked) {
     ASSERT_EQ(memcmp(engine.data() + p.dst_token[token] * p.dst_token_stride,
                      section.data() + token * 128, 128),
               0);
+}
+
+TEST(CudaTable, NearestCellDecides) {
+  quire_cuda_table table = {};
+  table.struct_bytes = sizeof(table);
+  for (auto& path : table.microseconds)
+    for (auto& row : path)
+      for (float& time : row) time = 9.0f;
+  // Kernels win where runs are short and many, copies where they are long; the last column of the
+  // longest runs was not measured.
+  table.microseconds[QUIRE_CUDA_PATH_RING - 1][0][3] = 2.0f;
+  table.microseconds[QUIRE_CUDA_PATH_COPY - 1][5][2] = 1.0f;
+  for (auto& path : table.microseconds) path[5][3] = 0.0f;
+  quire_cuda::choose_paths(&table);
+  EXPECT_EQ(quire_cuda::path_from_table(table, 4096, 512), QUIRE_CUDA_PATH_RING);
+  EXPECT_EQ(quire_cuda::path_from_table(table, 1, UINT64_MAX), QUIRE_CUDA_PATH_RING);
+  EXPECT_EQ(quire_cuda::path_from_table(table, 8191, 512), QUIRE_CUDA_PATH_RING);
+  EXPECT_EQ(quire_cuda::path_from_table(table, 8193, 512), QUIRE_CUDA_PATH_DIRECT);
+  EXPECT_EQ(quire_cuda::path_from_table(table, 4 << 20, 64), QUIRE_CUDA_PATH_COPY);
+  EXPECT_EQ(quire_cuda::path_from_table(table, UINT64_MAX, 512), QUIRE_CUDA_PATH_COPY);
+  EXPECT_EQ(quire_cuda::path_from_table(table, 0, 0), QUIRE_CUDA_PATH_DIRECT);
+}
+
+TEST(CudaTable, AutoTakesThePathOfTheTable) {
+  quire_cuda_table table = {};
+  table.struct_bytes = sizeof(table);
+  for (auto& row : table.from_host)
+    for (auto& path : row) path = QUIRE_CUDA_PATH_COPY;
+  for (int32_t codec : {QUIRE_CODEC_RAW_BF16, QUIRE_CODEC_INT8_CHANNEL}) {
+    Case c;
+    c.codec = codec;
+    c.n_heads = 1;
+    c.shuffled_rows = false;
+    Fixture fixture(c);
+    Aligned from = fixture.random_engine();
+    Aligned section(fixture.section_bytes());
+    make_section(&fixture, c, &from, &section);
+    Aligned engine(fixture.engine_bytes());
+    Aligned expected(fixture.engine_bytes());
+    quire_reference::load(fixture.load_params(section.data(), expected.data()));
+    const quire_load_params p = fixture.load_params(section.data(), engine.data());
+    int32_t status = 0;
+    quire_cuda_launch launch = launch_on(&status, QUIRE_CUDA_PATH_AUTO);
+    launch.table = &table;
+    const uint64_t before = quire_executor::launches();
+    ASSERT_EQ(quire_cuda_load_batch(&p, 1, &launch, nullptr), QUIRE_KERNEL_OK);
+    EXPECT_EQ(quire_executor::launches() - before, codec == QUIRE_CODEC_RAW_BF16 ? 0u : 1u);
+    EXPECT_TRUE(engine == expected);
+  }
 }
 
 }  // namespace
