@@ -5,6 +5,7 @@
 #include <iostream>
 
 #include "bench/quire-bench/benches.h"
+#include "bench/quire-bench/codec_bench.h"
 #include "bench/quire-bench/metadata_bench.h"
 
 namespace quire::bench {
@@ -31,6 +32,7 @@ constexpr const char* kExamples = R"(Examples:
   quire-bench mixed                       reads while segments are reclaimed
   quire-bench replay --trace conversation_trace.jsonl --capacity 5,10
   quire-bench slab --synthetic 1          what rounding up to slots costs
+  quire-bench codec --kv qwen.safetensors --codecs int8-channel,int4-channel64
   quire-bench --json local > local.jsonl
 
 Every figure stands beside its floor, measured in the same run: ratio = value / floor for rates and
@@ -55,6 +57,7 @@ struct Arguments {
   MetadataBenchOptions metadata;
   RocksBenchOptions rocks;
   MixedOptions mixed;
+  CodecBenchOptions codec;
 };
 
 CLI::App* add_local(CLI::App& app, LocalOptions& options) {
@@ -224,6 +227,35 @@ CLI::App* add_rocks(CLI::App& app, RocksBenchOptions& options) {
   return command;
 }
 
+CLI::App* add_codec(CLI::App& app, CodecBenchOptions& options) {
+  CLI::App* command = app.add_subcommand("codec", "All codecs side by side on real KV");
+  command->add_option("--kv", options.kv_paths, "Files of quire-kv-dump")
+      ->required()
+      ->check(CLI::ExistingFile);
+  command->add_option("--codecs", options.codecs, "Names (default: every codec there is)")
+      ->delimiter(',');
+  command
+      ->add_option("--end-to-end", options.end_to_end_paths,
+                   "Results of quire-codec-kl, for their column")
+      ->check(CLI::ExistingFile);
+  command->add_option("--frame", options.frame, "How K is stored")
+      ->check(CLI::IsMember({"pre_rope", "local"}))
+      ->capture_default_str();
+  command->add_option("--slice-tokens", options.slice_tokens)
+      ->check(CLI::Range(1u, 1u << 16))
+      ->capture_default_str();
+  command->add_option("--salient-share", options.salient_share, "Of mixed codecs: tokens at 8 bits")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  command->add_option("--rounds", options.rounds, "Of speeds; 0: none")
+      ->check(CLI::Range(0, 1000))
+      ->capture_default_str();
+  command->add_option("--speed-bytes", options.speed_bytes, "Of engine memory in a round")
+      ->check(CLI::Range(1ull << 16, 1ull << 32))
+      ->capture_default_str();
+  return command;
+}
+
 int finish(const Status& status, const std::vector<Result>& results, bool json) {
   if (!json && !results.empty()) print_table(results, std::cout);
   if (status.code() == StatusCode::kCancelled) return kExitInterrupted;
@@ -258,6 +290,7 @@ int run(int argc, char** argv) {
   CLI::App* metadata = add_metadata(app, arguments.metadata);
   CLI::App* mixed = add_mixed(app, arguments.mixed);
   CLI::App* rocks = add_rocks(app, arguments.rocks);
+  CLI::App* codec = add_codec(app, arguments.codec);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -293,6 +326,9 @@ int run(int argc, char** argv) {
   } else if (rocks->parsed()) {
     arguments.rocks.common = arguments.common;
     status = run_rocks(arguments.rocks, sink);
+  } else if (codec->parsed()) {
+    arguments.codec.common = arguments.common;
+    status = run_codec(arguments.codec, sink, arguments.json ? nullptr : &std::cout);
   } else {
     arguments.recover.common = arguments.common;
     status = run_recover(arguments.recover, sink);

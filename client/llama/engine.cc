@@ -338,6 +338,18 @@ Status LlamaEngine::append_with_mass(std::span<const TokenId> tokens, bool want_
   return Status::ok();
 }
 
+Status LlamaEngine::append_with_queries(std::span<const TokenId> tokens, Queries* queries) {
+  if (tokens.empty() || tokens.size() > impl_->options.n_ubatch)
+    return Status(StatusCode::kInvalidArgument, "queries are kept of one graph of tokens");
+  impl_->hooks.start_queries();
+  const Status ran = impl_->run_behind(tokens, false, false);
+  const Status seen = impl_->hooks.stop();
+  QUIRE_RETURN_IF_ERROR(ran);
+  if (!seen.is_ok()) return impl_->fail(Status(StatusCode::kUnsupported, seen.message()));
+  *queries = impl_->hooks.take_queries();
+  return Status::ok();
+}
+
 Status LlamaEngine::truncate(uint32_t n) {
   if (n > impl_->size) return Status(StatusCode::kInvalidArgument, "nothing to cut there");
   llama_memory_seq_rm(llama_get_memory(impl_->context), kLiveSequence, static_cast<llama_pos>(n),

@@ -170,6 +170,18 @@ class LlamaEngine {
   };
   void keep_attention(bool keep);
   const Attention& attention() const;
+  // Queries as they enter the dot product with K (after rope), of a full layer or a sliding one.
+  struct Queries {
+    struct Layer {
+      uint32_t heads = 0, dims = 0;
+      float scale = 0;            // of the product before the softmax
+      std::vector<float> values;  // [token][head][dim]
+    };
+    std::vector<Layer> layers;
+  };
+  // Runs tokens behind the live sequence, at most n_ubatch, and keeps their queries; kUnsupported
+  // where attention is more than a scaled product.
+  Status append_with_queries(std::span<const TokenId> tokens, Queries* queries);
   // Runs tokens behind the live sequence and gives the logits after each of them (row i: after
   // token i).
   Expected<std::vector<std::vector<float>>> force(std::span<const TokenId> tokens);

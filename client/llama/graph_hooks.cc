@@ -15,6 +15,7 @@ constexpr float kMasked = -INFINITY;
 constexpr const char* kKeyCachePrefix = "cache_k_l";
 constexpr const char* kValueCachePrefix = "cache_v_l";
 constexpr const char* kSoftMaxPrefix = "kq_soft_max-";
+constexpr const char* kProductPrefix = "kq-";
 // op_params of ggml_rope_ext, in 32-bit words.
 enum RopeWord { kRopeDims = 1, kRopeMode = 2, kRopeOriginalContext = 4, kRopeBase = 5 };
 
@@ -78,6 +79,14 @@ void GraphHooks::start_mass() {
   failure_ = nullptr;
 }
 
+void GraphHooks::start_queries() {
+  mode_ = Mode::kQueries;
+  queries_.layers.assign(layers_.size(), {});
+  tokens_before_ = graph_tokens_ = graphs_ = 0;
+  in_graph_ = false;
+  failure_ = nullptr;
+}
+
 Status GraphHooks::stop() {
   end_graph();
   const Mode mode = mode_;
@@ -87,6 +96,11 @@ Status GraphHooks::stop() {
     if (graphs_ == 0) fail("no graph was seen");
     if (mode == Mode::kMass && mass_heads_ == 0)
       fail("no softmax of a full-attention layer was seen");
+  }
+  if (mode == Mode::kQueries) {
+    if (graphs_ != 1) fail("queries of more than one graph");
+    for (const LlamaEngine::Queries::Layer& layer : queries_.layers)
+      if (layer.values.empty() || layer.scale == 0) fail("a layer's queries were not seen");
   }
   if (failure_ == nullptr) return Status::ok();
   const std::string reason = failure_;
@@ -137,12 +151,54 @@ bool GraphHooks::on_ask(ggml_tensor* tensor) {
     patch(tensor);
     return false;
   }
+  if (mode_ == Mode::kQueries) return wants_query(tensor);
   if (tensor->op != GGML_OP_SOFT_MAX) return false;
   const int layer = layer_of_name(tensor->name, kSoftMaxPrefix);
   return layer >= 0 && static_cast<size_t>(layer) < layers_.size() && !layers_[layer].sliding;
 }
 
+bool GraphHooks::wants_query(ggml_tensor* tensor) {
+  const auto in_range = [&](int layer) {
+    return layer >= 0 && static_cast<size_t>(layer) < queries_.layers.size();
+  };
+  if (tensor->op == GGML_OP_SOFT_MAX) {
+    const int layer = layer_of_name(tensor->name, kSoftMaxPrefix);
+    if (!in_range(layer)) return false;
+    // Between product and softmax there must be nothing but the scale: no cap, no bias, no sinks.
+    float reals[2];
+    std::memcpy(reals, tensor->op_params, sizeof(reals));
+    if (layer_of_name(tensor->src[0]->name, kProductPrefix) != layer || reals[1] != 0 ||
+        tensor->src[2] != nullptr)
+      fail("attention is more than a scaled product");
+    queries_.layers[static_cast<size_t>(layer)].scale = reals[0];
+    return false;
+  }
+  return tensor->op == GGML_OP_MUL_MAT && in_range(layer_of_name(tensor->name, kProductPrefix));
+}
+
+// product: K q, whose second factor still lies where it was computed.
+void GraphHooks::keep_query(const ggml_tensor* product) {
+  const ggml_tensor* query = product->src[1];
+  if (query->type != GGML_TYPE_F32 || query->data == nullptr || query->nb[0] != sizeof(float) ||
+      query->ne[1] != graph_tokens_ || query->ne[3] != 1) {
+    fail("queries have an unknown shape");
+    return;
+  }
+  LlamaEngine::Queries::Layer& layer =
+      queries_.layers[static_cast<size_t>(layer_of_name(product->name, kProductPrefix))];
+  layer.dims = static_cast<uint32_t>(query->ne[0]);
+  layer.heads = static_cast<uint32_t>(query->ne[2]);
+  layer.values.clear();
+  for (int64_t token = 0; token < query->ne[1]; ++token)
+    for (int64_t head = 0; head < query->ne[2]; ++head) {
+      const auto* row = reinterpret_cast<const float*>(static_cast<const std::byte*>(query->data) +
+                                                       head * query->nb[2] + token * query->nb[1]);
+      layer.values.insert(layer.values.end(), row, row + query->ne[0]);
+    }
+}
+
 void GraphHooks::on_done(ggml_tensor* tensor) {
+  if (mode_ == Mode::kQueries) keep_query(tensor);
   if (mode_ != Mode::kMass) return;
   const auto cells = static_cast<uint32_t>(tensor->ne[0]);
   const auto tokens = static_cast<uint32_t>(tensor->ne[1]);

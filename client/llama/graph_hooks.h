@@ -65,17 +65,24 @@ class GraphHooks {
   void keep_attention(bool keep) { keep_attention_ = keep; }
   const LlamaEngine::Attention& attention() const { return attention_; }
 
+  // Queries as they enter the dot product, of the next decode, which must fit one graph: every
+  // layer's scale and [token][head][dim].
+  void start_queries();
+  LlamaEngine::Queries take_queries() { return std::move(queries_); }
+
   // Ends any of these; kInternal where a graph lacked something that should have been touched.
   Status stop();
 
  private:
-  enum class Mode : uint8_t { kOff, kLearn, kRows, kMass };
+  enum class Mode : uint8_t { kOff, kLearn, kRows, kMass, kQueries };
 
   bool on_ask(ggml_tensor* tensor);
   void on_done(ggml_tensor* tensor);
   void begin_graph(int64_t n_tokens);
   void end_graph();
   void learn(ggml_tensor* tensor);
+  bool wants_query(ggml_tensor* tensor);
+  void keep_query(const ggml_tensor* product);
   void patch(ggml_tensor* tensor);
   void patch_positions(ggml_tensor* positions);
   void patch_destinations(ggml_tensor* indices, const ggml_tensor* cache, bool key);
@@ -104,6 +111,7 @@ class GraphHooks {
   uint32_t mass_layers_ = 0;  // of the first graph
   uint32_t mass_heads_ = 0;
   LlamaEngine::Attention attention_;
+  LlamaEngine::Queries queries_;
   const char* failure_ = nullptr;
 };
 
