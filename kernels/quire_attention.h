@@ -10,7 +10,8 @@
  * element size. Outputs must not overlap inputs.
  *
  * Implementations: scalar accumulates in fp64 and is the reference; AVX-512 and CUDA use fp32. With
- * A = sum over dims of |q_d k_d| * scale, the largest over the tokens a row sees, and V = the
+ * A = sum over dims of |q_d k_d| * scale, the largest over the tokens a row sees
+ * (at least softcap), and V = the
  * largest |value| it sees, each output is within
  *   scalar:   2^-23 * V                                    (the rounding of fp32 outputs)
  *   AVX-512:  (2^-21 * (8 + A) + tokens * 2^-24) * V       and lse within 2^-21 * (8 + A)

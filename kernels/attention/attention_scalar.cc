@@ -47,6 +47,14 @@ struct ScalarMath {
   static void axpy(double p, const Row* row, double* sum, uint32_t n) {
     for (uint32_t i = 0; i < n; ++i) sum[i] += p * static_cast<double>(row[i]);
   }
+  static void dots(const double (*w)[QUIRE_ATTENTION_DIMS_MAX], uint32_t queries, const float* row,
+                   uint32_t n, double* out, uint32_t stride) {
+    for (uint32_t q = 0; q < queries; ++q) out[q * stride] = dot(w[q], row, n);
+  }
+  static void axpy4(const double* p, const float (*rows)[QUIRE_ATTENTION_DIMS_MAX], uint32_t first,
+                    double* sum, uint32_t n) {
+    for (uint32_t i = 0; i < 4; ++i) axpy(p[i], rows[i] + first, sum, n);
+  }
   static void scale_row(double scale, double* row, uint32_t n) {
     for (uint32_t i = 0; i < n; ++i) row[i] *= scale;
   }

@@ -80,10 +80,12 @@ void chunk_logits(const PlaneView& view, uint32_t token, uint32_t n, DecodeTile<
   for (uint32_t t = 0; t < n; ++t) {
     Math::code_row(view.codec, view.spec, codes + t * stride, row, view.dims);
     const Affine affine = per_token ? token_affine(view, token + t, 0) : Affine{0, 1};
+    Real* out = &queries.weight[0][column + t];
+    Math::dots(queries.w, queries.n_queries, row, view.dims, out, kBlockTokens);
     for (uint32_t q = 0; q < queries.n_queries; ++q)
-      queries.weight[q][column + t] =
-          static_cast<Real>(affine.scale) * Math::dot(queries.w[q], row, view.dims) +
-          static_cast<Real>(affine.zero) * queries.w_sum[q] + queries.constant[q];
+      out[q * kBlockTokens] = static_cast<Real>(affine.scale) * out[q * kBlockTokens] +
+                              static_cast<Real>(affine.zero) * queries.w_sum[q] +
+                              queries.constant[q];
   }
 }
 
@@ -96,23 +98,25 @@ void add_chunk_values(const PlaneView& view, uint32_t token, uint32_t n, DecodeT
   const uint32_t width = affine_groups ? group_dims(view.spec, view.dims) : view.dims;
   const uint32_t groups = (view.dims + width - 1) / width;
   queries.any_turned |= turned;
-  alignas(64) float row[QUIRE_ATTENTION_DIMS_MAX];
+  alignas(64) float rows[kValueRows][QUIRE_ATTENTION_DIMS_MAX];
   Real zeros[kTileQueries][kValueGroupsMax] = {};
   const unsigned char* codes = code_row(view, token);
   const uint64_t stride = row_stride(view);
-  for (uint32_t t = 0; t < n; ++t) {
-    Math::code_row(view.codec, view.spec, codes + t * stride, row, view.dims);
+  for (uint32_t t = 0; t < n; t += kValueRows) {
+    const uint32_t count = n - t < kValueRows ? n - t : kValueRows;
+    for (uint32_t i = 0; i < count; ++i)
+      Math::code_row(view.codec, view.spec, codes + (t + i) * stride, rows[i], view.dims);
     for (uint32_t g = 0; g < groups; ++g) {
-      const Affine affine = token_affine(view, token + t, g);
+      float scale[kValueRows];
+      for (uint32_t i = 0; i < count; ++i) {
+        const Affine affine = token_affine(view, token + t + i, g);
+        scale[i] = affine.scale;
+        for (uint32_t q = 0; affine_groups && q < queries.n_queries; ++q)
+          zeros[q][g] += queries.weight[q][t + i] * static_cast<Real>(affine.zero);
+      }
       const uint32_t first = g * width;
       const uint32_t dims = view.dims - first < width ? view.dims - first : width;
-      for (uint32_t q = 0; q < queries.n_queries; ++q) {
-        const Real weight = queries.weight[q][t];
-        if (weight == 0) continue;
-        Real* sum = (turned ? queries.turned[q] : queries.plain[q]) + first;
-        Math::axpy(weight * static_cast<Real>(affine.scale), row + first, sum, dims);
-        zeros[q][g] += weight * static_cast<Real>(affine.zero);
-      }
+      add_value_rows(queries, t, count, rows, scale, first, dims, turned);
     }
   }
   for (uint32_t q = 0; affine_groups && q < queries.n_queries; ++q)

@@ -5,6 +5,8 @@
 //   widen_row(dtype, src, row, n)              elements -> fp32, exact
 //   code_row(codec, spec, src, row, n)         codes (or elements) -> fp32, exact
 //   dot(w, row, n)  axpy(p, row, acc, n)  scale_row(s, acc, n)
+//   dots(w, queries, row, n, out, stride)      out[q * stride] = dot(w[q], row, n)
+//   axpy4(p, rows, first, acc, n)              acc += p[i] * (rows[i] + first) of four rows
 //   exp_row(x, shift, n)                       x[i] = exp(x[i] - shift), returns their sum
 //   max_row(x, n)   cap_row(x, n, cap)         cap * tanh(x / cap)
 //   exp_of(x)   hadamard(row, n, order)
@@ -148,11 +150,43 @@ void paged_logits(QueryTile<Math>& tile, const quire_paged_kv& kv, const int32_t
                   uint32_t head, uint32_t dims, uint32_t token, uint32_t n) {
   const PagedPlane keys = paged_keys(kv, head);
   alignas(64) float row[QUIRE_ATTENTION_DIMS_MAX];
-  for (uint32_t t = 0; t < n; ++t) {
+  uint32_t begin = n;
+  uint32_t end = 0;
+  for (uint32_t q = 0; q < tile.n_queries; ++q) {
+    begin = tile.begin[q] < begin ? tile.begin[q] : begin;
+    end = tile.end[q] > end ? tile.end[q] : end;
+  }
+  for (uint32_t t = begin; t < end; ++t) {
     Math::widen_row(kv.dtype, paged_row(keys, table, kv.page_tokens, token + t), row, dims);
-    for (uint32_t q = 0; q < tile.n_queries; ++q)
-      if (t >= tile.begin[q] && t < tile.end[q])
-        tile.weight[q][t] = Math::dot(tile.w[q], row, dims);
+    Math::dots(tile.w, tile.n_queries, row, dims, &tile.weight[0][t], kBlockTokens);
+  }
+}
+
+inline constexpr uint32_t kValueRows = 4;
+
+// sum[q] += weights of tokens [t, t + rows) times their rows; a null scale is 1.
+template <class Math>
+void add_value_rows(QueryTile<Math>& tile, uint32_t t, uint32_t rows,
+                    const float (*values)[QUIRE_ATTENTION_DIMS_MAX], const float* scale,
+                    uint32_t first, uint32_t dims, bool turned) {
+  using Real = typename Math::Real;
+  for (uint32_t q = 0; q < tile.n_queries; ++q) {
+    Real weight[kValueRows] = {};
+    uint32_t used = 0;  // a row of weight 0 may be NaN: it is not for this query to see
+    for (uint32_t i = 0; i < rows; ++i) {
+      weight[i] = tile.weight[q][t + i];
+      used += weight[i] != 0;
+    }
+    Real* sum = (turned ? tile.turned[q] : tile.plain[q]) + first;
+    Real factor[kValueRows];
+    for (uint32_t i = 0; i < rows; ++i)
+      factor[i] = scale == nullptr ? weight[i] : weight[i] * static_cast<Real>(scale[i]);
+    if (used == kValueRows) {
+      Math::axpy4(factor, values, first, sum, dims);
+      continue;
+    }
+    for (uint32_t i = 0; i < rows; ++i)
+      if (weight[i] != 0) Math::axpy(factor[i], values[i] + first, sum, dims);
   }
 }
 
@@ -160,13 +194,20 @@ template <class Math>
 void add_paged_values(QueryTile<Math>& tile, const quire_paged_kv& kv, const int32_t* table,
                       uint32_t head, uint32_t token, uint32_t n) {
   const PagedPlane values = paged_values(kv, head);
-  alignas(64) float row[QUIRE_ATTENTION_DIMS_MAX];
-  for (uint32_t t = 0; t < n; ++t) {
-    Math::widen_row(kv.dtype, paged_row(values, table, kv.page_tokens, token + t), row,
-                    tile.value_dims);
+  alignas(64) float rows[kValueRows][QUIRE_ATTENTION_DIMS_MAX];
+  auto used = [&](uint32_t t) {
     for (uint32_t q = 0; q < tile.n_queries; ++q)
-      if (tile.weight[q][t] != 0)
-        Math::axpy(tile.weight[q][t], row, tile.plain[q], tile.value_dims);
+      if (tile.weight[q][t] != 0) return true;
+    return false;
+  };
+  uint32_t count = 0;
+  for (uint32_t t = 0; t <= n; t += count) {
+    while (t < n && !used(t)) ++t;
+    for (count = 0; count < kValueRows && t + count < n && used(t + count); ++count)
+      Math::widen_row(kv.dtype, paged_row(values, table, kv.page_tokens, token + t + count),
+                      rows[count], tile.value_dims);
+    if (count == 0) break;
+    add_value_rows(tile, t, count, rows, nullptr, 0, tile.value_dims, false);
   }
 }
 

@@ -127,6 +127,22 @@ TEST_P(AttendRowsTest, HiddenTokensAreNeverUsed) {
   expect_side_outputs(engine(), run);
 }
 
+// What one row of a tile may see does not reach the others.
+TEST_P(AttendRowsTest, NanStaysWithTheRowsThatSeeIt) {
+  RowsCase c;
+  c.q_pos = {10, 70, 40};
+  RowsRun run(c);
+  run.pages.set_key_nan(0, 50);
+  ASSERT_EQ(attend_rows(run.params()), QUIRE_KERNEL_OK);
+  Errors errors;
+  for (uint32_t head = 0; head < 4; ++head) {
+    for (uint32_t row : {0u, 2u})
+      EXPECT_TRUE(within(engine(), run.exact(row, head), run.out.values(row, head),
+                         run.lse_of(row, head), 100, c.pages.dtype, c.out_dtype, &errors));
+    EXPECT_TRUE(std::isnan(run.out.values(1, head)[0]));
+  }
+}
+
 TEST_P(AttendRowsTest, LargeLogitsStayFinite) {
   RowsCase c;
   c.q_pos = {99};

@@ -30,6 +30,7 @@ inline Attention attend(const Row& query, const std::vector<const Row*>& keys,
   Attention result;
   std::vector<double> logits;
   double most = -INFINITY;
+  result.reach = softcap;
   for (const Row* key : keys) {
     double logit = 0;
     double reach = 0;
