@@ -83,6 +83,7 @@ class Lease {
 
  private:
   friend class Client;
+  friend class GpuPool;
   Client* client_ = nullptr;
   ByteSpan bytes_;
   uint64_t id_ = 0;
@@ -162,6 +163,7 @@ class Client {
   uint64_t object_bytes_max() const;
 
  private:
+  friend class GpuPool;
   friend class Lease;
   friend class PutWindow;
   class Session;

@@ -18,7 +18,7 @@ namespace quire {
 namespace {
 
 constexpr uint64_t kNsPerMs = 1'000'000;
-constexpr size_t kFdsMax = 4;  // more than any frame carries
+constexpr size_t kFdsMax = wire::kGpuChunksPerReplyMax;  // the most that a frame carries
 // While the server's accept queue is full.
 constexpr uint32_t kConnectRetryMs = 5;
 // A reply that needs no I/O comes sooner than a sleep and a wake-up would end (docs/decisions/005).

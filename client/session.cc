@@ -183,7 +183,9 @@ void Client::Session::send_and_forget(wire::Op op, uint32_t flags, ByteSpan body
 void Client::Session::give_back(const Frame& late) {
   if (late.header.status != 0) return;
   ByteReader reader(late.body);
-  if (late.header.op == static_cast<uint16_t>(wire::Op::kAcquire)) {
+  if (late.header.op == static_cast<uint16_t>(wire::Op::kAcquire) ||
+      late.header.op == static_cast<uint16_t>(wire::Op::kAcquireGpu)) {
+    // Both begin with the same reply.
     const auto reply = reader.read<wire::AcquireReply>();
     ByteWriter body;
     body.write(wire::ReleaseRequest{.n_ids = 1, .lease_ms = 0});
@@ -227,7 +229,7 @@ Status Client::Session::Turn::call(wire::Op op, ByteSpan body, const ReplyHandle
   if (!sent.is_ok())
     return sent.code() == StatusCode::kDeadlineExceeded ? sent : session_.fail(sent);
   for (;;) {
-    QUIRE_ASSIGN_OR_RETURN(const Frame frame, session_.next_reply(op, request_id, deadline_));
+    QUIRE_ASSIGN_OR_RETURN(Frame frame, session_.next_reply(op, request_id, deadline_));
     const Expected<bool> more = on_reply(frame);
     if (!more.is_ok()) return session_.fail(more.status());
     const bool announced = (frame.header.flags & wire::kFlagMore) != 0;

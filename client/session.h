@@ -52,7 +52,8 @@ class Client::Session {
   ~Session();
 
   // Called for each reply to the request; whether more must come. An error ends the session.
-  using ReplyHandler = std::function<Expected<bool>(const Frame&)>;
+  // It may take descriptors out of the frame.
+  using ReplyHandler = std::function<Expected<bool>(Frame&)>;
 
   // Exclusive use of the request channel (and of the prompt scratch) until destroyed.
   class Turn {

@@ -20,6 +20,8 @@ inline constexpr uint64_t kPromptScratchBytes = 4ull << 20;
 inline constexpr uint32_t kAcquireIdsMax = 256;
 inline constexpr uint32_t kReleaseIdsMax = 1024;
 inline constexpr uint32_t kHintIdsMax = 1024;
+// Descriptors that one reply to kGpuLayout carries.
+inline constexpr uint32_t kGpuChunksPerReplyMax = 16;
 inline constexpr uint32_t kResolveEntriesMax = 400;
 inline constexpr uint32_t kMessageBytesMax = 512;
 inline constexpr uint32_t kSaltBytesMax = 64;
@@ -36,10 +38,12 @@ enum class Op : uint16_t {
   kAbort = 8,
   kPing = 9,
   kRegisterModel = 10,
-  kFill = 11,  // how far the client has written a reserved window; the server starts to copy
-  kHint = 12,  // what the client knows of the next use of objects
+  kFill = 11,        // how far the client has written a reserved window; the server starts to copy
+  kHint = 12,        // what the client knows of the next use of objects
+  kGpuLayout = 13,   // what backs the GPU pool now, with descriptors; the first one attaches
+  kAcquireGpu = 14,  // as kAcquire; what lies in the GPU pool is leased there
 };
-inline constexpr uint16_t kOpMax = 12;
+inline constexpr uint16_t kOpMax = 14;
 
 enum FrameFlag : uint32_t {
   kFlagReply = 1u << 0,
@@ -51,6 +55,7 @@ enum FrameFlag : uint32_t {
 enum Feature : uint32_t {
   kFeatureFill = 1u << 0,  // kFill and FillProgress
   kFeatureHint = 1u << 1,  // kHint
+  kFeatureGpu = 1u << 2,  // kGpuLayout and kAcquireGpu: there is a GPU pool, or one is being opened
 };
 
 struct FrameHeader {
@@ -161,6 +166,44 @@ struct AcquireReply {
   uint64_t bytes = 0;
 };
 static_assert(sizeof(AcquireReply) == 40);
+
+// The whole pool is one range of capacity_bytes; chunk i lies at i * chunk_bytes. Asked for in
+// pages of at most kGpuChunksPerReplyMax chunks; a page of another layout_version begins a new
+// answer.
+struct GpuLayoutRequest {
+  uint32_t first_chunk = 0;
+  uint32_t reserved = 0;
+};
+static_assert(sizeof(GpuLayoutRequest) == 8);
+
+enum class GpuDriverKind : uint32_t { kCuda = 1, kFake = 2 };
+
+// Followed by n_here u64 chunk ids, in order; with SCM_RIGHTS a descriptor for each, in the same
+// order. A chunk's id never names another chunk in this server's life.
+struct GpuLayoutReply {
+  uint64_t layout_version = 0;
+  uint64_t capacity_bytes = 0;
+  uint64_t chunk_bytes = 0;
+  uint32_t n_chunks = 0;  // of the pool now
+  uint32_t first_chunk = 0;
+  uint32_t n_here = 0;
+  GpuDriverKind driver = GpuDriverKind::kCuda;
+  std::array<uint8_t, 16> device_uuid{};
+  uint64_t reserved = 0;
+};
+static_assert(sizeof(GpuLayoutReply) == 64);
+
+// A reply per id of kAcquireGpu, whose request is an AcquireRequest and its ids. With tier kGpu,
+// lease.slab_offset counts from the begin of the GPU pool, and lease.generation is of a slot there;
+// with tier kHost the reply is as that of kAcquire.
+struct AcquireGpuReply {
+  AcquireReply lease;
+  // The client knows the chunks below this object once it has a layout of this version or later.
+  uint64_t layout_version = 0;
+  TierId tier = TierId::kHost;
+  std::array<uint8_t, 7> reserved{};
+};
+static_assert(sizeof(AcquireGpuReply) == 56);
 
 struct ReleaseRequest {  // followed by n_ids u64 lease ids; also the body of kRenew
   uint32_t n_ids = 0;

@@ -35,6 +35,7 @@ namespace quire::server::detail {
 #include "codecs/representation.h"
 #include "proto/wire.h"
 #include "server/quota.h"
+#include "tiers/gpu/device_pool.h"
 #include "tiers/nvme/device_array.h"
 
 void quire::server::detail::throw_not_toml() {
@@ -154,6 +155,16 @@ const std::vector<Key>& keys() {
              "tokens and details of objects found lately"),
       number("rocks.blob_bytes_max", &Config::rocks_blob_bytes_max, 0, 16 * kMiB,
              "smaller objects live in RocksDB; 0 = none"),
+      boolean("gpu.enabled", &Config::gpu_enabled,
+              "copies of hot objects in GPU memory, for clients on that GPU"),
+      text("gpu.driver", &Config::gpu_driver, "cuda; fake = host memory, for tests only"),
+      number("gpu.device", &Config::gpu_device, 0, 63, "number of the GPU"),
+      number("gpu.pool_bytes", &Config::gpu_pool_bytes, 2 * kMiB, tiers::kDevicePoolBytesMax,
+             "GPU memory at most; taken as it is needed"),
+      boolean("gpu.verify_uploads", &Config::gpu_verify_uploads,
+              "read each copy back and compare its checksum"),
+      number("gpu.shrink_after_ms", &Config::gpu_shrink_after_ms, 0, 86'400'000,
+             "give GPU memory back that was unused for so long; 0 = never"),
       number("lease.default_ms", &Config::lease_default_ms, 100, 3'600'000,
              "how long a lease lasts unless renewed"),
       number("lease.max_ms", &Config::lease_max_ms, 100, 86'400'000, "longer wishes are cut"),
@@ -380,6 +391,9 @@ Status Config::validate() const {
   std::set<std::string> paths{nvme_path};
   for (const std::string& path : nvme_more_paths) {
     if (!paths.insert(path).second) return wrong("nvme.more_paths names " + path + " twice");
+  }
+  if (gpu_driver != "cuda" && gpu_driver != "fake") {
+    return wrong("gpu.driver takes cuda, or fake for tests, not \"" + gpu_driver + "\"");
   }
   if (lease_default_ms > lease_max_ms) return wrong("lease.default_ms is above lease.max_ms");
   if (staging_default_bytes > staging_max_bytes) {

@@ -43,6 +43,13 @@ struct Config {
 
   uint64_t rocks_blob_bytes_max = 1ull << 20;  // smaller objects live in RocksDB; 0 = none
 
+  bool gpu_enabled = false;
+  std::string gpu_driver = "cuda";  // or "fake": host memory, for tests only
+  uint32_t gpu_device = 0;
+  uint64_t gpu_pool_bytes = 1ull << 30;   // of device memory, taken as it is needed
+  bool gpu_verify_uploads = false;        // read each copy back and compare its checksum
+  uint32_t gpu_shrink_after_ms = 60'000;  // of unused memory at the pool's end; 0 = never
+
   uint32_t lease_default_ms = 30'000;
   uint32_t lease_max_ms = 600'000;
   uint32_t reservation_ms = 30'000;  // a reserved window that is not committed by then is freed

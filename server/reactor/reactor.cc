@@ -73,7 +73,8 @@ Reactor::~Reactor() {
 Status Reactor::fit_sessions_to_descriptors() {
   sessions_limit_ = config_.sessions_max;
   const uint64_t limit = descriptor_limit();
-  const uint64_t taken = open_descriptors() + kDescriptorsReserved;
+  const uint64_t gpu_chunks = config_.gpu_enabled ? 2 * tiers::kDeviceChunksMax : 0;
+  const uint64_t taken = open_descriptors() + kDescriptorsReserved + gpu_chunks;
   const uint64_t room = limit > taken ? (limit - taken) / kDescriptorsPerSession : 0;
   if (room >= sessions_limit_) return Status::ok();
   if (room == 0) {

@@ -95,7 +95,10 @@ void Session::dispatch(const RequestFrame& frame) {
       return handle_hello(frame);
     case wire::Op::kResolve:
       return handle_resolve(frame);
+    case wire::Op::kGpuLayout:
+      return handle_gpu_layout(frame);
     case wire::Op::kAcquire:
+    case wire::Op::kAcquireGpu:
       return handle_acquire(frame);
     case wire::Op::kRelease:
     case wire::Op::kRenew:
@@ -180,9 +183,9 @@ void Session::flush_outgoing() {
   if (!status.is_ok()) close("its socket cannot be watched");
 }
 
-void Session::send_with_descriptors(ByteSpan frame, std::span<const int> descriptors) {
-  constexpr size_t kDescriptorsMax = 2;
-  assert(descriptors.size() <= kDescriptorsMax && outgoing_.empty());
+bool Session::send_with_descriptors(ByteSpan frame, std::span<const int> descriptors) {
+  constexpr size_t kDescriptorsMax = wire::kGpuChunksPerReplyMax;
+  assert(!descriptors.empty() && descriptors.size() <= kDescriptorsMax && outgoing_.empty());
   alignas(cmsghdr) std::array<char, CMSG_SPACE(kDescriptorsMax * sizeof(int))> control{};
   iovec part{const_cast<std::byte*>(frame.data()), frame.size()};
   msghdr message{};
@@ -195,8 +198,7 @@ void Session::send_with_descriptors(ByteSpan frame, std::span<const int> descrip
   rights->cmsg_type = SCM_RIGHTS;
   rights->cmsg_len = CMSG_LEN(descriptors.size_bytes());
   std::memcpy(CMSG_DATA(rights), descriptors.data(), descriptors.size_bytes());
-  // The first reply of a fresh socket always fits its buffer.
-  if (::sendmsg(fd_, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) close(std::strerror(errno));
+  return ::sendmsg(fd_, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0;
 }
 
 uint64_t Session::add_pending(const RequestFrame& frame, uint32_t remaining) {

@@ -83,6 +83,7 @@ class Session {
   void handle_hello(const RequestFrame& frame);
   void handle_resolve(const RequestFrame& frame);
   void handle_acquire(const RequestFrame& frame);
+  void handle_gpu_layout(const RequestFrame& frame);
   void handle_release(const RequestFrame& frame);
   void handle_reserve(const RequestFrame& frame);
   void handle_fill(const RequestFrame& frame);
@@ -104,7 +105,8 @@ class Session {
   void violation(const wire::FrameHeader& header, const Status& status);
   void reply(const wire::FrameHeader& header, const Status& status, ByteSpan body = {});
   void send(ByteSpan frame);
-  void send_with_descriptors(ByteSpan frame, std::span<const int> descriptors);
+  // False, with errno: nothing was sent.
+  bool send_with_descriptors(ByteSpan frame, std::span<const int> descriptors);
   void flush_outgoing();
 
   const uint32_t id_;

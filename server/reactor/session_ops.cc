@@ -72,10 +72,12 @@ void Session::handle_hello(const RequestFrame& frame) {
   if (!salt.empty()) std::memcpy(hello.salt.data(), salt.data(), salt.size());
   ReplyBuilder builder(context_.send_buffer, frame.header, context_.store.epoch());
   builder.append_value(hello);
-  builder.set_features(wire::kFeatureFill | wire::kFeatureHint);
+  builder.set_features(wire::kFeatureFill | wire::kFeatureHint |
+                       (context_.store.has_gpu() ? wire::kFeatureGpu : 0u));
   const std::array<int, 2> descriptors = {context_.store.slab().readonly_fd(),
                                           store_session_.staging->fd()};
-  send_with_descriptors(builder.seal(), descriptors);
+  // The first reply of a fresh socket always fits its buffer.
+  if (!send_with_descriptors(builder.seal(), descriptors)) return close(std::strerror(errno));
   spdlog::debug("session {} is \"{}\", pid {}", id_, client_name_, request.client_pid);
 }
 
@@ -95,6 +97,7 @@ void Session::handle_resolve(const RequestFrame& frame) {
   const std::shared_ptr<ResolveJob> job = context_.resolve_job;
   job->tenant = store_session_.tenant;
   job->salt = store_session_.salt;
+  job->reads_gpu = store_session_.reads_gpu;
   job->request = request;
   job->rounds = 0;
   job->details.clear();
@@ -152,7 +155,17 @@ void Session::reply_acquire(const wire::FrameHeader& header, uint32_t index,
     answer.slab_offset = result->slab_offset;
     answer.bytes = result->bytes;
   }
-  builder.append_value(answer);
+  if (header.op == static_cast<uint16_t>(wire::Op::kAcquireGpu)) {
+    wire::AcquireGpuReply placed;
+    placed.lease = answer;
+    if (result) {
+      placed.tier = result->tier;
+      placed.layout_version = result->gpu_layout_version;
+    }
+    builder.append_value(placed);
+  } else {
+    builder.append_value(answer);
+  }
   if (!result) builder.set_error(result.status());
   if (more) builder.set_flags(wire::kFlagMore);
   send(builder.seal());
@@ -166,6 +179,7 @@ void Session::handle_acquire(const RequestFrame& frame) {
     return violation(frame.header, bad_body("acquire body is not an AcquireRequest and its ids"));
   }
   // The ids stay valid: replies are built in another buffer.
+  const bool on_gpu = frame.op == wire::Op::kAcquireGpu;
   uint32_t remaining = request.n_ids;
   uint64_t ticket = 0;
   for (uint32_t index = 0; index < request.n_ids && !closed(); ++index) {
@@ -174,7 +188,7 @@ void Session::handle_acquire(const RequestFrame& frame) {
     const Digest id = digest_of(raw);
     bool must_load = false;
     Expected<Grant> grant =
-        context_.store.try_acquire(store_session_, id, request.lease_ms, &must_load);
+        context_.store.try_acquire(store_session_, id, request.lease_ms, &must_load, on_gpu);
     if (must_load) {
       Status status;
       if (ticket == 0 && pending_.size() >= kPendingRequestsMax) {
@@ -225,11 +239,47 @@ void Session::finish_acquire(uint64_t ticket, uint32_t index, const Digest& id,
   }
   bool must_load = false;
   if (!status.is_ok()) return reply_acquire(header, index, status, more);
-  auto grant = context_.store.try_acquire(store_session_, id, lease_ms, &must_load);
+  const bool on_gpu = header.op == static_cast<uint16_t>(wire::Op::kAcquireGpu);
+  auto grant = context_.store.try_acquire(store_session_, id, lease_ms, &must_load, on_gpu);
   if (!grant && must_load) {
     grant = Status(StatusCode::kBusy, "it was evicted again at once", kBusyRetryMs);
   }
   reply_acquire(header, index, grant, more);
+}
+
+void Session::handle_gpu_layout(const RequestFrame& frame) {
+  wire::GpuLayoutRequest request;
+  ByteSpan body = frame.body;
+  if (!take(body, request) || !body.empty()) {
+    return violation(frame.header, bad_body("body is not a GpuLayoutRequest"));
+  }
+  const auto attached = context_.store.attach_gpu(store_session_);
+  if (!attached) return reply(frame.header, attached.status());
+  const tiers::DevicePool& pool = **attached;
+  const std::span<const tiers::DeviceChunk> chunks(pool.chunks());
+  const size_t first = std::min<size_t>(request.first_chunk, chunks.size());
+  const auto here =
+      chunks.subspan(first, std::min<size_t>(chunks.size() - first, wire::kGpuChunksPerReplyMax));
+  wire::GpuLayoutReply answer;
+  answer.layout_version = pool.layout_version();
+  answer.capacity_bytes = pool.capacity_bytes();
+  answer.chunk_bytes = pool.chunk_bytes();
+  answer.n_chunks = static_cast<uint32_t>(chunks.size());
+  answer.first_chunk = request.first_chunk;
+  answer.n_here = static_cast<uint32_t>(here.size());
+  answer.driver = static_cast<wire::GpuDriverKind>(pool.driver().kind());
+  answer.device_uuid = pool.device_info().uuid;
+  ReplyBuilder builder(context_.send_buffer, frame.header, context_.store.epoch());
+  builder.append_value(answer);
+  std::vector<int> descriptors;
+  for (const tiers::DeviceChunk& chunk : here) {
+    builder.append_value(chunk.id);
+    descriptors.push_back(chunk.fd);
+  }
+  if (here.empty()) return send(builder.seal());
+  if (send_with_descriptors(builder.seal(), descriptors)) return;
+  // The socket is full, or too many descriptors are on their way.
+  reply(frame.header, Status(StatusCode::kBusy, std::strerror(errno), kBusyRetryMs));
 }
 
 void Session::handle_release(const RequestFrame& frame) {

@@ -11,7 +11,7 @@ constexpr uint32_t kNone = UINT32_MAX;
 }  // namespace
 
 Expected<uint64_t> LeaseTable::grant(ObjectEntry* object, uint32_t session, uint32_t* session_head,
-                                     uint64_t expires_ns) {
+                                     uint64_t expires_ns, bool on_gpu) {
   assert(object != nullptr);
   uint32_t index = free_head_;
   if (index != kNone) {
@@ -26,6 +26,7 @@ Expected<uint64_t> LeaseTable::grant(ObjectEntry* object, uint32_t session, uint
   Lease& lease = leases_[index];
   assert(lease.object == nullptr);
   lease.object = object;
+  lease.on_gpu = on_gpu;
   lease.session = session;
   lease.expires_ns = expires_ns;
   lease.previous = kNone;
@@ -50,11 +51,12 @@ void LeaseTable::renew(Lease& lease, uint64_t expires_ns) {
   earliest_expiry_ns_ = std::min(earliest_expiry_ns_, expires_ns);
 }
 
-ObjectEntry* LeaseTable::release(uint64_t id, uint32_t* session_head) {
+ObjectEntry* LeaseTable::release(uint64_t id, uint32_t* session_head, bool* on_gpu) {
   const uint32_t index = static_cast<uint32_t>(id & UINT32_MAX);
   Lease& lease = leases_[index];
   assert(lease.object != nullptr && lease.generation == id >> 32);
   ObjectEntry* object = lease.object;
+  if (on_gpu != nullptr) *on_gpu = lease.on_gpu;
   if (lease.previous != kNone) leases_[lease.previous].next = lease.next;
   if (lease.next != kNone) leases_[lease.next].previous = lease.previous;
   if (*session_head == index) *session_head = lease.next;
@@ -66,9 +68,9 @@ ObjectEntry* LeaseTable::release(uint64_t id, uint32_t* session_head) {
   return object;
 }
 
-ObjectEntry* LeaseTable::release_first(uint32_t* session_head) {
+ObjectEntry* LeaseTable::release_first(uint32_t* session_head, bool* on_gpu) {
   if (*session_head == kNone) return nullptr;
-  return release(id_of(*session_head), session_head);
+  return release(id_of(*session_head), session_head, on_gpu);
 }
 
 }  // namespace quire::server

@@ -19,7 +19,8 @@ struct Lease {
   ObjectEntry* object = nullptr;  // nullptr: free
   uint64_t expires_ns = 0;
   uint32_t session = 0;
-  uint32_t generation = 1;
+  uint32_t generation : 31 = 1;
+  uint32_t on_gpu : 1 = 0;         // holds the copy in the GPU tier, not the host slot
   uint32_t next = UINT32_MAX;      // of the same session, or of the free list
   uint32_t previous = UINT32_MAX;  // of the same session
 };
@@ -29,15 +30,15 @@ class LeaseTable {
   // Id of the new lease: generation in the high half, index in the low half. kResourceExhausted at
   // kLeasesMax.
   Expected<uint64_t> grant(ObjectEntry* object, uint32_t session, uint32_t* session_head,
-                           uint64_t expires_ns);
+                           uint64_t expires_ns, bool on_gpu = false);
   // The live lease of that id which belongs to this session, or nullptr.
   Lease* find(uint64_t id, uint32_t session);
   // Moves the expiry; never below what sweep() already relies on.
   void renew(Lease& lease, uint64_t expires_ns);
-  // Frees a lease found by find(); returns its object.
-  ObjectEntry* release(uint64_t id, uint32_t* session_head);
+  // Frees a lease found by find(); returns its object. on_gpu, where given: which of its places.
+  ObjectEntry* release(uint64_t id, uint32_t* session_head, bool* on_gpu = nullptr);
   // The object of a session's first lease, freed; nullptr where the session holds none.
-  ObjectEntry* release_first(uint32_t* session_head);
+  ObjectEntry* release_first(uint32_t* session_head, bool* on_gpu = nullptr);
 
   // Calls drop(id, lease) for every lease whose time has passed; drop must release it.
   template <typename Drop>

@@ -29,7 +29,7 @@ ObjectEntry& LiveObjects::create(const Digest& id) {
 }
 
 void LiveObjects::destroy(ObjectEntry& entry) {
-  assert(entry.leases == 0 && !entry.slot && !entry.in_policy);
+  assert(entry.leases == 0 && !entry.slot && !entry.gpu.slot && !entry.in_policy);
   const uint32_t number = entry.number;
   entries_[number].reset();
   unused_.push_back(number);

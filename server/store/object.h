@@ -45,6 +45,17 @@ struct EntryRef {
   uint64_t incarnation = 0;
 };
 
+// The copy of an object on the GPU (gpu_placement.h).
+struct GpuCopy {
+  std::optional<tiers::Slot> slot;  // of the device pool
+  bool queued = false;              // waits for its upload
+  bool uploading = false;           // the host slot is being read
+  bool ready = false;
+  uint64_t handle = 0;  // in the GPU tier's eviction policy, while ready
+  uint32_t asks = 0;    // by clients of the pool, while it was not there
+  uint32_t leases = 0;  // of ObjectEntry::leases, those on this copy
+};
+
 struct ObjectEntry {
   Digest id;
   uint32_t number = 0;  // in LiveObjects; IndexRow::live of its row
@@ -62,7 +73,8 @@ struct ObjectEntry {
   uint64_t handle = 0;
   bool as_blob = false;     // kWriting to RocksDB, not to NVMe
   bool has_record = false;  // its metadata record was handed to the metadata writer
-  uint32_t leases = 0;
+  uint32_t leases = 0;      // on the host slot and on the GPU copy
+  GpuCopy gpu;
 
   // What its record says; kept until it is durable, then the details cache has it.
   tiers::SharedDetails details;
@@ -76,8 +88,10 @@ struct ObjectEntry {
   EntryRef ref() const { return {number, incarnation}; }
   bool in_host() const { return slot.has_value() && !loading && state == ObjectState::kSealed; }
   bool io_in_flight() const {
-    return loading || persist == PersistState::kWriting || state == ObjectState::kFilling;
+    return loading || persist == PersistState::kWriting || state == ObjectState::kFilling ||
+           gpu.uploading;
   }
+  uint32_t host_leases() const { return leases - gpu.leases; }
 };
 
 }  // namespace quire::server

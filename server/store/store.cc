@@ -33,9 +33,9 @@ void Store::add_session(StoreSession& session) {
 }
 
 void Store::drop_session(StoreSession& session) {
-  while (ObjectEntry* object = leases_.release_first(&session.lease_head)) {
-    assert(object->leases > 0);
-    --object->leases;
+  bool on_gpu = false;
+  while (ObjectEntry* object = leases_.release_first(&session.lease_head, &on_gpu)) {
+    end_lease(*object, on_gpu);
   }
   session.leases = 0;
   std::vector<uint64_t> open;
@@ -81,8 +81,9 @@ ObjectEntry& Store::make_live(tiers::RowId id) {
 
 void Store::retire(ObjectEntry& entry) {
   const bool needed = entry.state != ObjectState::kSealed || entry.slot || entry.leases != 0 ||
-                      entry.io_in_flight() || entry.persist != PersistState::kDurable ||
-                      !entry.load_waiters.empty() || !entry.durable_waiters.empty();
+                      entry.gpu.slot || entry.io_in_flight() ||
+                      entry.persist != PersistState::kDurable || !entry.load_waiters.empty() ||
+                      !entry.durable_waiters.empty();
   if (needed) return;
   index_->row(entry.row).live = UINT32_MAX;
   live_.destroy(entry);
@@ -95,7 +96,7 @@ void Store::give_slot(ObjectEntry& entry, const tiers::Slot& slot) {
 }
 
 void Store::free_slot(ObjectEntry& entry) {
-  assert(entry.leases == 0);
+  assert(entry.host_leases() == 0);
   if (!entry.slot) return;
   leave_policy(entry, false);
   tenants_.at(entry.tenant).host_bytes -= entry.slot->slot_bytes;
@@ -120,12 +121,29 @@ void Store::leave_policy(ObjectEntry& entry, bool evicted) {
 
 void Store::destroy_entry(ObjectEntry& entry) {
   assert(entry.leases == 0 && !entry.io_in_flight() && entry.row == tiers::kNoRow);
+  drop_gpu_copy(entry);
   free_slot(entry);
   live_.destroy(entry);
 }
 
 void Store::destroy_if_removed(ObjectEntry& entry) {
-  if (entry.state == ObjectState::kRemoving && !entry.io_in_flight()) destroy_entry(entry);
+  const bool in_use = entry.io_in_flight() || entry.leases != 0;
+  if (entry.state == ObjectState::kRemoving && !in_use) destroy_entry(entry);
+}
+
+void Store::end_lease(ObjectEntry& entry, bool on_gpu) {
+  assert(entry.leases > 0);
+  --entry.leases;
+  if (!on_gpu) return;
+  assert(entry.gpu.leases > 0);
+  --entry.gpu.leases;
+  if (entry.gpu.leases == 0 && !in_gpu(entry)) drop_gpu_copy(entry);
+  // The copy may be all that it lived for.
+  if (entry.state == ObjectState::kRemoving) {
+    destroy_if_removed(entry);
+  } else {
+    retire(entry);
+  }
 }
 
 // Takes a row out of everything that can find it. Its entry, if any, is the caller's business.
@@ -145,9 +163,9 @@ void Store::drop_row(tiers::RowId id, bool has_record) {
   index_->remove(row.representation);
 }
 
-// Its memory goes when its I/O has ended.
+// Its memory goes when its I/O, and leases on its copy on the GPU, have ended.
 void Store::remove_entry(ObjectEntry& entry, const char* why) {
-  assert(entry.state == ObjectState::kSealed && entry.leases == 0);
+  assert(entry.state == ObjectState::kSealed && entry.host_leases() == 0);
   spdlog::debug("remove {}: {}", entry.id.to_hex(), why);
   leave_policy(entry, false);
   drop_row(entry.row, entry.has_record);
@@ -198,9 +216,9 @@ uint32_t Store::lease_ms_within_limits(uint32_t wanted_ms) const {
 void Store::sweep_leases(uint64_t now_ns) {
   leases_.sweep(now_ns, [this](uint64_t id, const Lease& lease) {
     StoreSession& session = *sessions_.at(lease.session);
-    ObjectEntry* object = leases_.release(id, &session.lease_head);
-    assert(object->leases > 0);
-    --object->leases;
+    bool on_gpu = false;
+    ObjectEntry* object = leases_.release(id, &session.lease_head, &on_gpu);
+    end_lease(*object, on_gpu);
     --session.leases;
     ++counters_.expired_leases;
   });
@@ -269,6 +287,7 @@ void Store::tick() {
   sweep_leases(now_ns);
   sweep_reservations(now_ns);
   tenants_.tick(now_ns);
+  if (gpu_ != nullptr) gpu_->tick();
   nvme_stalled_ = false;
   over_write_budget_ = nvme_ != nullptr && nvme_->stats().over_write_budget;
   pump_nvme_writes();

@@ -10,7 +10,8 @@
 //
 // The parts: store_reserve.cc, store_put.cc, store_get.cc, store_details.cc, store_place.cc (room,
 // write-through), store_flush.cc (grouped durability, draining), store_reclaim.cc (what the NVMe
-// tier asks), store_quota.cc, store_recover.cc, store_rebuild.cc, store_admin.cc, store_status.cc.
+// tier asks), store_gpu.cc (copies on the GPU, over gpu_placement.h), store_quota.cc,
+// store_recover.cc, store_rebuild.cc, store_admin.cc, store_status.cc.
 #ifndef QUIRE_SERVER_STORE_STORE_H_
 #define QUIRE_SERVER_STORE_STORE_H_
 
@@ -32,6 +33,7 @@
 #include "server/admin.h"
 #include "server/config.h"
 #include "server/store/cost_meter.h"
+#include "server/store/gpu_placement.h"
 #include "server/store/ingest.h"
 #include "server/store/lease_table.h"
 #include "server/store/live_objects.h"
@@ -88,6 +90,7 @@ struct StoreSession {
   uint32_t lease_head = UINT32_MAX;
   uint32_t leases = 0;
   uint32_t reservations = 0;
+  bool reads_gpu = false;  // it has asked for the GPU pool's layout
 };
 
 struct Grant {
@@ -96,6 +99,9 @@ struct Grant {
   uint64_t generation = 0;
   uint64_t slab_offset = 0;
   uint64_t bytes = 0;
+  // kGpu: generation and offset are of the GPU pool.
+  wire::TierId tier = wire::TierId::kHost;
+  uint64_t gpu_layout_version = 0;
 };
 
 struct StoreCounters {
@@ -128,6 +134,7 @@ struct ResolveJob {
   tiers::TenantId tenant = 0;
   std::shared_ptr<const TenantSalt> salt;
   wire::ResolveRequest request;
+  bool reads_gpu = false;  // name the GPU tier where it holds something
   std::vector<TokenId> tokens;
   // The answer: at most kResolveEntriesMax entries, and the token to go on from.
   std::vector<wire::ResolveEntry> entries;
@@ -168,8 +175,9 @@ class Store {
   // --- get (store_get.cc) ---
   // A lease, or why not. Where the object lies in a slower tier, *must_load is set (and the status
   // is kBusy): call load() and try again when it is done.
+  // on_gpu: on the GPU copy where there is one that the session can read.
   Expected<Grant> try_acquire(StoreSession& session, const Digest& id, uint32_t lease_ms,
-                              bool* must_load);
+                              bool* must_load, bool on_gpu = false);
   // done(OK) runs when the object is in the host tier; a try_acquire from within done finds it
   // there.
   Status load(const Digest& id, StatusCallback done);
@@ -183,6 +191,13 @@ class Store {
   // Hints of the next use, of objects of this tenant (any: nullopt).
   HintResult hint(std::span<const Digest> ids, const UseHint& hint,
                   std::optional<tiers::TenantId> tenant);
+
+  // --- gpu (store_gpu.cc) ---
+  // There is a GPU tier, or one is being opened.
+  bool has_gpu() const;
+  // The session imports the pool: from now on it may be given leases there. kBusy while the tier is
+  // being opened, kUnavailable with the reason where it is not there.
+  Expected<const tiers::DevicePool*> attach_gpu(StoreSession& session);
 
   // Expiries, retries. Called a few times per 100 ms.
   void tick();
@@ -277,6 +292,7 @@ class Store {
   void enter_policy(ObjectEntry& entry);
   void leave_policy(ObjectEntry& entry, bool evicted);
   void free_reservation(uint64_t id);
+  void end_lease(ObjectEntry& entry, bool on_gpu);
   uint32_t lease_ms_within_limits(uint32_t wanted_ms) const;
   void sweep_leases(uint64_t now_ns);
   void sweep_reservations(uint64_t now_ns);
@@ -302,12 +318,13 @@ class Store {
 
   // store_get.cc
   Status load(ObjectEntry& entry, StatusCallback done);
+  Expected<Grant> grant(StoreSession& session, ObjectEntry& entry, uint32_t lease_ms, bool on_gpu);
   void note_use(ObjectEntry& entry);
   void start_read(ObjectEntry& entry);
   void finish_load(const EntryRef& ref, const Status& status);
   uint32_t load_us(const tiers::IndexRow& row) const;
   void fill_resolve_entry(const tiers::IndexMatch& match, float recompute_us_per_token,
-                          wire::ResolveEntry& out);
+                          bool reads_gpu, wire::ResolveEntry& out);
 
   // store_details.cc
   using DetailsDone = std::function<void(const Status&, std::vector<tiers::SharedDetails>)>;
@@ -325,6 +342,12 @@ class Store {
   void pump_nvme_writes();
   void finish_nvme_write(const QueuedWrite& queued, const Expected<NvmeLocation>& result);
   void fail_persist(ObjectEntry& entry, const Status& status);
+
+  // store_gpu.cc
+  void open_gpu();
+  bool in_gpu(const ObjectEntry& entry) const;
+  void drop_gpu_copy(ObjectEntry& entry);
+  uint32_t gpu_load_us(const tiers::IndexRow& row) const;
 
   // store_flush.cc
   void start_flush();
@@ -474,6 +497,7 @@ class Store {
   std::unique_ptr<Worker> ingest_worker_;
   std::unique_ptr<Worker> metadata_worker_;
   std::unique_ptr<Worker> read_worker_;
+  std::unique_ptr<GpuPlacement> gpu_;  // null where it is not configured
 };
 
 }  // namespace quire::server

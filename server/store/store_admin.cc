@@ -32,6 +32,7 @@ ObjectInfo Store::info(tiers::RowId id, const tiers::IndexDetails& details) {
   out.n_tokens = row.n_tokens;
   out.base_position = details.base_position;
   out.bytes = row.bytes;
+  if (entry != nullptr && in_gpu(*entry)) out.tiers.push_back(wire::TierId::kGpu);
   if (entry != nullptr && entry->in_host()) out.tiers.push_back(wire::TierId::kHost);
   if (row.place() == tiers::RowPlace::kNvme) out.tiers.push_back(wire::TierId::kNvme);
   if (row.place() == tiers::RowPlace::kRocks) out.tiers.push_back(wire::TierId::kRocks);
@@ -51,6 +52,8 @@ bool Store::matches(const tiers::IndexRow& row, const ObjectFilter& filter) {
   if (!filter.tier) return true;
   const ObjectEntry* entry = live_of(row);
   switch (*filter.tier) {
+    case wire::TierId::kGpu:
+      return entry != nullptr && in_gpu(*entry);
     case wire::TierId::kHost:
       return entry != nullptr && entry->in_host();
     case wire::TierId::kNvme:

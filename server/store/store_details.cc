@@ -103,7 +103,8 @@ bool Store::try_resolve(ResolveJob& job) {
   uint32_t counted_until = 0;
   for (const tiers::IndexMatch& match : result.matches) {
     if (job.entries.size() == wire::kResolveEntriesMax) break;
-    fill_resolve_entry(match, job.request.recompute_us_per_token, job.entries.emplace_back());
+    fill_resolve_entry(match, job.request.recompute_us_per_token, job.reads_gpu,
+                       job.entries.emplace_back());
     if (match.token_begin >= counted_until) {
       counters_.resolved_tokens += match.n_tokens;
       counted_until = match.token_begin + match.n_tokens;

@@ -17,7 +17,7 @@ Status not_found() {
 }  // namespace
 
 Expected<Grant> Store::try_acquire(StoreSession& session, const Digest& id, uint32_t lease_ms,
-                                   bool* must_load) {
+                                   bool* must_load, bool on_gpu) {
   *must_load = false;
   const tiers::RowId row = index_->find(id);
   if (row == tiers::kNoRow || tenant_of(index_->row(row)) != session.tenant) {
@@ -29,36 +29,55 @@ Expected<Grant> Store::try_acquire(StoreSession& session, const Digest& id, uint
     return Status(StatusCode::kResourceExhausted, "too many leases of this session");
   }
   ObjectEntry* entry = live_of(index_->row(row));
+  on_gpu = on_gpu && session.reads_gpu;
+  if (entry != nullptr && on_gpu && in_gpu(*entry)) {
+    return grant(session, *entry, lease_ms, true);
+  }
   if (entry == nullptr || !entry->in_host()) {
     *must_load = true;  // counted when it is tried again
     return Status(StatusCode::kBusy, "in a slower tier");
   }
+  auto granted = grant(session, *entry, lease_ms, false);
+  if (granted && on_gpu) gpu_->note_ask(*entry);
+  return granted;
+}
+
+Expected<Grant> Store::grant(StoreSession& session, ObjectEntry& entry, uint32_t lease_ms,
+                             bool on_gpu) {
   ++counters_.acquires;
   Grant grant;
   grant.lease_ms = lease_ms_within_limits(lease_ms);
   const uint64_t expires_ns = clock_.now_ns() + uint64_t{grant.lease_ms} * 1'000'000;
-  auto lease = leases_.grant(entry, session.id, &session.lease_head, expires_ns);
+  auto lease = leases_.grant(&entry, session.id, &session.lease_head, expires_ns, on_gpu);
   if (!lease) return lease.status();
-  ++entry->leases;
+  ++entry.leases;
   ++session.leases;
-  note_use(*entry);
-  assert(slab_->is_live(entry->slot->offset, entry->slot->generation));
+  note_use(entry);
+  const tiers::Slot& slot = on_gpu ? *entry.gpu.slot : *entry.slot;
+  if (on_gpu) {
+    ++entry.gpu.leases;
+    gpu_->note_use(entry);
+    assert(gpu_->pool().is_live(slot.offset, slot.generation));
+    grant.tier = wire::TierId::kGpu;
+    grant.gpu_layout_version = gpu_->pool().layout_version();
+  } else {
+    ++counters_.host_hits;
+    if (entry.in_policy) tenants_.at(entry.tenant).policy->touch(entry.handle);
+    assert(slab_->is_live(slot.offset, slot.generation));
+  }
   grant.lease_id = *lease;
-  grant.generation = entry->slot->generation;
-  grant.slab_offset = entry->slot->offset;
-  grant.bytes = entry->bytes;
+  grant.generation = slot.generation;
+  grant.slab_offset = slot.offset;
+  grant.bytes = entry.bytes;
   return grant;
 }
 
+// In whatever tier.
 void Store::note_use(ObjectEntry& entry) {
   tiers::IndexRow& row = index_->row(entry.row);
   row.hits += row.hits != UINT32_MAX;
   row.set_flag(kRowUsed, true);
   row.set_flag(kRowFinished, false);
-  ++counters_.host_hits;
-  if (entry.in_policy) {
-    tenants_.at(entry.tenant).policy->touch(entry.handle);
-  }
   if (entry.persist == PersistState::kHeld) {
     entry.persist = PersistState::kNone;
     start_persist(entry);
@@ -182,10 +201,11 @@ Status Store::release(StoreSession& session, uint64_t lease_id) {
   if (leases_.find(lease_id, session.id) == nullptr) {
     return Status(StatusCode::kStaleLease, "lease expired, released before, or never granted here");
   }
-  ObjectEntry* object = leases_.release(lease_id, &session.lease_head);
-  assert(object->leases > 0 && session.leases > 0);
-  --object->leases;
+  bool on_gpu = false;
+  ObjectEntry* object = leases_.release(lease_id, &session.lease_head, &on_gpu);
+  assert(session.leases > 0);
   --session.leases;
+  end_lease(*object, on_gpu);
   return Status::ok();
 }
 
@@ -209,7 +229,7 @@ uint32_t Store::load_us(const tiers::IndexRow& row) const {
 }
 
 void Store::fill_resolve_entry(const tiers::IndexMatch& match, float recompute_us_per_token,
-                               wire::ResolveEntry& out) {
+                               bool reads_gpu, wire::ResolveEntry& out) {
   const tiers::IndexRow& row = index_->row(match.row);
   const tiers::IndexDetails& details = *match.details;
   out = {};
@@ -230,12 +250,15 @@ void Store::fill_resolve_entry(const tiers::IndexMatch& match, float recompute_u
   out.phase = static_cast<uint8_t>(details.context.phase);
   out.frame = static_cast<uint8_t>(details.frame);
   const ObjectEntry* entry = live_of(row);
-  if (entry != nullptr && entry->in_host()) {
+  out.load_us = load_us(row);
+  if (entry != nullptr && reads_gpu && in_gpu(*entry)) {
+    out.tier = wire::TierId::kGpu;
+    out.load_us = gpu_load_us(row);
+  } else if (entry != nullptr && entry->in_host()) {
     out.tier = wire::TierId::kHost;
   } else {
     out.tier = row.place() == tiers::RowPlace::kNvme ? wire::TierId::kNvme : wire::TierId::kRocks;
   }
-  out.load_us = load_us(row);
   const double recompute_us = double{recompute_us_per_token} * match.n_tokens;
   out.recompute_us = recompute_us > 0 && recompute_us < double{UINT32_MAX}
                          ? static_cast<uint32_t>(recompute_us)

@@ -10,8 +10,10 @@ namespace quire::server {
 
 // What may leave memory: nobody reads or writes it, and it either lies below too or never will.
 bool Store::evictable(const ObjectEntry& entry, uint64_t wall_ms) const {
-  if (entry.state != ObjectState::kSealed || !entry.slot || entry.leases != 0) return false;
+  if (entry.state != ObjectState::kSealed || !entry.slot || entry.host_leases() != 0) return false;
   if (entry.io_in_flight()) return false;
+  // What goes altogether takes its copy on the GPU along.
+  if (entry.leases != 0 && !below(entry)) return false;
   if (entry.persist == PersistState::kDurable) return below(entry);
   const bool never_will =
       entry.persist == PersistState::kFailed || entry.persist == PersistState::kHeld;

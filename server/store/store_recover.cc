@@ -69,6 +69,7 @@ Status Store::open_tiers() {
     spdlog::debug("slab is not registered for I/O: {}", status.to_string());
   }
   measure_costs();
+  open_gpu();
   return Status::ok();
 }
 

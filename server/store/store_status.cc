@@ -28,7 +28,9 @@ ServerStats Store::stats() const {
   out.corruptions = counters_.nvme_corruptions + counters_.rocks_corruptions;
   out.index_bytes = index_->memory_bytes();
   out.details_cache_bytes = details_cache_.bytes();
-  out.tiers = {host_stats(), nvme_stats(), rocks_stats()};
+  if (gpu_ != nullptr) out.tiers.push_back(gpu_->stats());
+  for (const TierStats& tier : {host_stats(), nvme_stats(), rocks_stats()})
+    out.tiers.push_back(tier);
   out.degraded = degraded();
   return out;
 }

@@ -71,6 +71,16 @@ TEST(Config, UnknownKeysNameTheNearest) {
   EXPECT_THAT(error_of("[[tenant]]\nnaem = \"x\"\n"), HasSubstr("naem"));
 }
 
+TEST(Config, TheGpuTierIsOffAndItsKeysAreChecked) {
+  EXPECT_FALSE(Config::defaults().gpu_enabled);
+  EXPECT_EQ(Config::defaults().gpu_driver, "cuda");
+  EXPECT_EQ(error_of("[gpu]\nenabled = true\ndriver = \"fake\"\ndevice = 1\n"), "");
+  EXPECT_THAT(error_of("[gpu]\ndriver = \"hip\"\n"), HasSubstr("gpu.driver takes cuda"));
+  EXPECT_THAT(error_of("[gpu]\ndevice = -1\n"), HasSubstr("gpu.device takes"));
+  EXPECT_THAT(error_of("[gpu]\npool_bytes = 1000\n"), HasSubstr("gpu.pool_bytes takes"));
+  EXPECT_THAT(error_of("[gpu]\nenable = true\n"), HasSubstr("gpu.enabled"));
+}
+
 TEST(Config, ValuesOutOfRangeNameTheRange) {
   EXPECT_THAT(error_of("[host]\nbytes = 1\n"), HasSubstr("host.bytes takes a whole number from"));
   EXPECT_THAT(error_of("[host]\nbytes = -1\n"), HasSubstr("host.bytes takes"));

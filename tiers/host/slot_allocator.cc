@@ -16,20 +16,63 @@ void require(bool condition, const char* what) {
 
 }  // namespace
 
-SlotAllocator::SlotAllocator(uint64_t capacity_bytes) : capacity_bytes_(capacity_bytes) {
-  require(capacity_bytes >= kSlotGranuleBytes && capacity_bytes % kSlotGranuleBytes == 0 &&
-              capacity_bytes <= kSlotAllocatorCapacityBytesMax,
-          "capacity out of range");
-  const uint64_t granules = capacity_bytes / kSlotGranuleBytes;
-  kind_.assign(granules, Kind::kInside);
-  length_.assign(granules, 0);
-  first_of_.assign(granules, 0);
-  next_free_.assign(granules, kNone);
-  previous_free_.assign(granules, kNone);
-  generation_.assign(granules, 0);
-  slot_payload_bytes_.assign(granules, 0);
+SlotAllocator::SlotAllocator(uint64_t capacity_bytes) {
   for (auto& row : heads_) row.fill(kNone);
-  insert_free(0, static_cast<uint32_t>(granules));
+  extend(capacity_bytes);
+}
+
+void SlotAllocator::resize(uint64_t granules) {
+  kind_.resize(granules, Kind::kInside);
+  length_.resize(granules, 0);
+  first_of_.resize(granules, 0);
+  next_free_.resize(granules, kNone);
+  previous_free_.resize(granules, kNone);
+  generation_.resize(granules, 0);
+  slot_payload_bytes_.resize(granules, 0);
+  capacity_bytes_ = granules * kSlotGranuleBytes;
+}
+
+void SlotAllocator::reserve(uint64_t capacity_bytes) {
+  require(capacity_bytes <= kSlotAllocatorCapacityBytesMax, "capacity out of range");
+  const uint64_t granules = capacity_bytes / kSlotGranuleBytes;
+  kind_.reserve(granules);
+  length_.reserve(granules);
+  first_of_.reserve(granules);
+  next_free_.reserve(granules);
+  previous_free_.reserve(granules);
+  generation_.reserve(granules);
+  slot_payload_bytes_.reserve(granules);
+}
+
+uint64_t SlotAllocator::free_tail_bytes() const {
+  if (kind_.empty()) return 0;
+  const uint32_t last = first_of_.back();
+  return kind_[last] == Kind::kFree ? length_[last] * kSlotGranuleBytes : 0;
+}
+
+void SlotAllocator::extend(uint64_t bytes) {
+  require(
+      bytes % kSlotGranuleBytes == 0 && bytes <= kSlotAllocatorCapacityBytesMax - capacity_bytes_,
+      "capacity out of range");
+  if (bytes == 0) return;
+  const auto old_granules = static_cast<uint32_t>(kind_.size());
+  const auto tail = static_cast<uint32_t>(free_tail_bytes() / kSlotGranuleBytes);
+  const auto added = static_cast<uint32_t>(bytes / kSlotGranuleBytes);
+  if (tail != 0) remove_free(old_granules - tail);
+  resize(old_granules + added);
+  insert_free(old_granules - tail, tail + added);
+}
+
+void SlotAllocator::trim(uint64_t bytes) {
+  require(bytes % kSlotGranuleBytes == 0 && bytes <= free_tail_bytes(),
+          "what is to be cut off is not free");
+  if (bytes == 0) return;
+  const auto tail = static_cast<uint32_t>(free_tail_bytes() / kSlotGranuleBytes);
+  const auto cut = static_cast<uint32_t>(bytes / kSlotGranuleBytes);
+  const auto start = static_cast<uint32_t>(kind_.size()) - tail;
+  remove_free(start);
+  resize(kind_.size() - cut);
+  if (tail > cut) insert_free(start, tail - cut);
 }
 
 // Lengths below kSecondLevels have a class each; above, every power of two is cut into

@@ -1,7 +1,8 @@
 // Carves one address range into slots: two-level segregated fit (Masmano et al., "TLSF", ECRTS
 // 2004) over granules of 16 KiB with immediate coalescing. Works on offsets only and never touches
 // the memory it hands out. All bookkeeping lies in side arrays sized at construction, so neither
-// allocate() nor free() allocates.
+// allocate() nor free() allocates. The range may grow and shrink
+// at its end.
 //
 // Thread rules: none of its methods may run concurrently. Errors: no space is an answer (nullopt);
 // a double free or a foreign offset is a bug of the caller and ends the process.
@@ -29,8 +30,18 @@ struct Slot {
 
 class SlotAllocator {
  public:
-  // capacity_bytes: a multiple of kSlotGranuleBytes, at least one granule.
+  // capacity_bytes: a multiple of kSlotGranuleBytes; 0 where the range has yet to grow.
   explicit SlotAllocator(uint64_t capacity_bytes);
+
+  // Makes extend() up to this capacity free of allocation.
+  void reserve(uint64_t capacity_bytes);
+  // The range grows at its end, by a multiple of kSlotGranuleBytes. May allocate.
+  void extend(uint64_t bytes);
+  // Cuts that many bytes off the end; at most free_tail_bytes(). Generations go on: a slot that was
+  // there is never live again.
+  void trim(uint64_t bytes);
+  // How much of the end is free. O(1).
+  uint64_t free_tail_bytes() const;
 
   // nullopt where no free run is long enough (evict and try again) or payload_bytes is 0. O(1), but
   // for at most kClassScanMax list steps.
@@ -68,6 +79,7 @@ class SlotAllocator {
   uint32_t find_free(uint32_t granules) const;
   void insert_free(uint32_t start, uint32_t granules);
   void remove_free(uint32_t start);
+  void resize(uint64_t granules);
 
   // Indexed by granule. length_ holds a block's length at its first granule, first_of_ (for the
   // block that ends there) its first granule; both are meaningless elsewhere and checked through
