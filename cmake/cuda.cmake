@@ -44,7 +44,10 @@ if(NOT QUIRE_CUDA STREQUAL "OFF")
   endif()
 endif()
 
-set_property(GLOBAL APPEND PROPERTY JOB_POOLS quire_nvcc=2)
+get_property(pools GLOBAL PROPERTY JOB_POOLS)
+if(NOT "quire_nvcc=2" IN_LIST pools)
+  set_property(GLOBAL APPEND PROPERTY JOB_POOLS quire_nvcc=2)
+endif()
 set(quire_nvcc_flags -std=c++20 -O3 --fmad=false -lineinfo -Xcompiler=-fPIC,-Wall,-Wextra
     -Werror=all-warnings --expt-relaxed-constexpr
     -gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90,code=sm_90

@@ -41,7 +41,7 @@ CONTAINED = [
         ("server/control/", "tools/quirectl/", "tests/server/control/", "tests/tools/quirectl/"),
     ),
     (re.compile(r"^(llama|ggml[a-z-]*)\.h$"), ("client/llama/", "tests/client/llama/")),
-    (re.compile(r"^cuda"), ("kernels/cuda/", "tiers/gpu/")),
+    (re.compile(r"^cuda"), ("kernels/cuda/", "tiers/gpu/", "bench/gpu/")),
 ]
 
 # Pages that must exist, each beside a golden file or vectors in tests/data that a test checks.

@@ -12,9 +12,8 @@
 #include "kernels/math/quantise.h"
 #include "kernels/quire_kernels.h"
 
-namespace quire_reference {
+namespace quire_kernels::reference {
 
-using namespace quire_kernels;
 using Bytes = std::vector<unsigned char>;
 
 inline float widen(int32_t dtype, const unsigned char* at) {
@@ -240,6 +239,6 @@ inline void store(const quire_store_params& p) {
   }
 }
 
-}  // namespace quire_reference
+}  // namespace quire_kernels::reference
 
 #endif  // QUIRE_TESTS_KERNELS_CUDA_SECTION_REFERENCE_H_

@@ -1,0 +1,194 @@
+// Times of load and store for one 256-token chunk of an 8B model (32 layers, 8 KV heads of 128
+// dims), pages of 16 rows in random order, against the bytes each must move.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <numeric>
+#include <random>
+
+#include "bench/gpu/codecs.h"
+#include "bench/gpu/gpu.h"
+
+namespace quire_gpu {
+namespace {
+
+constexpr uint32_t kLayers = 32;
+constexpr uint32_t kTokens = 256;
+constexpr uint32_t kHeads = 8;
+constexpr uint32_t kDims = 128;
+constexpr uint32_t kPageRows = 16;
+constexpr uint32_t kRows = 1024;  // of an engine's layer
+// Sets of buffers used in turn: together over the 60 MB of an H200's L2 cache.
+constexpr int kSets = 4;
+constexpr uint32_t kPinnedCtas = 8;
+
+struct Bench {
+  Bench()
+      : engine(uint64_t{kSets} * kLayers * 2 * kRows * kHeads * kDims * 2, Where::kDevice),
+        sections(uint64_t{kSets} * kLayers * 2 * kTokens * kHeads * kDims * 4, Where::kDevice),
+        pinned(sections.bytes(), Where::kPinned),
+        rows(kTokens * 8, Where::kDevice),
+        table(kDims * 4, Where::kDevice),
+        status(4, Where::kDevice) {
+    std::vector<uint32_t> pages(kRows / kPageRows);
+    std::iota(pages.begin(), pages.end(), 0u);
+    std::shuffle(pages.begin(), pages.end(), std::mt19937(4));
+    std::vector<int64_t> numbers(kTokens);
+    for (uint32_t i = 0; i < kTokens; ++i)
+      numbers[i] = int64_t{pages[i / kPageRows]} * kPageRows + i % kPageRows;
+    rows.put(numbers.data(), rows.bytes());
+    std::vector<float> turn(kDims);
+    for (uint32_t j = 0; j < kDims / 2; ++j) {
+      turn[2 * j] = static_cast<float>(std::cos(0.1 * j));
+      turn[2 * j + 1] = static_cast<float>(std::sin(0.1 * j));
+    }
+    table.put(turn.data(), table.bytes());
+    status.fill(0);
+    std::vector<uint16_t> noise(1 << 20);
+    std::mt19937 random(6);
+    // bf16 of magnitudes 2^-3 .. 2.
+    for (uint16_t& one : noise)
+      one = static_cast<uint16_t>(0x3e00 + random() % 0x200 + (random() % 2) * 0x8000);
+    for (uint64_t at = 0; at < engine.bytes(); at += noise.size() * 2)
+      check_cuda(
+          cudaMemcpy(engine.data() + at, noise.data(),
+                     std::min<uint64_t>(noise.size() * 2, engine.bytes() - at), cudaMemcpyDefault),
+          "filling");
+  }
+
+  quire_rotation rotation() const {
+    return {QUIRE_ROPE_STYLE_NEOX, kDims, reinterpret_cast<const float*>(table.data()), 0};
+  }
+  unsigned char* engine_of(int set, uint32_t plane_of_layer) const {
+    return engine.data() +
+           (uint64_t(set) * kLayers * 2 + plane_of_layer) * kRows * kHeads * kDims * 2;
+  }
+  // Sections of a set follow each other, 64-byte aligned.
+  template <typename Make>
+  auto batch(int32_t codec, int set, const Buffer& where, Make make) const {
+    std::vector<decltype(make(SectionShape{}, nullptr, nullptr))> calls;
+    uint64_t at = where.bytes() / kSets * static_cast<uint64_t>(set);
+    for (uint32_t i = 0; i < 2 * kLayers; ++i) {
+      const SectionShape shape{codec, static_cast<int32_t>(i % 2), kTokens, kHeads, kDims};
+      calls.push_back(make(shape, where.data() + at, engine_of(set, i)));
+      at += (shape.section_bytes() + 63) / 64 * 64;
+    }
+    return calls;
+  }
+
+  Buffer engine, sections, pinned, rows, table, status;
+};
+
+uint64_t chunk_bytes(int32_t codec) {
+  uint64_t bytes = 0;
+  for (int32_t plane : {QUIRE_PLANE_KEY, QUIRE_PLANE_VALUE})
+    bytes += kLayers * quire_section_bytes(codec, plane, kTokens, kHeads, kDims);
+  return bytes;
+}
+constexpr uint64_t kEngineBytes = uint64_t{2} * kLayers * kTokens * kHeads * kDims * 2;
+
+double time_store(const Bench& bench, const CodecName& codec) {
+  const auto* rows = reinterpret_cast<const int64_t*>(bench.rows.data());
+  std::vector<std::vector<quire_store_params>> sets;
+  for (int set = 0; set < kSets; ++set)
+    sets.push_back(bench.batch(codec.codec, set, bench.sections,
+                               [&](const SectionShape& shape, void* section, void* engine) {
+                                 return store_of(shape, engine, section, rows, kRows,
+                                                 bench.rotation());
+                               }));
+  const quire_cuda_launch launch =
+      launch_of(stream(), reinterpret_cast<int32_t*>(bench.status.data()), QUIRE_CUDA_PATH_DIRECT);
+  return median_microseconds([&](int i) {
+    const auto& calls = sets[static_cast<size_t>(i % kSets)];
+    quire_cuda_store_batch(calls.data(), calls.size(), &launch, nullptr);
+  });
+}
+
+double time_load(const Bench& bench, const CodecName& codec, const Buffer& where, int32_t path,
+                 uint32_t ctas, bool rotated = true) {
+  const auto* rows = reinterpret_cast<const int64_t*>(bench.rows.data());
+  std::vector<std::vector<quire_load_params>> sets;
+  for (int set = 0; set < kSets; ++set)
+    sets.push_back(bench.batch(
+        codec.codec, set, where, [&](const SectionShape& shape, void* section, void* engine) {
+          return load_of(shape, section, engine, path == QUIRE_CUDA_PATH_COPY ? nullptr : rows,
+                         kRows, rotated ? bench.rotation() : quire_rotation{});
+        }));
+  const quire_cuda_launch launch =
+      launch_of(stream(), reinterpret_cast<int32_t*>(bench.status.data()), path, ctas);
+  return median_microseconds([&](int i) {
+    const auto& calls = sets[static_cast<size_t>(i % kSets)];
+    quire_cuda_load_batch(calls.data(), calls.size(), &launch, nullptr);
+  });
+}
+
+void time_peers(const Bench& bench, const Ceilings& ceilings, Table* table) {
+  const double floor = static_cast<double>(kEngineBytes) / ceilings.host_to_device;
+  const uint64_t plane_bytes = kEngineBytes / kLayers / 2;
+  const double loop = median_microseconds([&](int i) {
+    const uint64_t from = bench.pinned.bytes() / kSets * static_cast<uint64_t>(i % kSets);
+    for (uint32_t plane = 0; plane < 2 * kLayers; ++plane)
+      for (uint32_t page = 0; page < kTokens / kPageRows; ++page) {
+        const uint64_t page_bytes = plane_bytes / (kTokens / kPageRows);
+        check_cuda(
+            cudaMemcpyAsync(bench.engine_of(i % kSets, plane) + page * page_bytes,
+                            bench.pinned.data() + from + plane * plane_bytes + page * page_bytes,
+                            page_bytes, cudaMemcpyDefault, stream()),
+            "cudaMemcpyAsync");
+      }
+  });
+  table->add({"peer", "raw-bf16: cudaMemcpyAsync per page", loop, floor, "no rotation"});
+  Buffer staging(kEngineBytes, Where::kDevice);
+  Buffer cos_sin(uint64_t{kTokens} * kDims * 2, Where::kDevice);
+  cos_sin.fill(0x3f);
+  const double passes = median_microseconds([&](int i) {
+    const uint64_t from = bench.pinned.bytes() / kSets * static_cast<uint64_t>(i % kSets);
+    for (uint32_t plane = 0; plane < 2 * kLayers; ++plane)
+      check_cuda(static_cast<cudaError_t>(run_three_pass(
+                     {bench.pinned.data() + from + plane * plane_bytes,
+                      staging.data() + plane * plane_bytes, bench.engine_of(i % kSets, plane),
+                      reinterpret_cast<const int64_t*>(bench.rows.data()),
+                      plane % 2 == 0 ? reinterpret_cast<const uint16_t*>(cos_sin.data()) : nullptr,
+                      kTokens, kHeads, kDims},
+                     stream())),
+                 "three passes");
+  });
+  table->add({"peer", "raw-bf16: copy + rotate + scatter", passes, floor, "three passes"});
+}
+
+}  // namespace
+
+void time_codecs(const Ceilings& ceilings, Table* table) {
+  const Bench bench;
+  for (const CodecName& codec : kCodecs) {
+    const double bytes = static_cast<double>(chunk_bytes(codec.codec));
+    const double floor = (bytes + static_cast<double>(kEngineBytes)) / ceilings.device_copy;
+    const std::string name = codec.name;
+    if (codec.stores)
+      table->add({"store", name + " to device", time_store(bench, codec), floor, ""});
+    if (codec.stores)
+      check_cuda(cudaMemcpy(bench.pinned.data(), bench.sections.data(), bench.sections.bytes(),
+                            cudaMemcpyDefault),
+                 "sections to the host");
+    else
+      continue;
+    table->add({"load", name + " from device",
+                time_load(bench, codec, bench.sections, QUIRE_CUDA_PATH_DIRECT, 0), floor, ""});
+    const double bus_floor = bytes / ceilings.host_to_device;
+    for (int32_t path : {QUIRE_CUDA_PATH_DIRECT, QUIRE_CUDA_PATH_RING})
+      table->add({"load",
+                  name + (path == QUIRE_CUDA_PATH_RING ? " from pinned, ring, 8 CTAs"
+                                                       : " from pinned, direct, 8 CTAs"),
+                  time_load(bench, codec, bench.pinned, path, kPinnedCtas), bus_floor, ""});
+  }
+  table->add({"load", "raw-bf16 from pinned, batched copy",
+              time_load(bench, kCodecs[0], bench.pinned, QUIRE_CUDA_PATH_COPY, 0, false),
+              static_cast<double>(kEngineBytes) / ceilings.host_to_device, "no rotation"});
+  time_peers(bench, ceilings, table);
+  int32_t status = 0;
+  check_cuda(cudaMemcpy(&status, bench.status.data(), 4, cudaMemcpyDefault), "status");
+  if (status != 0)
+    fprintf(stderr, "gpu_check: a timed kernel reported %s\n", quire_kernel_status_name(status));
+}
+
+}  // namespace quire_gpu

@@ -1,0 +1,235 @@
+// What load and store refuse, report and choose.
+#include "kernels/cuda/transfer.h"
+#include "tests/kernels/cuda/cuda_fixture.h"
+
+namespace quire_kernels::cuda_test {
+namespace {
+
+TEST(CudaLoad, WrongRowNumbersAreLeftOut) {
+  Case c;
+  c.codec = QUIRE_CODEC_INT4_CHANNEL64;
+  Fixture fixture(c);
+  Aligned from = fixture.random_engine();
+  Aligned section(fixture.section_bytes());
+  make_section(&fixture, c, &from, &section);
+  for (int64_t wrong : {int64_t{-1}, int64_t{83}, INT64_MIN, INT64_MAX}) {
+    Aligned engine(fixture.engine_bytes(), kPoison);
+    quire_load_params p = fixture.load_params(section.data(), engine.data());
+    std::vector<int64_t> rows(p.dst_token, p.dst_token + c.n_tokens);
+    const int64_t right = rows[40];
+    rows[40] = wrong;
+    p.dst_token = rows.data();
+    int32_t status = 0;
+    const quire_cuda_launch launch = launch_on(&status);
+    ASSERT_EQ(quire_cuda_load_batch(&p, 1, &launch, nullptr), QUIRE_KERNEL_OK);
+    EXPECT_EQ(status, QUIRE_KERNEL_INVALID_ARGUMENT);
+    for (uint32_t i = 0; i < 256; ++i)
+      ASSERT_EQ(engine.data()[right * p.dst_token_stride + i], kPoison);
+  }
+}
+
+TEST(CudaLoad, BadPayloadsAreReported) {
+  struct {
+    int32_t codec, plane;
+    uint64_t offset;  // in units of 2 bytes
+    uint16_t bits;
+    int expected;
+  } const cases[] = {
+      {QUIRE_CODEC_INT4_CHANNEL64, QUIRE_PLANE_KEY, 2, 0x7e00, QUIRE_KERNEL_NON_FINITE},
+      {QUIRE_CODEC_INT4_CHANNEL64, QUIRE_PLANE_KEY, 3, 0x7bff, QUIRE_KERNEL_OUT_OF_RANGE},
+      {QUIRE_CODEC_INT4_CHANNEL64, QUIRE_PLANE_VALUE, 4, 0x7c00, QUIRE_KERNEL_NON_FINITE},
+      {QUIRE_CODEC_INT8_CHANNEL, QUIRE_PLANE_KEY, 1, 0x7f80, QUIRE_KERNEL_NON_FINITE},
+      {QUIRE_CODEC_FP8_TOKEN, QUIRE_PLANE_VALUE, 0, 0x7c00, QUIRE_KERNEL_NON_FINITE},
+      {QUIRE_CODEC_FP8_TOKEN, QUIRE_PLANE_VALUE, 64 + 7, 0x7f00, QUIRE_KERNEL_NON_FINITE},
+      {QUIRE_CODEC_RAW_F16, QUIRE_PLANE_KEY, 9, 0xfc00, QUIRE_KERNEL_NON_FINITE},
+  };
+  for (const auto& one : cases) {
+    Case c;
+    c.codec = one.codec;
+    c.plane = one.plane;
+    c.dtype = QUIRE_DTYPE_F16;
+    c.n_tokens = 64;
+    Fixture fixture(c);
+    Aligned from = fixture.random_engine();
+    Aligned section(fixture.section_bytes());
+    make_section(&fixture, c, &from, &section);
+    memcpy(section.data() + 2 * one.offset, &one.bits, 2);
+    Aligned engine(fixture.engine_bytes(), kPoison);
+    const quire_load_params p = fixture.load_params(section.data(), engine.data());
+    for (int32_t path : {QUIRE_CUDA_PATH_DIRECT, QUIRE_CUDA_PATH_RING}) {
+      int32_t status = 0;
+      const quire_cuda_launch launch = launch_on(&status, path);
+      ASSERT_EQ(quire_cuda_load_batch(&p, 1, &launch, nullptr), QUIRE_KERNEL_OK);
+      EXPECT_EQ(status, one.expected) << name_of(c);
+    }
+    const int cpu = quire_load(&p);
+    if (cpu != QUIRE_KERNEL_UNSUPPORTED) {
+      EXPECT_EQ(cpu, one.expected) << name_of(c);
+    }
+  }
+}
+
+TEST(CudaStore, ValuesThatDoNotFitAreReported) {
+  for (const auto& [value, codec, expected] :
+       {std::tuple{NAN, QUIRE_CODEC_INT4_CHANNEL64, QUIRE_KERNEL_NON_FINITE},
+        std::tuple{INFINITY, QUIRE_CODEC_RAW_F32, QUIRE_KERNEL_NON_FINITE},
+        std::tuple{1e6f, QUIRE_CODEC_INT4_CHANNEL64, QUIRE_KERNEL_OUT_OF_RANGE},
+        std::tuple{1e6f, QUIRE_CODEC_RAW_F16, QUIRE_KERNEL_OUT_OF_RANGE},
+        std::tuple{1e8f, QUIRE_CODEC_FP8_TOKEN, QUIRE_KERNEL_OUT_OF_RANGE}})
+    for (int32_t plane : {QUIRE_PLANE_KEY, QUIRE_PLANE_VALUE}) {
+      Case c;
+      c.codec = codec;
+      c.plane = plane;
+      c.dtype = QUIRE_DTYPE_F32;
+      Fixture fixture(c);
+      Aligned engine = fixture.random_engine();
+      Aligned section(fixture.section_bytes());
+      quire_store_params p = fixture.store_params(engine.data(), section.data());
+      const float bad = value;
+      memcpy(engine.data() + p.src_token[40] * p.src_token_stride + 4 * 9, &bad, 4);
+      int32_t status = 0;
+      const quire_cuda_launch launch = launch_on(&status);
+      ASSERT_EQ(quire_cuda_store_batch(&p, 1, &launch, nullptr), QUIRE_KERNEL_OK);
+      EXPECT_EQ(status, expected) << name_of(c);
+    }
+}
+
+TEST(CudaLoadAndStore, BadArgumentsLaunchNothing) {
+  Case c;
+  c.codec = QUIRE_CODEC_INT4_CHANNEL64;
+  Fixture fixture(c);
+  Aligned engine = fixture.random_engine();
+  Aligned section(fixture.section_bytes());
+  make_section(&fixture, c, &engine, &section);
+  const quire_load_params good = fixture.load_params(section.data(), engine.data());
+  const quire_store_params good_store = fixture.store_params(engine.data(), section.data());
+  int32_t status = 0;
+  const quire_cuda_launch launch = launch_on(&status);
+  const uint64_t before = quire_executor::launches();
+  const auto load = [&](auto change, int expected) {
+    quire_load_params two[2] = {good, good};
+    change(two[1]);
+    size_t failed = 7;
+    EXPECT_EQ(quire_cuda_load_batch(two, 2, &launch, &failed), expected);
+    EXPECT_EQ(failed, 1u);
+  };
+  const auto store = [&](auto change, int expected) {
+    quire_store_params two[2] = {good_store, good_store};
+    change(two[1]);
+    size_t failed = 7;
+    EXPECT_EQ(quire_cuda_store_batch(two, 2, &launch, &failed), expected);
+    EXPECT_EQ(failed, 1u);
+  };
+  const int invalid = QUIRE_KERNEL_INVALID_ARGUMENT;
+  load([](auto& p) { p.src = nullptr; }, invalid);
+  load([](auto& p) { p.dst = nullptr; }, invalid);
+  load([](auto& p) { p.src_bytes += 64; }, invalid);
+  load([](auto& p) { p.dst_token_stride = 0; }, invalid);
+  load([](auto& p) { p.dst_token_stride += 1; }, invalid);
+  load([](auto& p) { p.dst_head_stride = INT64_MAX; }, invalid);
+  load([](auto& p) { p.dst = static_cast<unsigned char*>(p.dst) + 1; }, invalid);
+  load([](auto& p) { p.src = static_cast<const unsigned char*>(p.src) + 2; }, invalid);
+  load([](auto& p) { p.token_begin = 9, p.token_end = 8; }, invalid);
+  load([](auto& p) { p.token_end = p.n_tokens + 1; }, invalid);
+  load([](auto& p) { p.dst_tokens = 0; }, invalid);
+  load([](auto& p) { p.dst_token = nullptr, p.dst_tokens = 69; }, invalid);
+  load([](auto& p) { p.flags = QUIRE_KERNEL_KEEP_NON_FINITE; }, invalid);
+  load([](auto& p) { p.flags = 64; }, QUIRE_KERNEL_UNSUPPORTED);
+  load([](auto& p) { p.struct_bytes = 8; }, QUIRE_KERNEL_BAD_STRUCT);
+  load([](auto& p) { p.codec = 99; }, QUIRE_KERNEL_UNSUPPORTED);
+  load([](auto& p) { p.codec = QUIRE_CODEC_BF16_EXP4; }, QUIRE_KERNEL_UNSUPPORTED);
+  load([](auto& p) { p.plane = 2; }, QUIRE_KERNEL_UNSUPPORTED);
+  load([](auto& p) { p.dst_dtype = 9; }, QUIRE_KERNEL_UNSUPPORTED);
+  load([](auto& p) { p.head_dim = 512; }, QUIRE_KERNEL_UNSUPPORTED);
+  store([](auto& p) { p.src = nullptr; }, invalid);
+  store([](auto& p) { p.dst_bytes -= 1; }, invalid);
+  store([](auto& p) { p.src_token = nullptr, p.src_tokens = 3; }, invalid);
+  store([](auto& p) { p.src_dim_stride = 1; }, invalid);
+  store([](auto& p) { p.struct_bytes = 0; }, QUIRE_KERNEL_BAD_STRUCT);
+  store([](auto& p) { p.codec = QUIRE_CODEC_INT4_CENTRED; }, QUIRE_KERNEL_UNSUPPORTED);
+  for (auto change : {+[](quire_cuda_launch& l) { l.struct_bytes = 1; },
+                      +[](quire_cuda_launch& l) { l.device_status = nullptr; },
+                      +[](quire_cuda_launch& l) { l.path = 17; }}) {
+    quire_cuda_launch bad = launch;
+    change(bad);
+    EXPECT_NE(quire_cuda_load_batch(&good, 1, &bad, nullptr), QUIRE_KERNEL_OK);
+    EXPECT_NE(quire_cuda_store_batch(&good_store, 1, &bad, nullptr), QUIRE_KERNEL_OK);
+  }
+  EXPECT_NE(quire_cuda_load_batch(&good, 1, nullptr, nullptr), QUIRE_KERNEL_OK);
+  EXPECT_NE(quire_cuda_load_batch(nullptr, 1, &launch, nullptr), QUIRE_KERNEL_OK);
+  EXPECT_EQ(quire_cuda_load_batch(nullptr, 0, &launch, nullptr), QUIRE_KERNEL_OK);
+  EXPECT_EQ(quire_executor::launches(), before);
+}
+
+TEST(CudaLoad, KeepsNonFiniteBitsWhenAsked) {
+  Case c;
+  Fixture fixture(c);
+  Aligned section(fixture.section_bytes());
+  for (uint64_t i = 0; i < fixture.section_bytes(); i += 2) {
+    const auto bits = static_cast<uint16_t>(0x7f80 + i);
+    memcpy(section.data() + i, &bits, 2);
+  }
+  Aligned engine(fixture.engine_bytes());
+  quire_load_params p = fixture.load_params(section.data(), engine.data());
+  p.flags = QUIRE_KERNEL_KEEP_NON_FINITE;
+  int32_t status = 0;
+  const quire_cuda_launch launch = launch_on(&status);
+  ASSERT_EQ(quire_cuda_load_batch(&p, 1, &launch, nullptr), QUIRE_KERNEL_OK);
+  EXPECT_EQ(status, 0);
+  for (uint32_t token = 0; token < c.n_tokens; ++token)
+    ASSERT_EQ(memcmp(engine.data() + p.dst_token[token] * p.dst_token_stride,
+                     section.data() + token * 128, 128),
+              0);
+}
+
+TEST(CudaTable, NearestCellDecides) {
+  quire_cuda_table table = {};
+  table.struct_bytes = sizeof(table);
+  for (auto& path : table.microseconds)
+    for (auto& row : path)
+      for (float& time : row) time = 9.0f;
+  // Kernels win where runs are short and many, copies where they are long; the last column of the
+  // longest runs was not measured.
+  table.microseconds[QUIRE_CUDA_PATH_RING - 1][0][3] = 2.0f;
+  table.microseconds[QUIRE_CUDA_PATH_COPY - 1][5][2] = 1.0f;
+  for (auto& path : table.microseconds) path[5][3] = 0.0f;
+  quire_cuda::choose_paths(&table);
+  EXPECT_EQ(quire_cuda::path_from_table(table, 4096, 512), QUIRE_CUDA_PATH_RING);
+  EXPECT_EQ(quire_cuda::path_from_table(table, 1, UINT64_MAX), QUIRE_CUDA_PATH_RING);
+  EXPECT_EQ(quire_cuda::path_from_table(table, 8191, 512), QUIRE_CUDA_PATH_RING);
+  EXPECT_EQ(quire_cuda::path_from_table(table, 8193, 512), QUIRE_CUDA_PATH_DIRECT);
+  EXPECT_EQ(quire_cuda::path_from_table(table, 4 << 20, 64), QUIRE_CUDA_PATH_COPY);
+  EXPECT_EQ(quire_cuda::path_from_table(table, UINT64_MAX, 512), QUIRE_CUDA_PATH_COPY);
+  EXPECT_EQ(quire_cuda::path_from_table(table, 0, 0), QUIRE_CUDA_PATH_DIRECT);
+}
+
+TEST(CudaTable, AutoTakesThePathOfTheTable) {
+  quire_cuda_table table = {};
+  table.struct_bytes = sizeof(table);
+  for (auto& row : table.from_host)
+    for (auto& path : row) path = QUIRE_CUDA_PATH_COPY;
+  for (int32_t codec : {QUIRE_CODEC_RAW_BF16, QUIRE_CODEC_INT8_CHANNEL}) {
+    Case c;
+    c.codec = codec;
+    c.n_heads = 1;
+    c.shuffled_rows = false;
+    Fixture fixture(c);
+    Aligned from = fixture.random_engine();
+    Aligned section(fixture.section_bytes());
+    make_section(&fixture, c, &from, &section);
+    Aligned engine(fixture.engine_bytes());
+    Aligned expected(fixture.engine_bytes());
+    quire_reference::load(fixture.load_params(section.data(), expected.data()));
+    const quire_load_params p = fixture.load_params(section.data(), engine.data());
+    int32_t status = 0;
+    quire_cuda_launch launch = launch_on(&status, QUIRE_CUDA_PATH_AUTO);
+    launch.table = &table;
+    const uint64_t before = quire_executor::launches();
+    ASSERT_EQ(quire_cuda_load_batch(&p, 1, &launch, nullptr), QUIRE_KERNEL_OK);
+    EXPECT_EQ(quire_executor::launches() - before, codec == QUIRE_CODEC_RAW_BF16 ? 0u : 1u);
+    EXPECT_TRUE(engine == expected);
+  }
+}
+
+}  // namespace
+}  // namespace quire_kernels::cuda_test
