@@ -1,0 +1,57 @@
+"""A reference engine on Hugging Face transformers: the oracle for every other engine of Quire.
+
+Needs the extra ``quire[transformers]`` (torch, transformers; gguf and accelerate for GGUF files).
+"""
+
+from .engine import Engine, Prefilled
+from .errors import ModelUnsupported, RopeCannotMove
+from .generation import Generated, extend, force, generate
+from .plan import PlanSegment, ReusePlan, plan_of_parts, plan_of_segments
+from .recipes import (
+    Recipe,
+    behind_dummies,
+    behind_neighbours,
+    behind_prefix,
+    in_context,
+    isolated,
+)
+from .shape import LayerSpec, ModelShape
+from .sources import ChunkKv, KvSource, StoredKv
+from .state import KvState, OldKv
+from .stats import ChunkStats, ColumnMass, SegmentMass
+from .store import StorePlan, pack, plan_from_store, put
+
+__all__ = [
+    "ChunkKv",
+    "ChunkStats",
+    "ColumnMass",
+    "Engine",
+    "Generated",
+    "KvSource",
+    "KvState",
+    "LayerSpec",
+    "ModelShape",
+    "ModelUnsupported",
+    "OldKv",
+    "PlanSegment",
+    "Prefilled",
+    "Recipe",
+    "ReusePlan",
+    "RopeCannotMove",
+    "SegmentMass",
+    "StorePlan",
+    "StoredKv",
+    "behind_dummies",
+    "behind_neighbours",
+    "behind_prefix",
+    "extend",
+    "force",
+    "generate",
+    "in_context",
+    "isolated",
+    "pack",
+    "plan_from_store",
+    "plan_of_parts",
+    "plan_of_segments",
+    "put",
+]

@@ -1,0 +1,66 @@
+"""Behind what a chunk is computed: the variants of a text, and their identities in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import ids
+from ..errors import InvalidArgument
+from ..ids import Context, ContextKind, Tokens, as_tokens
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The tokens in front of a chunk while it is computed. neighbours: the runs of ``lead`` that
+    are other chunks (synthetic variants)."""
+
+    kind: ContextKind
+    lead: NDArray[np.uint32]
+    neighbours: tuple[NDArray[np.uint32], ...] = ()
+
+    def context(self, model: bytes, salt: bytes = b"") -> Context:
+        if self.kind in (ContextKind.FIXED_PREFIX, ContextKind.CONTEXTUAL):
+            return Context(self.kind, reference=ids.prefix_digest(model, self.lead, salt))
+        if self.kind == ContextKind.DUMMY_SINK:
+            dummies = tuple(int(token) for token in self.lead)
+            return Context(self.kind, dummy_tokens=dummies, dropped_tokens=len(dummies))
+        if self.kind == ContextKind.SYNTHETIC:
+            objects = tuple(ids.object_id(model, tokens, salt) for tokens in self.neighbours)
+            return Context(self.kind, neighbours=objects)
+        return Context()
+
+
+def isolated() -> Recipe:
+    """Alone, without even a BOS."""
+    return Recipe(ContextKind.ISOLATED, np.empty(0, dtype=np.uint32))
+
+
+def behind_prefix(prefix: Tokens) -> Recipe:
+    """Behind a fixed text, normally the deployment's own system prompt."""
+    return Recipe(ContextKind.FIXED_PREFIX, as_tokens(prefix))
+
+
+def behind_dummies(dummies: Tokens) -> Recipe:
+    """Link0 (EPIC, arXiv 2410.15332): behind dummy tokens whose KV is dropped."""
+    lead = as_tokens(dummies)
+    if not len(lead):
+        raise InvalidArgument("a dummy_sink variant needs dummy tokens")
+    return Recipe(ContextKind.DUMMY_SINK, lead)
+
+
+def behind_neighbours(neighbours: Sequence[Tokens], prefix: Tokens = ()) -> Recipe:
+    """Behind the texts that will probably stand beside it (FusionRAG's offline stage). Mixes
+    provenance: the store keeps it inside the trust domain that made it."""
+    runs = tuple(as_tokens(tokens) for tokens in neighbours)
+    if not runs:
+        raise InvalidArgument("a synthetic variant needs neighbours")
+    return Recipe(ContextKind.SYNTHETIC, np.concatenate([as_tokens(prefix), *runs]), runs)
+
+
+def in_context(before: Tokens) -> Recipe:
+    """Exactly where it stands: the prefix of a prompt."""
+    return Recipe(ContextKind.CONTEXTUAL, as_tokens(before))

@@ -1,0 +1,163 @@
+"""Chunks to and from the store: pack, put, and plans whose old KV a server holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import kv, reuse
+from ..client import Client
+from ..errors import QuireError
+from ..ids import PositionFrame, Tokens, as_tokens
+from ..kv import Packed, Put
+from ..lease import Ack, Lease
+from .engine import Engine
+from .errors import RopeCannotMove
+from .plan import ReusePlan, plan_of_segments
+from .policies.base import RowPolicy
+from .rope import rotate
+from .sources import ChunkKv, StoredKv, abi_dtype, plane_views
+
+DEFAULT_CODEC = "int8-channel"
+
+
+def _arguments(engine: Engine, chunk: ChunkKv, frame: PositionFrame) -> dict[str, Any]:
+    keys = [plane.contiguous() for plane in chunk.keys]
+    if frame == PositionFrame.LOCAL:
+        positions = chunk.base_position + torch.arange(len(chunk.tokens))
+        keys = []
+        for plane, spec in zip(chunk.keys, engine.shape.layers, strict=True):
+            cos, sin = engine.rope.table(
+                spec.rope,
+                positions.to(engine.device),
+                chunk.base_position + len(chunk.tokens),
+                plane.dtype,
+            )
+            keys.append(rotate(plane, cos.cpu(), sin.cpu()).contiguous())
+    return {
+        "tokens": chunk.tokens,
+        "keys": plane_views(keys),
+        "values": plane_views([plane.contiguous() for plane in chunk.values]),
+        "context": chunk.context,
+        "base_position": chunk.base_position,
+        "frame": frame,
+        "key_before_rope": frame == PositionFrame.PRE_ROPE,
+        "dtype": abi_dtype(chunk.keys[0].dtype),
+    }
+
+
+def pack(
+    engine: Engine,
+    chunk: ChunkKv,
+    *,
+    codec: str | int = DEFAULT_CODEC,
+    frame: PositionFrame = PositionFrame.LOCAL,
+    salt: bytes = b"",
+) -> Packed:
+    """A captured chunk as the store's bytes, under any codec's name."""
+    return kv.pack(engine.model, codec=codec, salt=salt, **_arguments(engine, chunk, frame))
+
+
+def put(
+    engine: Engine,
+    client: Client,
+    chunk: ChunkKv,
+    *,
+    codec: str | int = DEFAULT_CODEC,
+    frame: PositionFrame = PositionFrame.LOCAL,
+    ack: Ack = Ack.MEMORY,
+) -> Put:
+    """Encodes a captured chunk into the server's memory; the model must be registered."""
+    return client.put_arrays(engine.model, codec=codec, ack=ack, **_arguments(engine, chunk, frame))
+
+
+class StorePlan:
+    """A plan over leased objects. Use it in a ``with`` block: the bytes are pinned inside."""
+
+    def __init__(self, plan: ReusePlan, leases: Sequence[Lease]) -> None:
+        self.plan = plan
+        self._leases = list(leases)
+
+    def close(self) -> None:
+        """Gives the pins back; harmless when repeated."""
+        for lease in self._leases:
+            lease.release()
+
+    def __enter__(self) -> ReusePlan:
+        return self.plan
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def plan_from_store(
+    engine: Engine,
+    client: Client,
+    tokens: Tokens,
+    policy: RowPolicy,
+    *,
+    question_tokens: int,
+    fixed_prefixes: Sequence[bytes] = (),
+    chunks: bool | None = None,
+) -> StorePlan:
+    """What the store has for a prompt, leased and planned as the policy wants it.
+
+    chunks: None uses them where the model's rope can move; True raises RopeCannotMove where it
+    cannot. fixed_prefixes: prefix digests whose variants fit, best first. A representation that
+    vanishes between resolve and acquire is planned around.
+    """
+    if chunks and engine.shape.immovable:
+        raise RopeCannotMove(f"{engine.shape.immovable}: only exact prefixes can be reused")
+    needs = policy.needs(engine.shape)
+    movable = not engine.shape.immovable if chunks is None else chunks
+    array = as_tokens(tokens)
+    limit = engine.shape.same_set_tokens
+    prefix = needs.uses_prefix and not (limit and len(array) > limit)
+    matches = client.resolve(
+        engine.model_id, array, prefix=prefix, chunks=needs.uses_chunks and movable
+    )
+    usable = [
+        match
+        for match in matches
+        if match.kind == reuse.MatchKind.PREFIX or policy.rank(match.context_kind, None) < np.inf
+    ]
+    while True:
+        segments = reuse.plan(
+            len(array),
+            usable,
+            policy="link0" if _dummies_only(policy) else "reuse",
+            fixed_prefixes=fixed_prefixes,
+            fresh_tail_tokens=question_tokens,
+            skip_slow=False,
+        )
+        wanted = [s.match for s in segments if s.match is not None]
+        ids = list(dict.fromkeys(match.representation for match in wanted))
+        leases = dict(zip(ids, client.acquire_many(ids) if ids else [], strict=True))
+        lost = {key for key, lease in leases.items() if isinstance(lease, QuireError)}
+        held = [lease for lease in leases.values() if isinstance(lease, Lease)]
+        if not lost:
+            break
+        for lease in held:
+            lease.release()
+        usable = [match for match in usable if match.representation not in lost]
+    sources = {
+        key: StoredKv(lease.data, engine.model)
+        for key, lease in leases.items()
+        if isinstance(lease, Lease)
+    }
+    plan = plan_of_segments(array, segments, lambda m: sources[m.representation], question_tokens)
+    return StorePlan(plan, held)
+
+
+def _dummies_only(policy: RowPolicy) -> bool:
+    kinds = policy.variant.kinds
+    return bool(kinds) and all(kind.name == "DUMMY_SINK" for kind in kinds)
