@@ -114,6 +114,7 @@ void FakeServer::send_hello(const Request& request, ByteSpan body, std::span<con
   header.flags = wire::kFlagReply;
   header.request_id = request.header.request_id;
   header.server_epoch = kEpoch;
+  if (request.op() == wire::Op::kHello) header.features = features;
   std::vector<std::byte> bytes = encode_frame(header, body);
   iovec part{bytes.data(), bytes.size()};
   msghdr message{};

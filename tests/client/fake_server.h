@@ -44,6 +44,7 @@ class FakeServer {
   // Called in place of the regular greeting.
   Script on_hello;
   wire::HelloReply hello_reply;
+  uint32_t features = 0;  // in the greeting
 
   // The client's end; once.
   UniqueFd client_socket() { return std::move(client_end_); }
@@ -59,6 +60,7 @@ class FakeServer {
   void reply_error(const Request& request, StatusCode code, std::string_view message,
                    uint32_t retry_after_ms = 0);
   void send_raw(ByteSpan bytes);
+  // A reply with descriptors; of the greeting with the features.
   void send_hello(const Request& request, ByteSpan body, std::span<const int> fds);
   void hang_up();
 

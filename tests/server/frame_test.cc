@@ -144,5 +144,37 @@ TEST(Frame, GoldenFrames) {
   EXPECT_EQ(hexdump(fill) + "\n" + hexdump(bytes_of(progress)), golden("wire_fill.hex"));
 }
 
+// A GPU pool of 8 MiB in chunks of 2 MiB, two of them there, and a lease in the second.
+TEST(Frame, GoldenGpuFrames) {
+  const auto ask = make_frame(wire::Op::kGpuLayout, bytes_of(wire::GpuLayoutRequest{}), 9, 1000);
+  wire::FrameHeader header;
+  std::memcpy(&header, ask.data(), sizeof(header));
+  wire::GpuLayoutReply layout;
+  layout.layout_version = 3;
+  layout.capacity_bytes = 8 << 20;
+  layout.chunk_bytes = 2 << 20;
+  layout.n_chunks = layout.n_here = 2;
+  for (uint8_t i = 0; i < 16; ++i) layout.device_uuid[i] = i;
+  std::vector<std::byte> buffer(wire::kFrameBytesMax);
+  ReplyBuilder reply(buffer, header, 0x0001020304050607);
+  reply.append_value(layout);
+  reply.append_value(uint64_t{1});
+  reply.append_value(uint64_t{2});
+  const std::string made = hexdump(reply.seal());
+  header.op = static_cast<uint16_t>(wire::Op::kAcquireGpu);
+  wire::AcquireGpuReply lease;
+  lease.lease = {.index = 0,
+                 .lease_ms = 30'000,
+                 .lease_id = 0x100000005,
+                 .generation = 17,
+                 .slab_offset = 2 << 20,
+                 .bytes = 1'048'896};
+  lease.layout_version = 3;
+  lease.tier = wire::TierId::kGpu;
+  ReplyBuilder granted(buffer, header, 0x0001020304050607);
+  granted.append_value(lease);
+  EXPECT_EQ(made + "\n" + hexdump(granted.seal()), golden("wire_gpu.hex"));
+}
+
 }  // namespace
 }  // namespace quire::server

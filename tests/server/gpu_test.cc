@@ -272,6 +272,36 @@ TEST_F(GpuTest, ACopyOutlivesItsHostSlotAndItsObject) {
   EXPECT_EQ(gpu.pool->acquire(object.id).status().code(), StatusCode::kNotFound);
 }
 
+// Its segment is overwritten and its host slot went before: the object is gone, what is leased on
+// the GPU is not.
+TEST_F(GpuTest, AnObjectThatGoesLeavesItsLeasedCopy) {
+  config_.host_bytes = 8 << 20;
+  config_.nvme_bytes = 32 << 20;
+  config_.nvme_segment_bytes = 4 << 20;
+  start();
+  GpuClient gpu = connect_gpu();
+  const TestObject object = put(1, 900);
+  auto lease = acquire_on_device(*gpu.pool, object.id);
+  ASSERT_TRUE(lease.is_ok() && lease->on_device());
+  const uint64_t used_bytes = gpu_stats().used_bytes;
+  bool gone = false;
+  for (int i = 0; i < 300 && !gone; ++i) {
+    put(500 + i, 900);
+    gone = server_->admin().stat(object.id, 5000).status().code() == StatusCode::kNotFound;
+  }
+  ASSERT_TRUE(gone);
+  expect_equal(*lease, object);
+  EXPECT_EQ(gpu_stats().used_bytes, used_bytes);
+  EXPECT_EQ(gpu.pool->acquire(object.id).status().code(), StatusCode::kNotFound);
+  // It can be stored anew meanwhile, and the old lease does not hold the new object.
+  ASSERT_TRUE(put_patiently(*client_, object).is_ok());
+  EXPECT_TRUE(eventually([&] { return server_->admin().remove(object.id, true, 5000).is_ok(); }));
+  expect_equal(*lease, object);
+  lease->release();
+  EXPECT_TRUE(eventually([&] { return gpu_stats().used_bytes == 0; }));
+  EXPECT_EQ(gpu_stats().objects, 0u);
+}
+
 // Without a tier below, memory that is evicted takes the copy along: never the only one.
 TEST_F(GpuTest, ACopyIsNeverTheOnlyOne) {
   config_.nvme_bytes = 0;

@@ -95,6 +95,45 @@ TEST(SlotAllocator, TheWholeRangeIsOneSlot) {
   EXPECT_FALSE(allocator.allocate(0));
 }
 
+TEST(SlotAllocator, TheRangeGrowsAndShrinksAtItsEnd) {
+  SlotAllocator allocator(0);
+  allocator.reserve(8 * kMiB);
+  EXPECT_FALSE(allocator.allocate(1));
+  EXPECT_EQ(allocator.free_tail_bytes(), 0u);
+  allocator.check_consistency();
+  allocator.extend(kMiB);
+  const auto first = allocator.allocate(kMiB / 2);
+  ASSERT_TRUE(first);
+  EXPECT_EQ(allocator.free_tail_bytes(), kMiB / 2);
+  // What is added joins the free end.
+  allocator.extend(kMiB);
+  allocator.check_consistency();
+  EXPECT_EQ(allocator.largest_free_bytes(), 3 * kMiB / 2);
+  const auto second = allocator.allocate(3 * kMiB / 2);
+  ASSERT_TRUE(second);
+  EXPECT_EQ(allocator.free_tail_bytes(), 0u);
+  allocator.extend(kMiB);
+  allocator.check_consistency();
+  EXPECT_EQ(allocator.free_tail_bytes(), kMiB);
+  allocator.trim(kMiB / 2);
+  allocator.check_consistency();
+  allocator.free(*second);
+  EXPECT_EQ(allocator.free_tail_bytes(), 2 * kMiB);
+  allocator.trim(2 * kMiB);
+  allocator.check_consistency();
+  EXPECT_EQ(allocator.capacity_bytes(), kMiB / 2);
+  EXPECT_TRUE(allocator.is_live(first->offset, first->generation));
+  EXPECT_FALSE(allocator.is_live(second->offset, second->generation));
+  allocator.free(*first);
+  allocator.trim(kMiB / 2);
+  allocator.check_consistency();
+  EXPECT_FALSE(allocator.allocate(1));
+  allocator.extend(kMiB);
+  const auto again = allocator.allocate(kMiB);
+  ASSERT_TRUE(again);
+  EXPECT_GT(again->generation, second->generation);
+}
+
 TEST(SlotAllocator, GenerationsTellReusedSlotsApart) {
   SlotAllocator allocator(kMiB);
   const auto first = allocator.allocate(kMiB);
@@ -125,6 +164,7 @@ TEST(SlotAllocatorDeathTest, MisuseEndsTheProcess) {
   EXPECT_DEATH(allocator.free(resized), "size was changed");
   allocator.free(*slot);
   EXPECT_DEATH(allocator.free(*slot), "double free or foreign");
+  EXPECT_DEATH(allocator.trim(2 * kMiB), "not free");
 }
 
 }  // namespace
