@@ -23,7 +23,20 @@ constexpr auto kCodecs = std::to_array<CodecInfo>({
     lossless(CodecId::kRawF16, "raw-f16", ElementType::kF16, false),
     lossless(CodecId::kRawBf16, "raw-bf16", ElementType::kBf16, false),
     lossless(CodecId::kRawF32, "raw-f32", ElementType::kF32, false),
+    lossless(CodecId::kBf16Exp4, "bf16-exp4", ElementType::kBf16, true),
+    lossless(CodecId::kBf16Window3, "bf16-window3", ElementType::kBf16, true),
     lossy(CodecId::kInt8Channel, "int8-channel", ElementType::kInt8),
+    lossy(CodecId::kFp8Token, "fp8-token", ElementType::kFp8),
+    lossy(CodecId::kInt4Channel64, "int4-channel64", ElementType::kInt4),
+    lossy(CodecId::kInt4Channel128, "int4-channel128", ElementType::kInt4),
+    lossy(CodecId::kInt4Kivi, "int4-kivi", ElementType::kInt4),
+    lossy(CodecId::kInt4Hadamard, "int4-hadamard", ElementType::kInt4),
+    lossy(CodecId::kInt4Centred, "int4-centred", ElementType::kInt4),
+    lossy(CodecId::kInt3Channel64, "int3-channel64", ElementType::kInt3),
+    lossy(CodecId::kInt2Channel32, "int2-channel32", ElementType::kInt2),
+    lossy(CodecId::kInt2Kivi, "int2-kivi", ElementType::kInt2),
+    lossy(CodecId::kMixedInt8Int4, "mixed-int8-int4", ElementType::kMixed, true),
+    lossy(CodecId::kMixedInt8Int2, "mixed-int8-int2", ElementType::kMixed, true),
 });
 static_assert(static_cast<int>(CodecId::kRawF16) == QUIRE_CODEC_RAW_F16 &&
               static_cast<int>(CodecId::kRawBf16) == QUIRE_CODEC_RAW_BF16 &&

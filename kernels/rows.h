@@ -13,9 +13,32 @@ namespace quire_kernels {
 
 using Byte = unsigned char;
 
+// Rows decoded by one call: enough to hide the call, few enough to stay in the L1 cache.
+inline constexpr uint32_t kBatchRows = 32;
+
+// How rows of codes become rows of the engine.
+struct RowFormat {
+  uint32_t n;           // dims of a row
+  uint32_t bits;        // of a code
+  uint32_t group_dims;  // dims that share zero and scale; n where there are no groups
+  uint32_t order;       // of the block Hadamard transform after decoding; 1 = none
+  int32_t dtype;        // of the engine
+  int32_t style;        // of the rotation of rows that have a table
+  uint32_t rotary_dims;
+};
+
+struct CodeRows {
+  uint32_t n = 0;
+  const Byte* codes[kBatchRows];
+  const Byte* side[kBatchRows];    // scales of the row's own: fp16, see the functions
+  const float* table[kBatchRows];  // (cos, sin) per pair, or null: no rotation
+  Byte* out[kBatchRows];           // engine elements, dims side by side
+};
+
 // Rows are n contiguous elements. Byte pointers need no alignment, float pointers 4 bytes.
 struct RowOps {
   const char* name;
+
   // Engine element -> fp32, exact.
   void (*widen)(int32_t dtype, const Byte* src, float* row, uint32_t n);
   // fp32 -> engine element, round to nearest even.
@@ -23,22 +46,45 @@ struct RowOps {
   // The largest |element| as the bits of its type without the sign: ordered like the values, and
   // beyond the bits of infinity where there is a NaN.
   uint32_t (*max_abs_bits)(int32_t dtype, const Byte* src, uint64_t n);
-  // row = code * scale + minimum, two roundings.
-  void (*decode_channel)(const Byte* codes, const float* minimums, const float* scales, float* row,
-                         uint32_t n);
-  void (*decode_token)(const Byte* codes, float zero, float scale, float* row, uint32_t n);
-  // code = nearest_even((x - minimum) / scale), at most 255; 0 where scale is 0.
-  void (*encode_channel)(const float* row, const float* minimums, const float* scales, Byte* codes,
-                         uint32_t n);
-  void (*encode_token)(const float* row, float zero, float scale, Byte* codes, uint32_t n);
-  // Elementwise minimums = min(minimums, row), maximums likewise. Finite rows only.
-  void (*extend_range)(const float* row, float* minimums, float* maximums, uint32_t n);
-  void (*row_range)(const float* row, uint32_t n, float* minimum, float* maximum);
   // y0 = x0 * cos - x1 * sin; y1 = x0 * sin + x1 * cos on each pair, in place.
   void (*rotate)(int32_t style, const float* table, float* row, uint32_t rotary_dims);
   // dst[column][row] = src[row][column]; strides in bytes between rows of each.
   void (*transpose)(uint32_t element_bytes, const Byte* src, int64_t src_stride, uint32_t rows,
                     uint32_t columns, Byte* dst, int64_t dst_stride);
+
+  // n pairs of fp16 -> fp32, exact.
+  void (*widen_pairs)(const Byte* pairs, float* first, float* second, uint32_t n);
+  // max_abs_bits() of the values that n fp16 pairs {zero, scale} give codes 0 and top.
+  uint32_t (*max_affine_bits)(const Byte* pairs, uint64_t n, uint32_t top);
+  bool (*has_fp8_nan)(const Byte* codes, uint64_t n);
+
+  // Decode (code * scale + zero, two roundings), rotate, narrow.
+  void (*decode_channel)(const RowFormat& format, const float* zeros, const float* scales,
+                         const CodeRows& rows);
+  // Decode by the pairs {zero, scale} of each row's groups, Hadamard, rotate, narrow.
+  void (*decode_token)(const RowFormat& format, const CodeRows& rows);
+  // Decode by each row's pair, Hadamard, times deviation plus mean, rotate, narrow.
+  void (*decode_normalised)(const RowFormat& format, const float* means, const float* deviations,
+                            const CodeRows& rows);
+  // e4m3 times each row's scale, rotate, narrow.
+  void (*decode_fp8)(const RowFormat& format, const CodeRows& rows);
+
+  // widen, rotate where there is a table, max_abs_bits of the result.
+  uint32_t (*fetch)(int32_t dtype, const Byte* src, int32_t style, const float* table,
+                    uint32_t rotary_dims, float* row, uint32_t n);
+  // Elementwise minimums = min(minimums, row), maximums likewise. Finite rows only.
+  void (*extend_range)(const float* row, float* minimums, float* maximums, uint32_t n);
+  // Hadamard in place (order 1: none), then the least and the greatest element.
+  void (*turn_range)(float* row, uint32_t n, uint32_t order, float* minimum, float* maximum);
+  // (row - mean) / deviation, in place.
+  void (*normalise)(float* row, const float* means, const float* deviations, uint32_t n);
+  // Rows of codes, padded (math/pack.h): encode_code() of each element.
+  void (*encode_channel)(const float* row, uint32_t bits, const float* zeros, const float* scales,
+                         Byte* codes, uint32_t n);
+  void (*encode_token)(const float* row, uint32_t bits, float zero, float scale, Byte* codes,
+                       uint32_t n);
+  // e4m3 of row / scale; 0 where the scale is 0.
+  void (*encode_fp8)(const float* row, float scale, Byte* codes, uint32_t n);
 };
 
 const RowOps* scalar_rows();

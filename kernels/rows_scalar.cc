@@ -1,11 +1,11 @@
 // The scalar reference: plain C++ for every machine, and what the vector implementations are
 // compared with bit for bit.
+#include "kernels/rows_scalar.h"
+
 #include <math.h>
 #include <string.h>
 
 #include "kernels/math/bits.h"
-#include "kernels/math/quantise.h"
-#include "kernels/rows.h"
 
 namespace quire_kernels {
 
@@ -22,6 +22,10 @@ uint32_t load32(const Byte* src, uint64_t index) {
   memcpy(&value, src + index * 4, 4);
   return value;
 }
+
+}  // namespace
+
+namespace scalar {
 
 void widen(int32_t dtype, const Byte* src, float* row, uint32_t n) {
   if (dtype == QUIRE_DTYPE_F32) {
@@ -45,56 +49,6 @@ void narrow(int32_t dtype, const float* row, Byte* dst, uint32_t n) {
   }
 }
 
-uint32_t max_abs_bits(int32_t dtype, const Byte* src, uint64_t n) {
-  uint32_t result = 0;
-  for (uint64_t i = 0; i < n; ++i) {
-    const uint32_t bits =
-        dtype == QUIRE_DTYPE_F32 ? load32(src, i) & 0x7fffffff : load16(src, i) & 0x7fffu;
-    if (bits > result) result = bits;
-  }
-  return result;
-}
-
-void decode_channel(const Byte* codes, const float* minimums, const float* scales, float* row,
-                    uint32_t n) {
-  for (uint32_t i = 0; i < n; ++i) row[i] = static_cast<float>(codes[i]) * scales[i] + minimums[i];
-}
-
-void decode_token(const Byte* codes, float zero, float scale, float* row, uint32_t n) {
-  for (uint32_t i = 0; i < n; ++i) row[i] = static_cast<float>(codes[i]) * scale + zero;
-}
-
-Byte encode(float value, float minimum, float scale) {
-  return static_cast<Byte>(encode_code(value, minimum, scale, 255));
-}
-
-void encode_channel(const float* row, const float* minimums, const float* scales, Byte* codes,
-                    uint32_t n) {
-  for (uint32_t i = 0; i < n; ++i) codes[i] = encode(row[i], minimums[i], scales[i]);
-}
-
-void encode_token(const float* row, float zero, float scale, Byte* codes, uint32_t n) {
-  for (uint32_t i = 0; i < n; ++i) codes[i] = encode(row[i], zero, scale);
-}
-
-void extend_range(const float* row, float* minimums, float* maximums, uint32_t n) {
-  for (uint32_t i = 0; i < n; ++i) {
-    if (row[i] < minimums[i]) minimums[i] = row[i];
-    if (row[i] > maximums[i]) maximums[i] = row[i];
-  }
-}
-
-void row_range(const float* row, uint32_t n, float* minimum, float* maximum) {
-  float low = row[0];
-  float high = row[0];
-  for (uint32_t i = 1; i < n; ++i) {
-    if (row[i] < low) low = row[i];
-    if (row[i] > high) high = row[i];
-  }
-  *minimum = low;
-  *maximum = high;
-}
-
 void rotate(int32_t style, const float* table, float* row, uint32_t rotary_dims) {
   const uint32_t pairs = rotary_dims / 2;
   const bool neox = style == QUIRE_ROPE_STYLE_NEOX;
@@ -107,6 +61,27 @@ void rotate(int32_t style, const float* table, float* row, uint32_t rotary_dims)
     const float x1 = *second;
     *first = x0 * cosine - x1 * sine;
     *second = x1 * cosine + x0 * sine;
+  }
+}
+
+}  // namespace scalar
+
+namespace {
+
+uint32_t max_abs_bits(int32_t dtype, const Byte* src, uint64_t n) {
+  uint32_t result = 0;
+  for (uint64_t i = 0; i < n; ++i) {
+    const uint32_t bits =
+        dtype == QUIRE_DTYPE_F32 ? load32(src, i) & 0x7fffffff : load16(src, i) & 0x7fffu;
+    if (bits > result) result = bits;
+  }
+  return result;
+}
+
+void extend_range(const float* row, float* minimums, float* maximums, uint32_t n) {
+  for (uint32_t i = 0; i < n; ++i) {
+    if (row[i] < minimums[i]) minimums[i] = row[i];
+    if (row[i] > maximums[i]) maximums[i] = row[i];
   }
 }
 
@@ -127,9 +102,35 @@ void transpose(uint32_t element_bytes, const Byte* src, int64_t src_stride, uint
     transpose_elements<4>(src, src_stride, rows, columns, dst, dst_stride);
 }
 
-constexpr RowOps kScalarRows = {"scalar",       widen,        narrow,         max_abs_bits,
-                                decode_channel, decode_token, encode_channel, encode_token,
-                                extend_range,   row_range,    rotate,         transpose};
+uint32_t fetch(int32_t dtype, const Byte* src, int32_t style, const float* table,
+               uint32_t rotary_dims, float* row, uint32_t n) {
+  scalar::widen(dtype, src, row, n);
+  if (table != nullptr) scalar::rotate(style, table, row, rotary_dims);
+  return max_abs_bits(QUIRE_DTYPE_F32, reinterpret_cast<const Byte*>(row), n);
+}
+
+constexpr RowOps kScalarRows = {
+    .name = "scalar",
+    .widen = scalar::widen,
+    .narrow = scalar::narrow,
+    .max_abs_bits = max_abs_bits,
+    .rotate = scalar::rotate,
+    .transpose = transpose,
+    .widen_pairs = scalar::widen_pairs,
+    .max_affine_bits = scalar::max_affine_bits,
+    .has_fp8_nan = scalar::has_fp8_nan,
+    .decode_channel = scalar::decode_channel,
+    .decode_token = scalar::decode_token,
+    .decode_normalised = scalar::decode_normalised,
+    .decode_fp8 = scalar::decode_fp8,
+    .fetch = fetch,
+    .extend_range = extend_range,
+    .turn_range = scalar::turn_range,
+    .normalise = scalar::normalise,
+    .encode_channel = scalar::encode_channel,
+    .encode_token = scalar::encode_token,
+    .encode_fp8 = scalar::encode_fp8,
+};
 
 }  // namespace
 

@@ -29,6 +29,7 @@ QUIRE_HD uint64_t group_integer(const unsigned char* group, uint32_t bits) {
 }
 
 QUIRE_HD uint32_t get_code(const unsigned char* row, uint32_t bits, uint32_t element) {
+  if (bits == 8) return row[element];
   const uint32_t e = element % kGroupCodes;
   const uint64_t group = group_integer(row + uint64_t{element / kGroupCodes} * bits, bits);
   return static_cast<uint32_t>(group >> code_shift(bits, e)) & ((1u << bits) - 1);
@@ -36,6 +37,10 @@ QUIRE_HD uint32_t get_code(const unsigned char* row, uint32_t bits, uint32_t ele
 
 // codes[n] -> the padded row.
 QUIRE_HD void pack_row(const unsigned char* codes, uint32_t n, uint32_t bits, unsigned char* row) {
+  if (bits == 8) {
+    for (uint32_t i = 0; i < n; ++i) row[i] = codes[i];
+    return;
+  }
   for (uint32_t begin = 0; begin < n; begin += kGroupCodes) {
     uint64_t group = 0;
     for (uint32_t e = 0; e < kGroupCodes && begin + e < n; ++e)

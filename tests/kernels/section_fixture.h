@@ -135,8 +135,9 @@ inline void fill_like_keys(Engine& engine, std::mt19937_64& random) {
 struct Section {
   Section(int32_t codec_id, int32_t plane_id, Shape section_shape)
       : codec(codec_id), plane(plane_id), shape(section_shape) {
-    size = quire_section_bytes(codec, plane, shape.tokens, shape.heads, shape.dims);
-    words.assign(size / 4 + 1, 0xcdcdcdcd);
+    capacity = quire_section_bytes_max(codec, plane, shape.tokens, shape.heads, shape.dims);
+    size = capacity;
+    words.assign(capacity / 4 + 1, 0xcdcdcdcd);
   }
   uint8_t* data() { return reinterpret_cast<uint8_t*>(words.data()); }
   std::vector<uint8_t> copy() { return {data(), data() + size}; }
@@ -144,7 +145,8 @@ struct Section {
   int32_t codec;
   int32_t plane;
   Shape shape;
-  uint64_t size = 0;
+  uint64_t capacity = 0;
+  uint64_t size = 0;  // a store writes it where sizes vary
   std::vector<uint32_t> words;
 };
 
@@ -183,7 +185,8 @@ inline quire_store_params store_params(Engine& engine, Section& section) {
   p.src_head_stride = engine.head_stride;
   p.src_dim_stride = engine.dim_stride;
   p.dst = section.data();
-  p.dst_bytes = section.size;
+  p.dst_bytes = section.capacity;
+  p.dst_written = &section.size;
   return p;
 }
 

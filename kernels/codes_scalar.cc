@@ -1,0 +1,161 @@
+// The scalar reference for rows of codes.
+#include <string.h>
+
+#include <initializer_list>
+
+#include "kernels/math/bits.h"
+#include "kernels/math/hadamard.h"
+#include "kernels/math/pack.h"
+#include "kernels/math/quantise.h"
+#include "kernels/rows_scalar.h"
+
+namespace quire_kernels::scalar {
+namespace {
+
+float half_at(const Byte* src, uint64_t index) {
+  uint16_t bits;
+  memcpy(&bits, src + index * 2, 2);
+  return half_to_float(bits);
+}
+
+void finish(const RowFormat& format, const float* table, float* row, Byte* out) {
+  if (table != nullptr) rotate(format.style, table, row, format.rotary_dims);
+  narrow(format.dtype, row, out, format.n);
+}
+
+void unpack(const Byte* codes, uint32_t bits, uint32_t n, Byte* out) {
+  if (bits == 8) {
+    memcpy(out, codes, n);
+    return;
+  }
+  const uint32_t top = (1u << bits) - 1;
+  for (uint32_t begin = 0; begin < n; begin += kGroupCodes, codes += bits) {
+    const uint64_t group = group_integer(codes, bits);
+    for (uint32_t e = 0; e < kGroupCodes && begin + e < n; ++e)
+      out[begin + e] = static_cast<Byte>((group >> code_shift(bits, e)) & top);
+  }
+}
+
+void decode_groups(const RowFormat& format, const Byte* codes, const Byte* side, float* row) {
+  Byte unpacked[QUIRE_KERNEL_DIMS_MAX];
+  unpack(codes, format.bits, format.n, unpacked);
+  for (uint32_t begin = 0; begin < format.n; begin += format.group_dims, side += 4) {
+    const float zero = half_at(side, 0);
+    const float scale = half_at(side, 1);
+    for (uint32_t i = begin; i < format.n && i < begin + format.group_dims; ++i)
+      row[i] = decode_code(unpacked[i], zero, scale);
+  }
+  hadamard_row(row, format.n, format.order);
+}
+
+}  // namespace
+
+void widen_pairs(const Byte* pairs, float* first, float* second, uint32_t n) {
+  for (uint32_t i = 0; i < n; ++i) {
+    first[i] = half_at(pairs, 2 * i);
+    second[i] = half_at(pairs, 2 * i + 1);
+  }
+}
+
+uint32_t max_affine_bits(const Byte* pairs, uint64_t n, uint32_t top) {
+  uint32_t result = 0;
+  for (uint64_t i = 0; i < n; ++i) {
+    const float zero = half_at(pairs, 2 * i);
+    const float end = decode_code(top, zero, half_at(pairs, 2 * i + 1));
+    for (const float value : {zero, end}) {
+      const uint32_t bits = float_bits(value) & 0x7fffffff;
+      if (bits > result) result = bits;
+    }
+  }
+  return result;
+}
+
+bool has_fp8_nan(const Byte* codes, uint64_t n) {
+  bool found = false;
+  for (uint64_t i = 0; i < n; ++i) found |= fp8_is_nan(codes[i]);
+  return found;
+}
+
+void decode_channel(const RowFormat& format, const float* zeros, const float* scales,
+                    const CodeRows& rows) {
+  float row[QUIRE_KERNEL_DIMS_MAX];
+  Byte unpacked[QUIRE_KERNEL_DIMS_MAX];
+  for (uint32_t r = 0; r < rows.n; ++r) {
+    unpack(rows.codes[r], format.bits, format.n, unpacked);
+    for (uint32_t i = 0; i < format.n; ++i) row[i] = decode_code(unpacked[i], zeros[i], scales[i]);
+    finish(format, rows.table[r], row, rows.out[r]);
+  }
+}
+
+void decode_token(const RowFormat& format, const CodeRows& rows) {
+  float row[QUIRE_KERNEL_DIMS_MAX];
+  for (uint32_t r = 0; r < rows.n; ++r) {
+    decode_groups(format, rows.codes[r], rows.side[r], row);
+    finish(format, rows.table[r], row, rows.out[r]);
+  }
+}
+
+void decode_normalised(const RowFormat& format, const float* means, const float* deviations,
+                       const CodeRows& rows) {
+  float row[QUIRE_KERNEL_DIMS_MAX];
+  for (uint32_t r = 0; r < rows.n; ++r) {
+    decode_groups(format, rows.codes[r], rows.side[r], row);
+    for (uint32_t i = 0; i < format.n; ++i) {
+      const float product = row[i] * deviations[i];
+      row[i] = product + means[i];
+    }
+    finish(format, rows.table[r], row, rows.out[r]);
+  }
+}
+
+void decode_fp8(const RowFormat& format, const CodeRows& rows) {
+  float row[QUIRE_KERNEL_DIMS_MAX];
+  for (uint32_t r = 0; r < rows.n; ++r) {
+    const float scale = half_at(rows.side[r], 0);
+    for (uint32_t i = 0; i < format.n; ++i) row[i] = fp8_to_float(rows.codes[r][i]) * scale;
+    finish(format, rows.table[r], row, rows.out[r]);
+  }
+}
+
+void turn_range(float* row, uint32_t n, uint32_t order, float* minimum, float* maximum) {
+  hadamard_row(row, n, order);
+  float low = row[0];
+  float high = row[0];
+  for (uint32_t i = 1; i < n; ++i) {
+    if (row[i] < low) low = row[i];
+    if (row[i] > high) high = row[i];
+  }
+  *minimum = low;
+  *maximum = high;
+}
+
+void normalise(float* row, const float* means, const float* deviations, uint32_t n) {
+  for (uint32_t i = 0; i < n; ++i) {
+    const float difference = row[i] - means[i];
+    row[i] = difference / deviations[i];
+  }
+}
+
+void encode_channel(const float* row, uint32_t bits, const float* zeros, const float* scales,
+                    Byte* codes, uint32_t n) {
+  Byte unpacked[QUIRE_KERNEL_DIMS_MAX];
+  const uint32_t top = (1u << bits) - 1;
+  for (uint32_t i = 0; i < n; ++i)
+    unpacked[i] = static_cast<Byte>(encode_code(row[i], zeros[i], scales[i], top));
+  pack_row(unpacked, n, bits, codes);
+}
+
+void encode_token(const float* row, uint32_t bits, float zero, float scale, Byte* codes,
+                  uint32_t n) {
+  Byte unpacked[QUIRE_KERNEL_DIMS_MAX];
+  const uint32_t top = (1u << bits) - 1;
+  for (uint32_t i = 0; i < n; ++i)
+    unpacked[i] = static_cast<Byte>(encode_code(row[i], zero, scale, top));
+  pack_row(unpacked, n, bits, codes);
+}
+
+void encode_fp8(const float* row, float scale, Byte* codes, uint32_t n) {
+  for (uint32_t i = 0; i < n; ++i) codes[i] = scale == 0 ? 0 : float_to_fp8(row[i] / scale);
+}
+
+}  // namespace quire_kernels::scalar

@@ -1,0 +1,331 @@
+// AVX-512: rows of codes to rows of the engine, in registers from the codes to the stored element
+// wherever the rotation's partners lie in whole registers.
+#include "kernels/rows.h"
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+#include "kernels/avx512_hadamard.h"
+#include "kernels/math/bits.h"
+
+namespace quire_kernels {
+namespace {
+
+constexpr uint32_t kPairsMax = QUIRE_KERNEL_DIMS_MAX / 2;
+
+template <typename T>
+inline T load_as(const Byte* from) {
+  T value;
+  memcpy(&value, from, sizeof(value));
+  return value;
+}
+
+// Codes first .. first + 15 of a row, one per lane; first is a multiple of 8. The tail block reads
+// only the groups that the row has.
+template <uint32_t kBits>
+inline __m512i unpack(const Byte* codes, uint64_t first, FullBlock block) {
+  if constexpr (kBits == 8) return _mm512_cvtepu8_epi32(block.load8(codes + first));
+  const Byte* from = codes + first / 8 * kBits;
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  if constexpr (kBits == 4) {
+    const __m512i shifts =
+        _mm512_setr_epi32(0, 16, 4, 20, 8, 24, 12, 28, 0, 16, 4, 20, 8, 24, 12, 28);
+    const __m512i low = _mm512_set1_epi32(load_as<int32_t>(from));
+    const __m512i both = _mm512_mask_set1_epi32(low, 0xff00, load_as<int32_t>(from + 4));
+    return _mm512_and_si512(_mm512_srlv_epi32(both, shifts), _mm512_set1_epi32(15));
+  } else if constexpr (kBits == 2) {
+    const __m512i all = _mm512_set1_epi32(load_as<int32_t>(from));
+    return _mm512_and_si512(_mm512_srlv_epi32(all, _mm512_slli_epi32(lanes, 1)),
+                            _mm512_set1_epi32(3));
+  } else {
+    // The second group's 24 bits are the upper ones of the last four bytes.
+    const __m512i low = _mm512_set1_epi32(load_as<int32_t>(from));
+    const __m512i both = _mm512_mask_set1_epi32(low, 0xff00, load_as<int32_t>(from + 2));
+    const __m512i shifts =
+        _mm512_setr_epi32(0, 3, 6, 9, 12, 15, 18, 21, 8, 11, 14, 17, 20, 23, 26, 29);
+    return _mm512_and_si512(_mm512_srlv_epi32(both, shifts), _mm512_set1_epi32(7));
+  }
+}
+
+template <uint32_t kBits>
+inline __m512i unpack(const Byte* codes, uint64_t first, TailBlock block) {
+  if constexpr (kBits == 8) return _mm512_cvtepu8_epi32(block.load8(codes + first));
+  Byte copy[2 * kBits] = {};
+  memcpy(copy, codes + first / 8 * kBits, block.mask > 0xff ? 2 * kBits : kBits);
+  return unpack<kBits>(copy, 0, FullBlock{});
+}
+
+inline __m512 affine(__m512i codes, __m512 zeros, __m512 scales) {
+  return _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(codes), scales), zeros);
+}
+
+// A rotation's cosines and sines apart, split anew only where the table changes.
+class SplitTable {
+ public:
+  void use(const float* table, uint32_t pairs) {
+    if (table == table_) return;
+    table_ = table;
+    for_blocks(pairs, [&](uint64_t j, auto block) {
+      __m512 c;
+      __m512 s;
+      split_pairs(table + 2 * j, 2 * (pairs - j), &c, &s);
+      block.store(cosines + j, c);
+      block.store(sines + j, s);
+    });
+  }
+  alignas(64) float cosines[kPairsMax];
+  alignas(64) float sines[kPairsMax];
+
+ private:
+  const float* table_ = nullptr;
+};
+
+// Two neighbouring blocks at once: bf16 fills one register.
+inline void store_pair(int32_t dtype, Byte* dst, uint64_t i, __m512 a, __m512 b) {
+  if (dtype == QUIRE_DTYPE_BF16) {
+    const __m512i upper =
+        _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27,
+                         25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+    _mm512_storeu_si512(dst + i * 2,
+                        _mm512_permutex2var_epi16(round_bf16(a), upper, round_bf16(b)));
+    return;
+  }
+  store_elements(dtype, dst, i, a, FullBlock{});
+  store_elements(dtype, dst, i + kLanes, b, FullBlock{});
+}
+
+// Rows by channel, without rotation from dim `begin` on.
+template <uint32_t kBits>
+inline void channel_plain(const RowFormat& format, const float* zeros, const float* scales,
+                          const Byte* codes, Byte* out, uint32_t begin) {
+  uint64_t i = begin;
+  for (; i + 2 * kLanes <= format.n; i += 2 * kLanes) {
+    const FullBlock block;
+    const __m512 a =
+        affine(unpack<kBits>(codes, i, block), block.load(zeros + i), block.load(scales + i));
+    const __m512 b = affine(unpack<kBits>(codes, i + kLanes, block), block.load(zeros + i + kLanes),
+                            block.load(scales + i + kLanes));
+    store_pair(format.dtype, out, i, a, b);
+  }
+  for_blocks(format.n - i, [&](uint64_t j, auto block) {
+    const __m512 a = affine(unpack<kBits>(codes, i + j, block), block.load(zeros + i + j),
+                            block.load(scales + i + j));
+    store_elements(format.dtype, out, i + j, a, block);
+  });
+}
+
+template <uint32_t kBits>
+inline void channel_neox(const RowFormat& format, const float* zeros, const float* scales,
+                         const SplitTable& split, const Byte* codes, Byte* out) {
+  const uint32_t pairs = format.rotary_dims / 2;
+  const FullBlock block;
+  const auto rotated = [&](uint64_t j, __m512* x0, __m512* x1) {
+    const uint64_t k = j + pairs;
+    *x0 = affine(unpack<kBits>(codes, j, block), block.load(zeros + j), block.load(scales + j));
+    *x1 = affine(unpack<kBits>(codes, k, block), block.load(zeros + k), block.load(scales + k));
+    rotate_pair(block.load(split.cosines + j), block.load(split.sines + j), x0, x1);
+  };
+  uint64_t j = 0;
+  for (; j + 2 * kLanes <= pairs; j += 2 * kLanes) {
+    __m512 first[2];
+    __m512 second[2];
+    rotated(j, &first[0], &second[0]);
+    rotated(j + kLanes, &first[1], &second[1]);
+    store_pair(format.dtype, out, j, first[0], first[1]);
+    store_pair(format.dtype, out, j + pairs, second[0], second[1]);
+  }
+  for (; j < pairs; j += kLanes) {
+    __m512 first;
+    __m512 second;
+    rotated(j, &first, &second);
+    store_elements(format.dtype, out, j, first, block);
+    store_elements(format.dtype, out, j + pairs, second, block);
+  }
+  channel_plain<kBits>(format, zeros, scales, codes, out, format.rotary_dims);
+}
+
+// Any rotation: through a row of fp32.
+void rotate_narrow(const RowFormat& format, const float* table, float* row, Byte* out) {
+  if (table != nullptr) avx512::rotate(format.style, table, row, format.rotary_dims);
+  avx512::narrow(format.dtype, row, out, format.n);
+}
+
+template <uint32_t kBits>
+void channel_rows(const RowFormat& format, const float* zeros, const float* scales,
+                  const CodeRows& rows) {
+  const bool in_registers =
+      format.style == QUIRE_ROPE_STYLE_NEOX && format.rotary_dims % (2 * kLanes) == 0;
+  RowFormat wide = format;
+  wide.dtype = QUIRE_DTYPE_F32;
+  SplitTable split;
+  for (uint32_t r = 0; r < rows.n; ++r) {
+    const float* table = rows.table[r];
+    if (table == nullptr) {
+      channel_plain<kBits>(format, zeros, scales, rows.codes[r], rows.out[r], 0);
+    } else if (in_registers) {
+      split.use(table, format.rotary_dims / 2);
+      channel_neox<kBits>(format, zeros, scales, split, rows.codes[r], rows.out[r]);
+    } else {
+      alignas(64) float row[QUIRE_KERNEL_DIMS_MAX];
+      channel_plain<kBits>(wide, zeros, scales, rows.codes[r], reinterpret_cast<Byte*>(row), 0);
+      rotate_narrow(format, table, row, rows.out[r]);
+    }
+  }
+}
+
+// n codes that share zero and scale, Hadamard blocks of 16 * kRegisters.
+template <uint32_t kBits, uint32_t kRegisters>
+inline void token_blocks(const RowFormat& format, const Byte* codes, __m512 zero, __m512 scale,
+                         Byte* out) {
+  const __m512 factor = _mm512_set1_ps(hadamard_scale(kLanes * kRegisters));
+  for (uint32_t begin = 0; begin < format.n; begin += kLanes * kRegisters) {
+    __m512 r[kRegisters];
+    for (uint32_t i = 0; i < kRegisters; ++i)
+      r[i] = affine(unpack<kBits>(codes, begin + kLanes * i, FullBlock{}), zero, scale);
+    hadamard_registers(r, factor);
+    if constexpr (kRegisters == 1) {
+      store_elements(format.dtype, out, begin, r[0], FullBlock{});
+    } else {
+      for (uint32_t i = 0; i < kRegisters; i += 2)
+        store_pair(format.dtype, out, begin + kLanes * i, r[i], r[i + 1]);
+    }
+  }
+}
+
+// Orders below 16, or none; n may be any.
+template <uint32_t kBits>
+inline void token_span(const RowFormat& format, const Byte* codes, __m512 zero, __m512 scale,
+                       Byte* out, uint32_t n) {
+  const __m512 factor = _mm512_set1_ps(hadamard_scale(format.order));
+  const bool turns = format.order > 1;
+  for_blocks(n, [&](uint64_t i, auto block) {
+    __m512 values = affine(unpack<kBits>(codes, i, block), zero, scale);
+    if (turns) values = _mm512_mul_ps(hadamard_lanes(values, format.order), factor);
+    store_elements(format.dtype, out, i, values, block);
+  });
+}
+
+inline __m512 half_to_all(const Byte* from) {
+  return _mm512_set1_ps(half_to_float(load_as<uint16_t>(from)));
+}
+
+template <uint32_t kBits>
+inline void token_row(const RowFormat& format, const Byte* codes, const Byte* side, Byte* out) {
+  const __m512 zero = half_to_all(side);
+  const __m512 scale = half_to_all(side + 2);
+  if (format.order == 64) return token_blocks<kBits, 4>(format, codes, zero, scale, out);
+  if (format.order == 32) return token_blocks<kBits, 2>(format, codes, zero, scale, out);
+  if (format.order == 16) return token_blocks<kBits, 1>(format, codes, zero, scale, out);
+  const uint32_t element = format.dtype == QUIRE_DTYPE_F32 ? 4 : 2;
+  for (uint32_t begin = 0; begin < format.n; begin += format.group_dims, side += 4) {
+    const uint32_t left = format.n - begin;
+    token_span<kBits>(format, codes + uint64_t{begin} * kBits / 8, half_to_all(side),
+                      half_to_all(side + 2), out + uint64_t{begin} * element,
+                      left < format.group_dims ? left : format.group_dims);
+  }
+}
+
+template <uint32_t kBits>
+void token_rows(const RowFormat& format, const CodeRows& rows) {
+  RowFormat wide = format;
+  wide.dtype = QUIRE_DTYPE_F32;
+  for (uint32_t r = 0; r < rows.n; ++r) {
+    if (rows.table[r] == nullptr) {
+      token_row<kBits>(format, rows.codes[r], rows.side[r], rows.out[r]);
+      continue;
+    }
+    alignas(64) float row[QUIRE_KERNEL_DIMS_MAX];
+    token_row<kBits>(wide, rows.codes[r], rows.side[r], reinterpret_cast<Byte*>(row));
+    rotate_narrow(format, rows.table[r], row, rows.out[r]);
+  }
+}
+
+}  // namespace
+
+void avx512::decode_channel(const RowFormat& format, const float* zeros, const float* scales,
+                            const CodeRows& rows) {
+  if (format.bits == 8) return channel_rows<8>(format, zeros, scales, rows);
+  if (format.bits == 4) return channel_rows<4>(format, zeros, scales, rows);
+  if (format.bits == 3) return channel_rows<3>(format, zeros, scales, rows);
+  channel_rows<2>(format, zeros, scales, rows);
+}
+
+void avx512::decode_token(const RowFormat& format, const CodeRows& rows) {
+  if (format.bits == 8) return token_rows<8>(format, rows);
+  if (format.bits == 4) return token_rows<4>(format, rows);
+  if (format.bits == 3) return token_rows<3>(format, rows);
+  token_rows<2>(format, rows);
+}
+
+void avx512::decode_normalised(const RowFormat& format, const float* means, const float* deviations,
+                               const CodeRows& rows) {
+  RowFormat wide = format;
+  wide.dtype = QUIRE_DTYPE_F32;
+  for (uint32_t r = 0; r < rows.n; ++r) {
+    alignas(64) float row[QUIRE_KERNEL_DIMS_MAX];
+    token_row<4>(wide, rows.codes[r], rows.side[r], reinterpret_cast<Byte*>(row));
+    for_blocks(format.n, [&](uint64_t i, auto block) {
+      const __m512 product = _mm512_mul_ps(block.load(row + i), block.load(deviations + i));
+      block.store(row + i, _mm512_add_ps(product, block.load(means + i)));
+    });
+    rotate_narrow(format, rows.table[r], row, rows.out[r]);
+  }
+}
+
+// As halves e4m3 codes are 2^-8 of their value: the exponent's bias differs by 8.
+void avx512::decode_fp8(const RowFormat& format, const CodeRows& rows) {
+  for (uint32_t r = 0; r < rows.n; ++r) {
+    alignas(64) float row[QUIRE_KERNEL_DIMS_MAX];
+    const bool rotates = rows.table[r] != nullptr;
+    const __m512 scale = half_to_all(rows.side[r]);
+    const Byte* codes = rows.codes[r];
+    for_blocks(format.n, [&](uint64_t i, auto block) {
+      const __m256i wide = _mm256_cvtepi8_epi16(block.load8(codes + i));
+      const __m256i half = _mm256_and_si256(_mm256_slli_epi16(wide, 7), _mm256_set1_epi16(0x3f80));
+      const __m256i sign = _mm256_and_si256(wide, _mm256_set1_epi16(INT16_MIN));
+      const __m512 value =
+          _mm512_mul_ps(_mm512_cvtph_ps(_mm256_or_si256(half, sign)), _mm512_set1_ps(256.0f));
+      const __m512 scaled = _mm512_mul_ps(value, scale);
+      if (rotates)
+        block.store(row + i, scaled);
+      else
+        store_elements(format.dtype, rows.out[r], i, scaled, block);
+    });
+    if (rotates) rotate_narrow(format, rows.table[r], row, rows.out[r]);
+  }
+}
+
+void avx512::widen_pairs(const Byte* pairs, float* first, float* second, uint32_t n) {
+  for_blocks(n, [=](uint64_t i, auto block) {
+    const __m512i both = _mm512_castps_si512(block.load32(pairs + 4 * i));
+    block.store(first + i, _mm512_cvtph_ps(_mm512_cvtepi32_epi16(both)));
+    block.store(second + i, _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(both, 16))));
+  });
+}
+
+uint32_t avx512::max_affine_bits(const Byte* pairs, uint64_t n, uint32_t top) {
+  const __m512 steps = _mm512_set1_ps(static_cast<float>(top));
+  __m512i largest = _mm512_setzero_si512();
+  for_blocks(n, [&](uint64_t i, auto block) {
+    const __m512i both = _mm512_castps_si512(block.load32(pairs + 4 * i));
+    const __m512 zero = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(both));
+    const __m512 scale = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(both, 16)));
+    const __m512 end = _mm512_add_ps(_mm512_mul_ps(steps, scale), zero);
+    largest = _mm512_max_epu32(largest, magnitude_bits(zero));
+    largest = _mm512_max_epu32(largest, magnitude_bits(end));
+  });
+  return _mm512_reduce_max_epu32(largest);
+}
+
+bool avx512::has_fp8_nan(const Byte* codes, uint64_t n) {
+  const __m512i nan = _mm512_set1_epi8(0x7f);
+  __mmask64 found = 0;
+  for (uint64_t i = 0; i < n; i += 64) {
+    const __mmask64 mask = n - i >= 64 ? ~UINT64_C(0) : (UINT64_C(1) << (n - i)) - 1;
+    const __m512i values = _mm512_maskz_loadu_epi8(mask, codes + i);
+    found |= _mm512_cmpeq_epi8_mask(_mm512_and_si512(values, nan), nan);
+  }
+  return found != 0;
+}
+
+}  // namespace quire_kernels
+
+#endif

@@ -1,0 +1,224 @@
+// AVX-512: rows of the engine to rows of codes.
+#include "kernels/rows.h"
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+#include "kernels/avx512_hadamard.h"
+#include "kernels/math/bits.h"
+
+namespace quire_kernels {
+namespace {
+
+// A row's codes, one per byte; whole groups of 64 may be read.
+struct CodeBytes {
+  alignas(64) Byte at[QUIRE_KERNEL_DIMS_MAX];
+};
+
+inline __m512i to_codes(__m512 values, __m512 zeros, __m512 scales, __m512i top) {
+  const __mmask16 nonzero = _mm512_cmp_ps_mask(scales, _mm512_setzero_ps(), _CMP_NEQ_OQ);
+  const __m512 steps = _mm512_maskz_div_ps(nonzero, _mm512_sub_ps(values, zeros), scales);
+  const __m512i rounded =
+      _mm512_cvt_roundps_epi32(steps, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  return _mm512_max_epi32(_mm512_min_epi32(rounded, top), _mm512_setzero_si512());
+}
+
+// Eight groups of eight 4-bit codes: q | q >> 12 pairs each code with the one two further on.
+inline __m256i pack_nibbles(__m512i codes) {
+  const __m512i pairs = _mm512_or_si512(codes, _mm512_srli_epi64(codes, 12));
+  const __m512i order =
+      _mm512_set_epi8(-1, -1, -1, -1, 13, 9, 12, 8, -1, -1, -1, -1, 5, 1, 4, 0, -1, -1, -1, -1, 13,
+                      9, 12, 8, -1, -1, -1, -1, 5, 1, 4, 0, -1, -1, -1, -1, 13, 9, 12, 8, -1, -1,
+                      -1, -1, 5, 1, 4, 0, -1, -1, -1, -1, 13, 9, 12, 8, -1, -1, -1, -1, 5, 1, 4, 0);
+  return _mm512_cvtepi64_epi32(_mm512_shuffle_epi8(pairs, order));
+}
+
+inline uint64_t pack_group(uint64_t codes, uint32_t bits) {
+  if (bits == 3) return _pext_u64(codes, UINT64_C(0x0707070707070707));
+  if (bits == 2) return _pext_u64(codes, UINT64_C(0x0303030303030303));
+  return _pext_u64(codes, UINT64_C(0x000f000f000f000f)) |
+         _pext_u64(codes, UINT64_C(0x0f000f000f000f00)) << 16;
+}
+
+// Bytes from n to the next multiple of eight must be zero.
+void pack(const CodeBytes& bytes, uint32_t bits, Byte* codes, uint32_t n) {
+  uint32_t i = 0;
+  if (bits == 4)
+    for (; i + 64 <= n; i += 64, codes += 32)
+      _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(codes),
+                          pack_nibbles(_mm512_load_si512(bytes.at + i)));
+  for (; i < n; i += 8, codes += bits) {
+    uint64_t group;
+    memcpy(&group, bytes.at + i, 8);
+    group = pack_group(group, bits);
+    memcpy(codes, &group, bits);
+  }
+}
+
+template <typename Encode>
+inline void encode_row(uint32_t bits, Byte* codes, uint32_t n, Encode encode) {
+  if (bits == 8) {
+    for_blocks(n, [&](uint64_t i, auto block) {
+      block.store8(codes + i, _mm512_cvtepi32_epi8(encode(i, block)));
+    });
+    return;
+  }
+  CodeBytes bytes;
+  uint32_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    _mm_store_si128(reinterpret_cast<__m128i*>(bytes.at + i),
+                    _mm512_cvtepi32_epi8(encode(i, FullBlock{})));
+  if (i < n) {
+    const TailBlock block{tail_mask(n - i)};
+    const __m128i last = _mm512_cvtepi32_epi8(encode(i, block));
+    _mm_store_si128(reinterpret_cast<__m128i*>(bytes.at + i), _mm_maskz_mov_epi8(block.mask, last));
+  }
+  pack(bytes, bits, codes, n);
+}
+
+template <uint32_t kRegisters>
+inline void turn_blocks(float* row, uint32_t n, __m512* low, __m512* high) {
+  const __m512 factor = _mm512_set1_ps(hadamard_scale(kLanes * kRegisters));
+  for (uint32_t begin = 0; begin < n; begin += kLanes * kRegisters) {
+    __m512 r[kRegisters];
+    for (uint32_t i = 0; i < kRegisters; ++i) r[i] = _mm512_loadu_ps(row + begin + kLanes * i);
+    hadamard_registers(r, factor);
+    for (uint32_t i = 0; i < kRegisters; ++i) {
+      _mm512_storeu_ps(row + begin + kLanes * i, r[i]);
+      *low = _mm512_min_ps(*low, r[i]);
+      *high = _mm512_max_ps(*high, r[i]);
+    }
+  }
+}
+
+inline void turn_span(float* row, uint32_t n, uint32_t order, __m512* low, __m512* high) {
+  const __m512 factor = _mm512_set1_ps(hadamard_scale(order));
+  for (uint32_t i = 0; i < n; i += kLanes) {
+    const __mmask16 mask = tail_mask(n - i);
+    __m512 values = _mm512_maskz_loadu_ps(mask, row + i);
+    if (order > 1) {
+      values = _mm512_mul_ps(hadamard_lanes(values, order), factor);
+      _mm512_mask_storeu_ps(row + i, mask, values);
+    }
+    *low = _mm512_mask_min_ps(*low, mask, *low, values);
+    *high = _mm512_mask_max_ps(*high, mask, *high, values);
+  }
+}
+
+}  // namespace
+
+uint32_t avx512::fetch(int32_t dtype, const Byte* src, int32_t style, const float* table,
+                       uint32_t rotary_dims, float* row, uint32_t n) {
+  uint32_t done = 0;
+  __m512i largest = _mm512_setzero_si512();
+  if (table != nullptr && style == QUIRE_ROPE_STYLE_NEOX && rotary_dims % (2 * kLanes) == 0) {
+    const uint32_t pairs = rotary_dims / 2;
+    const FullBlock block;
+    for (uint32_t j = 0; j < pairs; j += kLanes) {
+      __m512 cosine;
+      __m512 sine;
+      split_pairs(table + 2 * j, 2 * kLanes, &cosine, &sine);
+      __m512 x0 = load_elements(dtype, src, j, block);
+      __m512 x1 = load_elements(dtype, src, j + pairs, block);
+      rotate_pair(cosine, sine, &x0, &x1);
+      block.store(row + j, x0);
+      block.store(row + j + pairs, x1);
+      largest = _mm512_max_epu32(largest, magnitude_bits(x0));
+      largest = _mm512_max_epu32(largest, magnitude_bits(x1));
+    }
+    done = rotary_dims;
+    table = nullptr;
+  }
+  for_blocks(n - done, [&](uint64_t j, auto block) {
+    const __m512 values = load_elements(dtype, src, done + j, block);
+    block.store(row + done + j, values);
+    largest = _mm512_max_epu32(largest, magnitude_bits(values));
+  });
+  if (table == nullptr) return _mm512_reduce_max_epu32(largest);
+  rotate(style, table, row, rotary_dims);
+  largest = _mm512_setzero_si512();
+  for_blocks(n, [&](uint64_t i, auto block) {
+    largest = _mm512_max_epu32(largest, magnitude_bits(block.load(row + i)));
+  });
+  return _mm512_reduce_max_epu32(largest);
+}
+
+void avx512::extend_range(const float* row, float* minimums, float* maximums, uint32_t n) {
+  for_blocks(n, [=](uint64_t i, auto block) {
+    const __m512 values = block.load(row + i);
+    block.store(minimums + i, _mm512_min_ps(values, block.load(minimums + i)));
+    block.store(maximums + i, _mm512_max_ps(values, block.load(maximums + i)));
+  });
+}
+
+void avx512::turn_range(float* row, uint32_t n, uint32_t order, float* minimum, float* maximum) {
+  __m512 low = _mm512_set1_ps(__builtin_inff());
+  __m512 high = _mm512_set1_ps(-__builtin_inff());
+  if (order == 64)
+    turn_blocks<4>(row, n, &low, &high);
+  else if (order == 32)
+    turn_blocks<2>(row, n, &low, &high);
+  else if (order == 16)
+    turn_blocks<1>(row, n, &low, &high);
+  else
+    turn_span(row, n, order, &low, &high);
+  *minimum = _mm512_reduce_min_ps(low);
+  *maximum = _mm512_reduce_max_ps(high);
+}
+
+void avx512::normalise(float* row, const float* means, const float* deviations, uint32_t n) {
+  for_blocks(n, [=](uint64_t i, auto block) {
+    const __m512 difference = _mm512_sub_ps(block.load(row + i), block.load(means + i));
+    // Lanes beyond the row divide by 1.
+    const __m512 divisor = block.load_or(deviations + i, 1.0f);
+    block.store(row + i, _mm512_div_ps(difference, divisor));
+  });
+}
+
+void avx512::encode_channel(const float* row, uint32_t bits, const float* zeros,
+                            const float* scales, Byte* codes, uint32_t n) {
+  const __m512i top = _mm512_set1_epi32(static_cast<int32_t>((1u << bits) - 1));
+  encode_row(bits, codes, n, [=](uint64_t i, auto block) {
+    return to_codes(block.load(row + i), block.load(zeros + i), block.load(scales + i), top);
+  });
+}
+
+void avx512::encode_token(const float* row, uint32_t bits, float zero, float scale, Byte* codes,
+                          uint32_t n) {
+  const __m512 zeros = _mm512_set1_ps(zero);
+  const __m512 scales = _mm512_set1_ps(scale);
+  const __m512i top = _mm512_set1_epi32(static_cast<int32_t>((1u << bits) - 1));
+  encode_row(bits, codes, n, [=](uint64_t i, auto block) {
+    return to_codes(block.load(row + i), zeros, scales, top);
+  });
+}
+
+// The integer steps of float_to_fp8().
+void avx512::encode_fp8(const float* row, float scale, Byte* codes, uint32_t n) {
+  if (scale == 0) {
+    memset(codes, 0, n);
+    return;
+  }
+  const __m512 scales = _mm512_set1_ps(scale);
+  for_blocks(n, [=](uint64_t i, auto block) {
+    const __m512 value = _mm512_div_ps(block.load(row + i), scales);
+    const __m512i magnitude = magnitude_bits(value);
+    const __m512i sign = _mm512_and_si512(_mm512_srli_epi32(_mm512_castps_si512(value), 24),
+                                          _mm512_set1_epi32(0x80));
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(magnitude, 20), _mm512_set1_epi32(1));
+    const __m512i rounded =
+        _mm512_add_epi32(_mm512_add_epi32(magnitude, _mm512_set1_epi32(0x7ffff)), odd);
+    const __m512i normal =
+        _mm512_srli_epi32(_mm512_sub_epi32(rounded, _mm512_set1_epi32(0x3c000000)), 20);
+    const __m512 shifted = _mm512_add_ps(_mm512_castsi512_ps(magnitude), _mm512_set1_ps(24576.0f));
+    const __m512i small =
+        _mm512_sub_epi32(_mm512_castps_si512(shifted), _mm512_set1_epi32(0x46c00000));
+    const __mmask16 is_small = _mm512_cmplt_epu32_mask(magnitude, _mm512_set1_epi32(0x3c800000));
+    const __mmask16 is_large = _mm512_cmpge_epu32_mask(magnitude, _mm512_set1_epi32(0x43e00000));
+    __m512i code = _mm512_mask_mov_epi32(normal, is_small, small);
+    code = _mm512_mask_mov_epi32(code, is_large, _mm512_set1_epi32(0x7e));
+    block.store8(codes + i, _mm512_cvtepi32_epi8(_mm512_or_si512(code, sign)));
+  });
+}
+
+}  // namespace quire_kernels
+
+#endif

@@ -1,0 +1,73 @@
+#include "kernels/row_source.h"
+
+#include <string.h>
+
+#include "kernels/math/layout.h"
+#include "kernels/params.h"
+
+namespace quire_kernels {
+
+RowSource::RowSource(const quire_store_params& params, const RowOps& ops)
+    : p_(params),
+      ops_(ops),
+      src_(static_cast<const Byte*>(params.src)),
+      element_(element_bytes(params.src_dtype)),
+      rotates_(quire_kernels::rotates(params.rotation)),
+      contiguous_(params.head_dim == 1 || params.src_dim_stride == element_),
+      tile_tokens_(tile_tokens(params.head_dim, element_)) {}
+
+int RowSource::fetch(uint32_t head, uint32_t token, float* row, uint32_t* largest) {
+  const Byte* from = elements(head, token);
+  const float* table = rotates_ ? rotation_of_token(p_.rotation, token) : nullptr;
+  const uint32_t bits = ops_.fetch(p_.src_dtype, from, p_.rotation.style, table,
+                                   p_.rotation.rotary_dims, row, p_.head_dim);
+  if (largest != nullptr) *largest = bits;
+  if (bits < infinity_bits(QUIRE_DTYPE_F32)) return QUIRE_KERNEL_OK;
+  // The rotation of finite elements may have grown beyond fp32.
+  const uint32_t before = ops_.max_abs_bits(p_.src_dtype, from, p_.head_dim);
+  return before < infinity_bits(p_.src_dtype) ? QUIRE_KERNEL_OUT_OF_RANGE : QUIRE_KERNEL_NON_FINITE;
+}
+
+const Byte* RowSource::elements(uint32_t head, uint32_t token) {
+  if (contiguous_) return at(head, token);
+  if (head != tile_head_ || token < tile_begin_ || token >= tile_end_) fill_tile(head, token);
+  return tile_ + uint64_t{token - tile_begin_} * p_.head_dim * element_;
+}
+
+int64_t RowSource::row_of(uint32_t token) const {
+  return p_.src_token != nullptr ? p_.src_token[token] : token;
+}
+
+const Byte* RowSource::at(uint32_t head, uint32_t token) const {
+  return src_ + row_of(token) * p_.src_token_stride + head * p_.src_head_stride;
+}
+
+void RowSource::fill_tile(uint32_t head, uint32_t token) {
+  const uint32_t left = p_.n_tokens - token;
+  const uint32_t n = left < tile_tokens_ ? left : tile_tokens_;
+  tile_head_ = head;
+  tile_begin_ = token;
+  tile_end_ = token + n;
+  const uint64_t row_bytes = uint64_t{p_.head_dim} * element_;
+  if (runs_on(token, n)) {
+    ops_.transpose(element_, at(head, token), p_.src_dim_stride, p_.head_dim, n, tile_,
+                   static_cast<int64_t>(row_bytes));
+    return;
+  }
+  for (uint32_t i = 0; i < n; ++i) {
+    const Byte* from = at(head, token + i);
+    for (uint32_t dim = 0; dim < p_.head_dim; ++dim)
+      memcpy(tile_ + i * row_bytes + uint64_t{dim} * element_, from + dim * p_.src_dim_stride,
+             element_);
+  }
+}
+
+// True where the tokens lie side by side in every dim.
+bool RowSource::runs_on(uint32_t token, uint32_t n) const {
+  if (p_.src_token_stride != element_) return false;
+  for (uint32_t i = 1; i < n; ++i)
+    if (row_of(token + i) != row_of(token) + i) return false;
+  return true;
+}
+
+}  // namespace quire_kernels

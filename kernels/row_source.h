@@ -1,0 +1,68 @@
+// Engine memory as rows of fp32: gathered (through a transposed tile where dims are not
+// contiguous), widened, rotated and found finite.
+#ifndef QUIRE_KERNELS_ROW_SOURCE_H_
+#define QUIRE_KERNELS_ROW_SOURCE_H_
+
+#include <stdint.h>
+
+#include "kernels/quire_kernels.h"
+#include "kernels/rows.h"
+#include "kernels/tiles.h"
+
+namespace quire_kernels {
+
+// The tokens of a section or of one half of a mixed one, ascending.
+class TokenWalk {
+ public:
+  TokenWalk() = default;  // all
+  TokenWalk(const uint8_t* salient, bool wanted) : salient_(salient), wanted_(wanted) {}
+
+  // No more often than there are tokens.
+  uint32_t next() {
+    if (salient_ != nullptr)
+      while ((salient_[next_] != 0) != wanted_) ++next_;
+    return next_++;
+  }
+
+ private:
+  const uint8_t* salient_ = nullptr;
+  bool wanted_ = false;
+  uint32_t next_ = 0;
+};
+
+class RowSource {
+ public:
+  RowSource(const quire_store_params& params, const RowOps& ops);
+
+  const RowOps& ops() const { return ops_; }
+  const quire_store_params& params() const { return p_; }
+  bool rotates() const { return rotates_; }
+
+  // row = the row in fp32, rotated: OK, NON_FINITE or OUT_OF_RANGE. *largest (may be null) is
+  // max_abs_bits() of it.
+  int fetch(uint32_t head, uint32_t token, float* row, uint32_t* largest);
+  // The row's elements side by side, in place or in the tile, until the next call.
+  const Byte* elements(uint32_t head, uint32_t token);
+
+ private:
+  int64_t row_of(uint32_t token) const;
+  const Byte* at(uint32_t head, uint32_t token) const;
+  void fill_tile(uint32_t head, uint32_t token);
+  bool runs_on(uint32_t token, uint32_t n) const;
+
+  const quire_store_params& p_;
+  const RowOps& ops_;
+  const Byte* src_;
+  uint32_t element_;
+  bool rotates_;
+  bool contiguous_;
+  uint32_t tile_tokens_;
+  uint32_t tile_head_ = 0;
+  uint32_t tile_begin_ = 0;
+  uint32_t tile_end_ = 0;  // empty
+  alignas(64) Byte tile_[kTileBytes];
+};
+
+}  // namespace quire_kernels
+
+#endif  // QUIRE_KERNELS_ROW_SOURCE_H_
