@@ -1,0 +1,9 @@
+#include "kernels/cuda/attention/attend_rows.cuh"
+
+namespace quire_cuda {
+
+int launch_row_sums_bf16(const RowsArguments& arguments, void* stream) {
+  return launch_rows_of_dims<true, true>(arguments, stream);
+}
+
+}  // namespace quire_cuda

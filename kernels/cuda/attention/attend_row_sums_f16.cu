@@ -1,0 +1,9 @@
+#include "kernels/cuda/attention/attend_rows.cuh"
+
+namespace quire_cuda {
+
+int launch_row_sums_f16(const RowsArguments& arguments, void* stream) {
+  return launch_rows_of_dims<false, true>(arguments, stream);
+}
+
+}  // namespace quire_cuda
