@@ -8,14 +8,12 @@
 #include <fstream>
 #include <iomanip>
 #include <iostream>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "bench/answers/handbook.h"
 #include "client/llama/session.h"
 #include "client/reuse/policy.h"
-#include "tools/corpus/chunker.h"
-#include "tools/corpus/reader.h"
 
 namespace quire::answers {
 
@@ -37,16 +35,6 @@ struct Options {
   std::string json_path;
 };
 
-struct Question {
-  std::string id, document, evidence, text, opening;
-  std::vector<std::string> answers;
-};
-
-struct Group {
-  std::string name;
-  std::vector<Question> questions;
-};
-
 struct Result {
   std::string policy;
   bool correct = false;
@@ -54,36 +42,6 @@ struct Result {
   LogitDistance distance;
   double ttft_ms = 0;
 };
-
-Expected<std::vector<Group>> read_questions(const std::string& path) {
-  std::ifstream in(path);
-  if (!in) return Status(StatusCode::kIoError, "cannot read " + path);
-  try {
-    const auto json = nlohmann::json::parse(in);
-    std::vector<Group> groups;
-    for (const auto& group : json.at("groups")) {
-      Group& out = groups.emplace_back();
-      out.name = group.at("name");
-      for (const auto& q : group.at("questions")) {
-        out.questions.push_back({q.at("id"), q.at("document"), q.at("evidence"), q.at("question"),
-                                 q.at("opening"), q.at("answers")});
-      }
-    }
-    return groups;
-  } catch (const nlohmann::json::exception& exception) {
-    return Status(StatusCode::kInvalidArgument, path + ": " + exception.what());
-  }
-}
-
-std::string squeeze(std::string_view text) {
-  std::string result;
-  for (const char c : text) {
-    const bool blank = std::isspace(static_cast<unsigned char>(c)) != 0;
-    if (blank && (result.empty() || result.back() == ' ')) continue;
-    result += blank ? ' ' : static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  }
-  return result;
-}
 
 // As whole words: "ln" is not in "vulnerable".
 bool contains_words(const std::string& text, const std::string& wanted) {
@@ -103,58 +61,6 @@ bool is_correct(const Question& question, const std::string& answer) {
                      [&](const std::string& a) { return contains_words(text, squeeze(a)); });
 }
 
-struct TextChunk {
-  std::string document, text;
-  std::vector<TokenId> tokens;
-};
-
-class Corpus {
- public:
-  Corpus(const LlamaEngine& engine, const Options& options) : engine_(engine), options_(options) {}
-
-  Expected<const std::vector<TextChunk>*> chunks(const std::string& document) {
-    auto& held = chunks_[document];
-    if (held.empty()) {
-      const corpus::FileList list = corpus::list_files({options_.documents + "/" + document});
-      if (list.files.empty()) {
-        return Status(StatusCode::kNotFound,
-                      document + " is not in " + options_.documents + " (package debian-handbook)");
-      }
-      Status status;
-      corpus::read_documents(
-          list.files.front(),
-          [&](const corpus::Document& read) {
-            status = cut(read, document, held);
-            return status.is_ok();
-          },
-          [&](const corpus::SourceError& error) { status = error.status; });
-      QUIRE_RETURN_IF_ERROR(status);
-    }
-    return &held;
-  }
-
- private:
-  Status cut(const corpus::Document& read, const std::string& name, std::vector<TextChunk>& held) {
-    corpus::ChunkOptions chunking;
-    chunking.target_tokens = options_.chunk_tokens;
-    const auto count = [&](std::string_view text) -> uint64_t {
-      const auto tokens = prompt_chunk(engine_, text);
-      return tokens ? tokens->size() : 0;
-    };
-    QUIRE_ASSIGN_OR_RETURN(const auto cuts, corpus::chunk_document(read, chunking, count));
-    for (const corpus::Chunk& c : cuts) {
-      TextChunk chunk{name, std::string(c.text(read)), {}};
-      QUIRE_ASSIGN_OR_RETURN(chunk.tokens, prompt_chunk(engine_, chunk.text));
-      if (chunk.tokens.size() >= kMatchTokensMin) held.push_back(std::move(chunk));
-    }
-    return Status::ok();
-  }
-
-  const LlamaEngine& engine_;
-  const Options& options_;
-  std::map<std::string, std::vector<TextChunk>> chunks_;
-};
-
 // The chunks that hold the group's answers, filled up with others of the same documents, shuffled.
 Expected<std::vector<std::vector<TokenId>>> group_chunks(Corpus& corpus, const Group& group,
                                                          const Options& options) {
@@ -167,16 +73,9 @@ Expected<std::vector<std::vector<TokenId>>> group_chunks(Corpus& corpus, const G
     tokens += chunk->tokens.size();
   };
   for (const Question& question : group.questions) {
+    QUIRE_ASSIGN_OR_RETURN(const TextChunk* found, corpus.find_evidence(question));
+    choose(found);
     QUIRE_ASSIGN_OR_RETURN(const auto* chunks, corpus.chunks(question.document));
-    const std::string wanted = squeeze(question.evidence);
-    const auto found = std::find_if(chunks->begin(), chunks->end(), [&](const TextChunk& c) {
-      return squeeze(c.text).find(wanted) != std::string::npos;
-    });
-    if (found == chunks->end()) {
-      return Status(StatusCode::kNotFound,
-                    "no chunk of " + question.document + " contains \"" + question.evidence + "\"");
-    }
-    choose(&*found);
     for (const TextChunk& chunk : *chunks) others.push_back(&chunk);
   }
   std::mt19937 random(options.seed);
@@ -193,7 +92,10 @@ Expected<std::vector<std::vector<TokenId>>> group_chunks(Corpus& corpus, const G
 class Bench {
  public:
   Bench(LlamaEngine& engine, LlamaSession& session, const Options& options)
-      : engine_(engine), session_(session), options_(options), corpus_(engine, options) {}
+      : engine_(engine),
+        session_(session),
+        options_(options),
+        corpus_(engine, options.documents, options.chunk_tokens) {}
 
   Status run(const std::vector<Group>& groups) {
     for (const std::string& name : options_.policies) {

@@ -11,22 +11,21 @@ namespace quire_gpu {
 struct CodecName {
   int32_t codec;
   const char* name;
-  bool stores;  // its K too
 };
 inline constexpr CodecName kCodecs[] = {
-    {QUIRE_CODEC_RAW_BF16, "raw-bf16", true},
-    {QUIRE_CODEC_RAW_F16, "raw-f16", true},
-    {QUIRE_CODEC_RAW_F32, "raw-f32", true},
-    {QUIRE_CODEC_INT8_CHANNEL, "int8-channel", true},
-    {QUIRE_CODEC_FP8_TOKEN, "fp8-token", true},
-    {QUIRE_CODEC_INT4_CHANNEL64, "int4-channel64", true},
-    {QUIRE_CODEC_INT4_CHANNEL128, "int4-channel128", true},
-    {QUIRE_CODEC_INT4_KIVI, "int4-kivi", true},
-    {QUIRE_CODEC_INT4_HADAMARD, "int4-hadamard", true},
-    {QUIRE_CODEC_INT4_CENTRED, "int4-centred", false},
-    {QUIRE_CODEC_INT3_CHANNEL64, "int3-channel64", true},
-    {QUIRE_CODEC_INT2_CHANNEL32, "int2-channel32", true},
-    {QUIRE_CODEC_INT2_KIVI, "int2-kivi", true},
+    {QUIRE_CODEC_RAW_BF16, "raw-bf16"},
+    {QUIRE_CODEC_RAW_F16, "raw-f16"},
+    {QUIRE_CODEC_RAW_F32, "raw-f32"},
+    {QUIRE_CODEC_INT8_CHANNEL, "int8-channel"},
+    {QUIRE_CODEC_FP8_TOKEN, "fp8-token"},
+    {QUIRE_CODEC_INT4_CHANNEL64, "int4-channel64"},
+    {QUIRE_CODEC_INT4_CHANNEL128, "int4-channel128"},
+    {QUIRE_CODEC_INT4_KIVI, "int4-kivi"},
+    {QUIRE_CODEC_INT4_HADAMARD, "int4-hadamard"},
+    {QUIRE_CODEC_INT4_CENTRED, "int4-centred"},
+    {QUIRE_CODEC_INT3_CHANNEL64, "int3-channel64"},
+    {QUIRE_CODEC_INT2_CHANNEL32, "int2-channel32"},
+    {QUIRE_CODEC_INT2_KIVI, "int2-kivi"},
 };
 
 // Engine memory is bf16 [row][head][dim].

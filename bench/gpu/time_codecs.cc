@@ -111,8 +111,15 @@ double time_load(const Bench& bench, const CodecName& codec, const Buffer& where
   for (int set = 0; set < kSets; ++set)
     sets.push_back(bench.batch(
         codec.codec, set, where, [&](const SectionShape& shape, void* section, void* engine) {
-          return load_of(shape, section, engine, path == QUIRE_CUDA_PATH_COPY ? nullptr : rows,
-                         kRows, rotated ? bench.rotation() : quire_rotation{});
+          quire_load_params p = load_of(shape, section, engine, rows, kRows,
+                                        rotated ? bench.rotation() : quire_rotation{});
+          if (path ==
+              QUIRE_CUDA_PATH_COPY) {  // what plain copies can do: heads first, rows in order
+            p.dst_token = nullptr;
+            p.dst_token_stride = kDims * 2;
+            p.dst_head_stride = int64_t{kRows} * kDims * 2;
+          }
+          return p;
         }));
   const quire_cuda_launch launch =
       launch_of(stream(), reinterpret_cast<int32_t*>(bench.status.data()), path, ctas);
@@ -164,14 +171,10 @@ void time_codecs(const Ceilings& ceilings, Table* table) {
     const double bytes = static_cast<double>(chunk_bytes(codec.codec));
     const double floor = (bytes + static_cast<double>(kEngineBytes)) / ceilings.device_copy;
     const std::string name = codec.name;
-    if (codec.stores)
-      table->add({"store", name + " to device", time_store(bench, codec), floor, ""});
-    if (codec.stores)
-      check_cuda(cudaMemcpy(bench.pinned.data(), bench.sections.data(), bench.sections.bytes(),
-                            cudaMemcpyDefault),
-                 "sections to the host");
-    else
-      continue;
+    table->add({"store", name + " to device", time_store(bench, codec), floor, ""});
+    check_cuda(cudaMemcpy(bench.pinned.data(), bench.sections.data(), bench.sections.bytes(),
+                          cudaMemcpyDefault),
+               "sections to the host");
     table->add({"load", name + " from device",
                 time_load(bench, codec, bench.sections, QUIRE_CUDA_PATH_DIRECT, 0), floor, ""});
     const double bus_floor = bytes / ceilings.host_to_device;

@@ -116,6 +116,16 @@ struct SlabBenchOptions {
 // What rounding up to slots costs on the chunk sizes of a trace (slab.h).
 Status run_slab(const SlabBenchOptions& options, const ResultSink& sink, std::ostream* table);
 
+struct KernelBenchOptions {
+  CommonOptions common;
+  std::vector<std::string> codecs;  // names; empty: all that the registry has
+  uint32_t rounds = 9;
+  uint64_t bytes = 64ull << 20;  // of engine memory in a round
+};
+// Loads (K moved by a rotation) and stores (K un-rotated) of bf16 engine memory, both planes, head
+// sizes 64 and 128: rates by bytes of engine memory against memcpy, by the time that one thread ran.
+Status run_kernels(const KernelBenchOptions& options, const ResultSink& sink);
+
 }  // namespace quire::bench
 
 #endif  // QUIRE_BENCH_QUIRE_BENCH_BENCHES_H_

@@ -57,6 +57,7 @@ struct Arguments {
   MetadataBenchOptions metadata;
   RocksBenchOptions rocks;
   MixedOptions mixed;
+  KernelBenchOptions kernels;
   CodecBenchOptions codec;
 };
 
@@ -256,6 +257,18 @@ CLI::App* add_codec(CLI::App& app, CodecBenchOptions& options) {
   return command;
 }
 
+CLI::App* add_kernels(CLI::App& app, KernelBenchOptions& options) {
+  CLI::App* command = app.add_subcommand("kernels", "Loads and stores of each codec, by memcpy");
+  command->add_option("--codec", options.codecs, "Names; all unless given")->delimiter(',');
+  command->add_option("--rounds", options.rounds)
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command->add_option("--bytes", options.bytes, "Of engine memory in a round")
+      ->check(CLI::Range(1ull << 20, 1ull << 32))
+      ->capture_default_str();
+  return command;
+}
+
 int finish(const Status& status, const std::vector<Result>& results, bool json) {
   if (!json && !results.empty()) print_table(results, std::cout);
   if (status.code() == StatusCode::kCancelled) return kExitInterrupted;
@@ -291,6 +304,7 @@ int run(int argc, char** argv) {
   CLI::App* mixed = add_mixed(app, arguments.mixed);
   CLI::App* rocks = add_rocks(app, arguments.rocks);
   CLI::App* codec = add_codec(app, arguments.codec);
+  CLI::App* kernels = add_kernels(app, arguments.kernels);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -329,6 +343,9 @@ int run(int argc, char** argv) {
   } else if (codec->parsed()) {
     arguments.codec.common = arguments.common;
     status = run_codec(arguments.codec, sink, arguments.json ? nullptr : &std::cout);
+  } else if (kernels->parsed()) {
+    arguments.kernels.common = arguments.common;
+    status = run_kernels(arguments.kernels, sink);
   } else {
     arguments.recover.common = arguments.common;
     status = run_recover(arguments.recover, sink);

@@ -63,6 +63,9 @@ Expected<PackRequest> read_spec(const quire_pack_spec* spec, const TenantSalt* s
   header.tokens.assign(known.tokens, known.tokens + known.n_tokens);
   header.model = model_id(request.model);
   request.options.key_is_rotated = known.key_before_rope == 0;
+  if ((known.salient == nullptr) != (known.n_salient == 0))
+    return Status(StatusCode::kInvalidArgument, "salient and n_salient go together");
+  request.options.salient = std::span(known.salient, known.n_salient);
   if (session_salt != nullptr) {
     fill_ids(header, *session_salt);
   } else {
@@ -88,15 +91,30 @@ Expected<RepresentationView> parse_bytes(const void* data, uint64_t bytes) {
   return RepresentationView::parse({static_cast<const std::byte*>(data), bytes});
 }
 
-Status encode_into(PackRequest& request, const RepresentationWriter& writer,
-                   const quire_kv_memory* source, MutableByteSpan buffer) {
+// Encodes into buffer; the bytes of it that are the representation's.
+Expected<uint64_t> encode_into(PackRequest& request, const quire_kv_memory* source,
+                               MutableByteSpan buffer) {
   if (reinterpret_cast<uintptr_t>(buffer.data()) % kBufferAlignment != 0)
-    return {StatusCode::kInvalidArgument, "buffer must be 4-byte aligned"};
+    return Status(StatusCode::kInvalidArgument, "buffer must be 4-byte aligned");
+  QUIRE_ASSIGN_OR_RETURN(const auto bound,
+                         reuse::plan_representation(request.header, request.model));
+  QUIRE_ASSIGN_OR_RETURN(const CodecInfo* codec, find_codec(request.header.codec));
+  const bool fits = codec->variable_size ? buffer.size() >= bound.total_bytes()
+                                         : buffer.size() == bound.total_bytes();
+  if (!fits)
+    return Status(StatusCode::kInvalidArgument,
+                  "buffer_bytes is " + std::to_string(buffer.size()) + ", the representation " +
+                      (codec->variable_size ? "may take " : "takes ") +
+                      std::to_string(bound.total_bytes()));
   QUIRE_ASSIGN_OR_RETURN(const KvMemory memory, read_source(source, request));
   request.options.rows = memory.rows();
   request.options.angles = memory.angles();
-  return reuse::encode_representation(writer, request.header, request.model, memory.planes(),
-                                      request.options, buffer);
+  const reuse::EnginePlaneOf planes = memory.planes();
+  QUIRE_ASSIGN_OR_RETURN(
+      const auto pending,
+      reuse::PendingRepresentation::make(request.header, request.model, planes, request.options));
+  QUIRE_RETURN_IF_ERROR(pending.finish(buffer.first(pending.total_bytes())));
+  return pending.total_bytes();
 }
 
 Status unpack(const RepresentationView& view, const quire_unpack_options& options,
@@ -132,12 +150,19 @@ quire_status quire_pack(const quire_pack_spec* spec, const quire_kv_memory* sour
   if (representation != nullptr) *representation = {};
   return guarded([&]() -> Status {
     QUIRE_ASSIGN_OR_RETURN(auto request, quire::capi::read_spec(spec, nullptr));
-    QUIRE_ASSIGN_OR_RETURN(const auto writer,
-                           quire::reuse::plan_representation(request.header, request.model));
-    if (buffer != nullptr)
-      QUIRE_RETURN_IF_ERROR(quire::capi::encode_into(
-          request, writer, source, {static_cast<std::byte*>(buffer), buffer_bytes}));
-    if (bytes != nullptr) *bytes = writer.total_bytes();
+    QUIRE_ASSIGN_OR_RETURN(const auto* codec, quire::find_codec(request.header.codec));
+    uint64_t size = 0;
+    if (buffer == nullptr) {
+      QUIRE_ASSIGN_OR_RETURN(const auto writer,
+                             quire::reuse::plan_representation(request.header, request.model));
+      size = writer.total_bytes();
+    } else {
+      if (codec->variable_size && bytes == nullptr) return null_argument("bytes");
+      QUIRE_ASSIGN_OR_RETURN(
+          size, quire::capi::encode_into(request, source,
+                                         {static_cast<std::byte*>(buffer), buffer_bytes}));
+    }
+    if (bytes != nullptr) *bytes = size;
     if (representation != nullptr) *representation = to_id(request.header.representation);
     return Status::ok();
   });

@@ -71,20 +71,26 @@ typedef struct quire_pack_spec {
   quire_coverage coverage;      /* all zero: every layer and head */
   const void* salt;             /* of the tenant; not used by quire_pack_put() */
   size_t salt_bytes;
+  const uint8_t* salient; /* mixed codecs: one byte per token, not 0 = kept at 8 bits; NULL: none */
+  size_t n_salient;       /* 0 or n_tokens; other codecs ignore both */
 } quire_pack_spec;
 
 /* Encodes into buffer (4-byte aligned, 64 for speed): memory of the caller's, or the window of a
  * quire_reserve() of *representation and *bytes. buffer NULL (source is not looked at): only tells
  * *bytes and *representation. buffer_bytes must equal *bytes. bytes and representation may be NULL.
+ * Codecs of variable size (docs/formats/codecs.md): with buffer NULL *bytes is the most it can
+ * take; buffer_bytes must be that or more, and *bytes (not NULL then) becomes the size it has:
+ * store that many bytes by quire_put(), or use quire_pack_put(), which needs no buffer.
  * QUIRE_NON_FINITE: NaN or infinity in the source. After a failure the buffer's content is
  * unspecified. */
 QUIRE_API quire_status quire_pack(const quire_pack_spec* spec, const quire_kv_memory* source,
                                   void* buffer, uint64_t buffer_bytes, uint64_t* bytes,
                                   quire_id* representation);
 
-/* reserve + encode straight into the window + commit, with bounded retries while the server is
- * busy; the ids are of the session's tenant. *stored is 0 where the store had it already; then
- * nothing was encoded. representation and stored may be NULL. */
+/* reserve + encode straight into the window (codecs of variable size: by way of memory of this
+ * process, at most twice what they take) + commit, with bounded retries while the server is busy;
+ * the ids are of the session's tenant. *stored is 0 where the store had it already; then nothing
+ * was encoded. representation and stored may be NULL. */
 QUIRE_API quire_status quire_pack_put(quire_client* client, const quire_pack_spec* spec,
                                       const quire_kv_memory* source, uint32_t ack, uint32_t pin_ms,
                                       quire_id* representation, uint32_t* stored);

@@ -8,6 +8,7 @@
 
 #include "client/llama/engine_impl.h"
 #include "client/llama/runtime.h"
+#include "client/reuse/salient.h"
 #include "ggml.h"
 #include "llama.h"
 
@@ -291,22 +292,38 @@ uint64_t LlamaEngine::kv_bytes_per_token() const {
   return elements * (impl_->options.kv_type == LlamaKvType::kF32 ? 4 : 2);
 }
 
-Expected<KvCapture> LlamaEngine::capture(std::span<const TokenId> prefix,
-                                         std::span<const TokenId> chunk) {
+// Brings the engine to the end of the prefix.
+Status LlamaEngine::start_capture(std::span<const TokenId> prefix, std::span<const TokenId> chunk) {
   if (chunk.empty()) return Status(StatusCode::kInvalidArgument, "an empty chunk");
   QUIRE_RETURN_IF_ERROR(impl_->check_tokens(prefix));
   QUIRE_RETURN_IF_ERROR(impl_->check_tokens(chunk));
   const std::vector<TokenId>& exact = impl_->exact_tokens;
   const bool in_place = !prefix.empty() && exact.size() >= prefix.size() &&
                         std::equal(prefix.begin(), prefix.end(), exact.begin());
-  if (in_place) {
-    QUIRE_RETURN_IF_ERROR(truncate(static_cast<uint32_t>(prefix.size())));
-  } else {
-    impl_->clear(false);
-    QUIRE_RETURN_IF_ERROR(append(prefix, false));
-  }
+  if (in_place) return truncate(static_cast<uint32_t>(prefix.size()));
+  impl_->clear(false);
+  return append(prefix, false);
+}
+
+Expected<KvCapture> LlamaEngine::capture(std::span<const TokenId> prefix,
+                                         std::span<const TokenId> chunk) {
+  QUIRE_RETURN_IF_ERROR(start_capture(prefix, chunk));
   QUIRE_RETURN_IF_ERROR(append(chunk, false));
   return view(static_cast<uint32_t>(prefix.size()), static_cast<uint32_t>(chunk.size()));
+}
+
+Expected<KvCapture> LlamaEngine::capture_salient(std::span<const TokenId> prefix,
+                                                 std::span<const TokenId> chunk, double share) {
+  QUIRE_RETURN_IF_ERROR(start_capture(prefix, chunk));
+  std::vector<float> mass;
+  QUIRE_RETURN_IF_ERROR(append_with_mass(chunk, false, &mass));
+  const size_t n_tokens = chunk.size();
+  const std::span<float> of_chunk = std::span(mass).last(n_tokens);
+  for (size_t i = 0; i < n_tokens; ++i) of_chunk[i] /= static_cast<float>(n_tokens - i);
+  QUIRE_ASSIGN_OR_RETURN(KvCapture capture, view(static_cast<uint32_t>(prefix.size()),
+                                                 static_cast<uint32_t>(n_tokens)));
+  capture.salient = reuse::salient_tokens(of_chunk, share);
+  return capture;
 }
 
 Expected<KvCapture> LlamaEngine::view(uint32_t token_begin, uint32_t n_tokens) const {

@@ -58,6 +58,9 @@ struct KvCapture {
   int64_t first_row = 0;
   uint64_t base_position = 0;  // K of token i is rotated for base_position + i
   reuse::EnginePlaneOf plane_of;
+  // One per token where the capture was made for a mixed codec, else empty:
+  // reuse::salient_tokens().
+  std::vector<uint8_t> salient;
 };
 
 // A slice of a stored representation and where it goes in the prompt.
@@ -121,6 +124,10 @@ class LlamaEngine {
   // last capture left in place is not computed again. No prefix: the isolated variant; dummy tokens
   // as prefix: dummy_sink.
   Expected<KvCapture> capture(std::span<const TokenId> prefix, std::span<const TokenId> chunk);
+  // The same, and salient marks `share` of the chunk's tokens: the first ones, and those to which
+  // the chunk's own tokens pay most attention, for each token that can see them (ZipCache).
+  Expected<KvCapture> capture_salient(std::span<const TokenId> prefix,
+                                      std::span<const TokenId> chunk, double share);
   // The KV of the live sequence, as it is.
   Expected<KvCapture> view(uint32_t token_begin, uint32_t n_tokens) const;
 
@@ -188,6 +195,7 @@ class LlamaEngine {
 
  private:
   friend class LlamaEngineTestPeer;
+  Status start_capture(std::span<const TokenId> prefix, std::span<const TokenId> chunk);
   explicit LlamaEngine(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

@@ -1,16 +1,20 @@
 #include "client/llama/kv_source.h"
 
 #include <algorithm>
+#include <string>
+
+#include "codecs/registry.h"
 
 namespace quire {
-
-namespace {
 
 reuse::EncodeOptions encode_options(const KvCapture& capture) {
   reuse::EncodeOptions options;
   options.rows.first_row = capture.first_row;
+  options.salient = capture.salient;
   return options;
 }
+
+namespace {
 
 // Chunks are found by comparing at every place of the prompt where their first token stands: right
 // for the few hundred chunks of one process.
@@ -50,13 +54,10 @@ class MemorySource final : public KvSource {
   Expected<reuse::PutResult> put(const RepresentationHeader& header, const ModelDescriptor& model,
                                  const KvCapture& capture) override {
     if (objects_.contains(header.representation)) return reuse::PutResult::kAlreadyStored;
-    QUIRE_ASSIGN_OR_RETURN(const RepresentationWriter writer,
-                           reuse::plan_representation(header, model));
     Object object;
     object.header = header;
-    object.bytes.resize(writer.total_bytes());
-    QUIRE_RETURN_IF_ERROR(reuse::encode_representation(writer, header, model, capture.plane_of,
-                                                       encode_options(capture), object.bytes));
+    QUIRE_ASSIGN_OR_RETURN(object.bytes, reuse::encode_to_memory(header, model, capture.plane_of,
+                                                                 encode_options(capture)));
     objects_.emplace(header.representation, std::move(object));
     return reuse::PutResult::kStored;
   }
@@ -174,6 +175,38 @@ CodecId exact_codec(const LlamaEngine& engine) {
   return engine.kv_type() == LlamaKvType::kF32 ? CodecId::kRawF32 : CodecId::kRawF16;
 }
 
+namespace {
+
+std::string_view element_name(ElementType element) {
+  if (element == ElementType::kF32) return "f32";
+  return element == ElementType::kF16 ? "f16" : "bf16";
+}
+
+}  // namespace
+
+Status check_codec(const LlamaEngine& engine, CodecId codec) {
+  QUIRE_ASSIGN_OR_RETURN(const CodecInfo* info, find_codec(codec));
+  const ElementType kept =
+      engine.kv_type() == LlamaKvType::kF32 ? ElementType::kF32 : ElementType::kF16;
+  if (!info->lossless || info->element == kept || info->element == ElementType::kF32)
+    return Status::ok();
+  QUIRE_ASSIGN_OR_RETURN(const CodecInfo* exact, find_codec(exact_codec(engine)));
+  return {StatusCode::kUnsupported,
+          "codec " + std::string(info->name) + " keeps " +
+              std::string(element_name(info->element)) + " bit for bit, but this engine's KV is " +
+              std::string(element_name(kept)) + ": it would be rounded. Use " +
+              std::string(exact->name) + " to keep every bit, or int8-channel to save bytes"};
+}
+
+Expected<KvCapture> capture_for(LlamaEngine& engine, std::span<const TokenId> front,
+                                std::span<const TokenId> chunk, CodecId codec,
+                                double salient_share) {
+  QUIRE_ASSIGN_OR_RETURN(const CodecInfo* info, find_codec(codec));
+  if (info->element == ElementType::kMixed)
+    return engine.capture_salient(front, chunk, salient_share);
+  return engine.capture(front, chunk);
+}
+
 RepresentationHeader capture_header(const LlamaEngine& engine, const KvCapture& capture,
                                     std::span<const TokenId> tokens, const VariantContext& context,
                                     CodecId codec, ByteSpan tenant_salt) {
@@ -204,7 +237,7 @@ Expected<reuse::PutResult> store_chunk(LlamaEngine& engine, KvSource& source,
                                        std::span<const TokenId> front,
                                        std::span<const TokenId> chunk,
                                        const VariantContext& context, CodecId codec) {
-  QUIRE_ASSIGN_OR_RETURN(const KvCapture capture, engine.capture(front, chunk));
+  QUIRE_ASSIGN_OR_RETURN(const KvCapture capture, capture_for(engine, front, chunk, codec));
   return store_capture(engine, source, capture, chunk, context, codec);
 }
 

@@ -15,6 +15,7 @@
 #include "client/llama/engine.h"
 #include "client/reuse/encode.h"
 #include "client/reuse/plan.h"
+#include "client/reuse/salient.h"
 #include "codecs/representation.h"
 
 namespace quire {
@@ -53,6 +54,18 @@ RepresentationHeader capture_header(const LlamaEngine& engine, const KvCapture& 
 
 // The raw codec that keeps this engine's KV bit for bit.
 CodecId exact_codec(const LlamaEngine& engine);
+
+// OK, or kUnsupported: a codec that promises to keep every bit of an element type which is narrower
+// than this engine's KV, so that it would round it silently. Says which codecs to use.
+Status check_codec(const LlamaEngine& engine, CodecId codec);
+
+// The capture of a chunk for this codec: mixed ones get salient marks.
+Expected<KvCapture> capture_for(LlamaEngine& engine, std::span<const TokenId> front,
+                                std::span<const TokenId> chunk, CodecId codec,
+                                double salient_share = reuse::kSalientShareDefault);
+
+// Rows and salient marks of a capture, for encoding it.
+reuse::EncodeOptions encode_options(const KvCapture& capture);
 
 // Captures the system prefix and stores it as the exact prefix. kAlreadyStored costs a capture too,
 // so ask resolve() first.

@@ -96,6 +96,7 @@ Status run(const Options& options) {
   QUIRE_ASSIGN_OR_RETURN(const auto chunks, load_chunks(*engine, options));
   QUIRE_ASSIGN_OR_RETURN(const Store store, open_store(options, *engine));
   QUIRE_ASSIGN_OR_RETURN(const CodecInfo* codec, find_codec(options.codec));
+  QUIRE_RETURN_IF_ERROR(check_codec(*engine, codec->id));
 
   SessionOptions session_options;
   session_options.system_text = options.system_text;

@@ -2,6 +2,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include "codecs/registry.h"
+
 namespace quire::ask {
 
 namespace {
@@ -15,6 +17,12 @@ constexpr const char* kFooter = R"(Examples:
 
 Policies: full, prefix, reuse, epic:K, link0, query:B (the default, query:0.15: the question looks at the
 reused KV first, and the 15 % of the document tokens it looks at are computed again with it).)";
+
+std::vector<std::string> codec_names() {
+  std::vector<std::string> names;
+  for (const CodecInfo& codec : codecs()) names.emplace_back(codec.name);
+  return names;
+}
 
 std::vector<std::string> default_comparison() {
   return {"full", "reuse", "epic:16", "query:0.15"};
@@ -55,7 +63,7 @@ ParsedOptions parse_options(int argc, const char* const* argv) {
       ->capture_default_str();
   app.add_option("--shuffle", options.shuffle_seed, "Shuffle the chunks with this seed");
   app.add_option("--codec", options.codec, "Codec of chunks stored on the way")
-      ->check(CLI::IsMember({"int8-channel", "raw-f16", "raw-f32"}))
+      ->check(CLI::IsMember(codec_names()))
       ->capture_default_str();
   app.add_option("--ctx", options.n_ctx, "Context of the engine: prompt, recomputed rows, answer")
       ->capture_default_str();

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/clock.h"
+#include "client/llama/kv_source.h"
 #include "client/llama/prompt.h"
 #include "client/reuse/encode.h"
 #include "tools/quire-warm/filler.h"
@@ -26,6 +27,7 @@ Expected<std::unique_ptr<LlamaTarget>> LlamaTarget::make(LlamaEngine& engine, Cl
 
 Status LlamaTarget::prepare() {
   QUIRE_RETURN_IF_ERROR(engine_.descriptor().movable());
+  QUIRE_RETURN_IF_ERROR(check_codec(engine_, options_.codec));
   QUIRE_ASSIGN_OR_RETURN(system_prefix_, prompt_system_prefix(engine_, options_.system_text));
   switch (options_.variant) {
     case WarmVariant::kFixedPrefix:
@@ -115,13 +117,14 @@ Expected<StoreResult> LlamaTarget::store(std::span<const TokenId> tokens, const 
 Expected<StoreResult> LlamaTarget::put(const RepresentationHeader& header,
                                        std::span<const TokenId> prefix) {
   const uint64_t began_ns = system_clock().now_ns();
-  QUIRE_ASSIGN_OR_RETURN(const KvCapture capture, engine_.capture(prefix, header.tokens));
+  QUIRE_ASSIGN_OR_RETURN(
+      const KvCapture capture,
+      capture_for(engine_, prefix, header.tokens, header.codec, options_.salient_share));
   StoreResult result;
   result.compute_us = std::max<uint64_t>(1, (system_clock().now_ns() - began_ns) / 1000);
   if (capture.base_position != header.base_position || capture.n_tokens != header.tokens.size())
     return Status(StatusCode::kInternal, "the engine computed other positions than asked for");
-  reuse::EncodeOptions encode;
-  encode.rows.first_row = capture.first_row;
+  const reuse::EncodeOptions encode = encode_options(capture);
   reuse::PutOptions put;
   put.ack = options_.ack;
   put.busy_retries_max = kBusyRetriesMax;
@@ -143,9 +146,7 @@ Status LlamaTarget::register_model() {
 Status LlamaTarget::store_system_prefix() {
   const VariantContext exact =
       VariantContext::contextual(prefix_digest(engine_.model_id(), {}, salt()));
-  const CodecId lossless =
-      engine_.kv_type() == LlamaKvType::kF32 ? CodecId::kRawF32 : CodecId::kRawF16;
-  const RepresentationHeader header = header_of(system_prefix_, exact, lossless, 0);
+  const RepresentationHeader header = header_of(system_prefix_, exact, exact_codec(engine_), 0);
   QUIRE_ASSIGN_OR_RETURN(const RepresentationWriter writer,
                          reuse::plan_representation(header, engine_.descriptor()));
   QUIRE_ASSIGN_OR_RETURN(

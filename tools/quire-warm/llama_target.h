@@ -25,6 +25,7 @@ inline constexpr uint32_t kDummySinkTokens = 4;
 struct LlamaTargetOptions {
   WarmVariant variant = WarmVariant::kFixedPrefix;
   CodecId codec = CodecId::kInt8Channel;
+  double salient_share = 0.2;  // of mixed codecs: tokens kept at 8 bits
   std::string system_text;
   wire::AckLevel ack = wire::AckLevel::kDurable;
 };
@@ -32,6 +33,7 @@ struct LlamaTargetOptions {
 // Not thread safe. Engine and client outlive it.
 class LlamaTarget final : public WarmTarget {
  public:
+  // kUnsupported for a codec that does not suit the engine (check_codec()).
   // client may be null: then only tokenize(), identify() (for the tenant without salt) and
   // measure_tokens_per_second() work.
   static Expected<std::unique_ptr<LlamaTarget>> make(LlamaEngine& engine, Client* client,

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "client/client.h"
 #include "client/llama/prompt.h"
+#include "codecs/registry.h"
 #include "tools/quire-warm/llama_target.h"
 #include "tools/quire-warm/options.h"
 #include "tools/quire-warm/report.h"
@@ -129,7 +130,9 @@ class Run {
     QUIRE_ASSIGN_OR_RETURN(engine_, open_engine(options_, system_text));
     LlamaTargetOptions target;
     target.variant = variant_of(options_.variant);
-    target.codec = options_.codec == "raw-f16" ? CodecId::kRawF16 : CodecId::kInt8Channel;
+    QUIRE_ASSIGN_OR_RETURN(const CodecInfo* codec, find_codec(options_.codec));
+    target.codec = codec->id;
+    target.salient_share = options_.salient_share;
     target.system_text = system_text;
     target.ack = options_.durable ? wire::AckLevel::kDurable : wire::AckLevel::kMemory;
     QUIRE_ASSIGN_OR_RETURN(target_, LlamaTarget::make(*engine_, client_.get(), target));

@@ -5,6 +5,8 @@
 #include <iostream>
 #include <sstream>
 
+#include "codecs/registry.h"
+
 namespace quire::warm {
 namespace {
 
@@ -33,6 +35,12 @@ std::optional<int> run_parser(CLI::App& app, const Parse& parse) {
   }
 }
 
+std::vector<std::string> codec_names() {
+  std::vector<std::string> names;
+  for (const CodecInfo& codec : codecs()) names.emplace_back(codec.name);
+  return names;
+}
+
 Expected<std::string> read_system_file(const std::string& path) {
   std::ifstream stream(path, std::ios::binary);
   std::ostringstream text;
@@ -55,7 +63,13 @@ void add_options(CLI::App& app, Options& options, std::string& system_text,
       ->check(CLI::IsMember({"fixed_prefix", "fixed_prefix_filler", "isolated", "dummy_sink"}))
       ->capture_default_str();
   app.add_option("--codec", options.codec, "How KV is stored")
-      ->check(CLI::IsMember({"raw-f16", "int8-channel"}))
+      ->check(CLI::IsMember(codec_names()))
+      ->capture_default_str();
+  app.add_option(
+         "--salient-share", options.salient_share,
+         "Mixed codecs: share of a chunk's tokens kept at 8 bits, those that its own tokens "
+         "attend to most")
+      ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   app.add_option("--chunk-tokens", options.chunking.target_tokens, "Tokens of a chunk, at most")
       ->capture_default_str();

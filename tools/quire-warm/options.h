@@ -24,6 +24,7 @@ struct Options {
   std::optional<std::string> system_text;  // none: the default of client/llama/prompt.h
   std::string variant = "fixed_prefix";
   std::string codec = "int8-channel";
+  double salient_share = 0.2;
   corpus::ChunkOptions chunking;
   std::string manifest_path;
   bool dry_run = false;

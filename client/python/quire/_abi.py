@@ -156,6 +156,8 @@ class PackSpec(ctypes.Structure):
         ("coverage", Coverage),
         ("salt", c_char_p),
         ("salt_bytes", c_size_t),
+        ("salient", POINTER(c_uint8)),
+        ("n_salient", c_size_t),
     ]
 
 

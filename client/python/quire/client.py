@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import TracebackType
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _abi
 from .errors import FailedPrecondition, QuireError, check, error_of
@@ -188,6 +188,7 @@ class Client:
         dtype: DTypeLike | None = None,
         ack: Ack = Ack.MEMORY,
         pin_ms: int = 0,
+        salient: ArrayLike | None = None,
     ) -> Put:
         """Encodes KV straight into the server's memory and commits it: see quire.pack().
 
@@ -205,6 +206,7 @@ class Client:
             key_before_rope,
             b"",
             dtype,
+            salient,
         )
         representation, stored = _abi.Id(), ctypes.c_uint32()
         check(

@@ -80,6 +80,7 @@ def pack_arguments(
     key_before_rope: bool,
     salt: bytes,
     dtype: DTypeLike | None,
+    salient: ArrayLike | None = None,
 ) -> tuple[_abi.PackSpec, _abi.KvMemory]:
     """The C ABI's structs for the arguments of pack() and Client.put_arrays()."""
     known = as_model(model)
@@ -110,6 +111,13 @@ def pack_arguments(
         salt=salt,
         salt_bytes=len(salt),
     )
+    marks = None
+    if salient is not None:
+        marks = np.ascontiguousarray(np.asarray(salient).astype(bool)).view(np.uint8)
+        if marks.shape != (array.size,):
+            raise ValueError(f"salient must have {array.size} values, not shape {marks.shape}")
+        spec.salient = marks.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        spec.n_salient = marks.size
     if isinstance(codec, str):
         spec.codec_name = codec.encode()
     else:
@@ -118,7 +126,7 @@ def pack_arguments(
     if c_context is not None:
         spec.context = ctypes.pointer(c_context)
     # What the structs point to has to live as long as they do.
-    spec._keep = (descriptor, array, c_context, keys, values)
+    spec._keep = (descriptor, array, c_context, keys, values, marks)
     return spec, source
 
 
@@ -135,11 +143,13 @@ def pack(
     key_before_rope: bool = False,
     salt: bytes = b"",
     dtype: DTypeLike | None = None,
+    salient: ArrayLike | None = None,
 ) -> Packed:
     """Encodes KV as a representation; ``client.put(*packed)`` stores it.
 
     The keys are rotated at base_position + token, or taken before rope (``key_before_rope``, which
     needs frame PRE_ROPE). context: None for text that was computed alone. salt: ``client.salt``.
+    salient: mixed codecs keep the tokens where it is true at 8 bits (None: none).
     Raises NonFinite for NaN and infinity. Client.put_arrays() does the same without the buffer.
     """
     spec, source = pack_arguments(
@@ -154,14 +164,23 @@ def pack(
         key_before_rope,
         salt,
         dtype,
+        salient,
     )
     n_bytes, representation = ctypes.c_uint64(), _abi.Id()
     check(_abi.lib.quire_pack(spec, None, None, 0, n_bytes, None))
-    whole = np.empty(n_bytes.value + _ALIGNMENT, dtype=np.uint8)
-    skip = -whole.ctypes.data % _ALIGNMENT
-    data = whole[skip : skip + n_bytes.value]
-    check(_abi.lib.quire_pack(spec, source, data.ctypes.data, data.size, None, representation))
+    bound = n_bytes.value
+    data = _aligned_bytes(bound)
+    check(_abi.lib.quire_pack(spec, source, data.ctypes.data, bound, n_bytes, representation))
+    if n_bytes.value < bound:  # a codec of variable size: keep no more than it took
+        whole, data = data, _aligned_bytes(n_bytes.value)
+        data[:] = whole[: data.size]
     return Packed(from_c_id(representation), data)
+
+
+def _aligned_bytes(size: int) -> NDArray[np.uint8]:
+    whole = np.empty(size + _ALIGNMENT, dtype=np.uint8)
+    skip = -whole.ctypes.data % _ALIGNMENT
+    return whole[skip : skip + size]
 
 
 def _bytes_of(data: Bytes) -> NDArray[np.uint8]:

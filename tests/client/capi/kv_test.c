@@ -1,6 +1,7 @@
 /* Pack and unpack from C: the golden model of tests/data/representation_raw_f16_v1.bin (two layers,
  * one KV head of four dims, three tokens), whose manifest and sections are known byte for byte. */
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -193,6 +194,55 @@ static void test_pack(void) {
   free(m);
 }
 
+/* Codecs of variable size that this library has: the bound, then the size. */
+static void test_variable_sizes(void) {
+  static const char* const names[] = {"bf16-exp4", "bf16-window3", "int4-rans", "mixed-int8-int4"};
+  static const uint8_t salient[kTokens] = {0, 1, 0};
+  memory* m = malloc(sizeof(*m));
+  fill(m);
+  for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); ++i) {
+    quire_pack_spec spec = make_spec(names[i]);
+    quire_representation_info info;
+    quire_unpack_options options;
+    uint64_t bound = 0;
+    uint64_t bytes = 0;
+    uint8_t* buffer;
+    const quire_status known = quire_pack(&spec, NULL, NULL, 0, &bound, NULL);
+    if (known == QUIRE_NOT_FOUND) continue;
+    EXPECT(known == QUIRE_OK);
+    spec.salient = salient;
+    spec.n_salient = kTokens;
+    buffer = aligned_alloc(64, (bound + 127) / 64 * 64);
+    EXPECT(quire_pack(&spec, &m->kv, buffer, bound, NULL, NULL) == QUIRE_INVALID_ARGUMENT);
+    EXPECT(quire_pack(&spec, &m->kv, buffer, bound - 1, &bytes, NULL) == QUIRE_INVALID_ARGUMENT);
+    EXPECT(quire_pack(&spec, &m->kv, buffer, bound + 1, &bytes, NULL) == QUIRE_OK);
+    EXPECT(bytes > 0 && bytes <= bound);
+    memset(&info, 0, sizeof(info));
+    info.struct_bytes = sizeof(info);
+    EXPECT(quire_describe(buffer, bytes, &info) == QUIRE_OK);
+    EXPECT(info.n_tokens == kTokens);
+    memset(&options, 0, sizeof(options));
+    options.struct_bytes = sizeof(options);
+    options.model = model_bytes;
+    options.model_bytes = make_model(model_bytes);
+    options.position = 10;
+    memset(m->values, 0, sizeof(m->values));
+    EXPECT(quire_unpack(buffer, bytes, &options, &m->kv) == QUIRE_OK);
+    for (int dim = 0; dim < kDims; ++dim)
+      EXPECT(fabsf(m->values[1][dim][rows[1]] - sample(1, 1, dim, 1)) < 1.0f);
+    fill(m);
+    spec.n_salient = kTokens - 1;
+    EXPECT(quire_pack(&spec, &m->kv, buffer, bound, &bytes, NULL) == QUIRE_INVALID_ARGUMENT);
+    spec.n_salient = 0;
+    EXPECT(quire_pack(&spec, &m->kv, buffer, bound, &bytes, NULL) == QUIRE_INVALID_ARGUMENT);
+    /* A caller built before the salient fields. */
+    spec.struct_bytes = (uint32_t)offsetof(quire_pack_spec, salient);
+    EXPECT(quire_pack(&spec, &m->kv, buffer, bound, &bytes, NULL) == QUIRE_OK);
+    free(buffer);
+  }
+  free(m);
+}
+
 static void test_refused_specs(void) {
   uint64_t bytes = 0;
   quire_pack_spec spec = make_spec("raw-f17");
@@ -222,5 +272,6 @@ static void test_refused_specs(void) {
 
 void test_kv(void) {
   test_pack();
+  test_variable_sizes();
   test_refused_specs();
 }

@@ -2,6 +2,7 @@
 
 import ctypes
 from dataclasses import replace
+from typing import Any
 
 import ids_reference as reference
 import numpy as np
@@ -207,6 +208,58 @@ def test_slices_masks_and_rows() -> None:
     quire.unpack(packed.data, MODEL, 0, out=(None, only_values), rows=200)
     np.testing.assert_array_equal(only_values[:, :, 200:], values)
     assert not only_values[:, :, :200].any()
+
+
+VARIABLE_CODECS = [
+    "bf16-exp4",
+    "bf16-window3",
+    "bf16-shuffle-lz4",
+    "bf16-split-zstd",
+    "int4-rans",
+    "mixed-int8-int4",
+    "mixed-int8-int2",
+]
+
+
+def pack_if_known(codec: str, keys: np.ndarray, values: np.ndarray, **options: Any) -> quire.Packed:
+    try:
+        return quire.pack(MODEL, TOKENS, keys, values, codec=codec, **options)
+    except quire.NotFound:
+        pytest.skip(f"no codec {codec} in this library")
+
+
+@pytest.mark.parametrize("codec", VARIABLE_CODECS)
+def test_variable_sizes(codec: str) -> None:
+    keys, values = arrays(np.float32)
+    key_bits = (keys.view(np.uint32) >> 16).astype(np.uint16)
+    value_bits = (values.view(np.uint32) >> 16).astype(np.uint16)
+    packed = pack_if_known(codec, key_bits, value_bits, dtype="bf16")
+    assert packed.data.ctypes.data % 64 == 0
+    assert packed.data.base is None or packed.data.base.size <= packed.data.size + 64
+    raw = quire.pack(MODEL, TOKENS, key_bits, value_bits, codec="raw-bf16", dtype="bf16")
+    assert packed.data.size < raw.data.size
+    out_keys, out_values = quire.unpack(packed.data, MODEL, 0, dtype="bf16")
+    if codec.startswith("bf16"):
+        np.testing.assert_array_equal(out_keys, key_bits)
+        np.testing.assert_array_equal(out_values, value_bits)
+    else:
+        _, out_values = quire.unpack(packed.data, MODEL, 0, dtype=np.float32)
+        assert np.abs(out_values - values).mean() < 0.5
+
+
+@pytest.mark.parametrize("codec", ["mixed-int8-int4", "mixed-int8-int2"])
+def test_salient_tokens(codec: str) -> None:
+    keys, values = arrays(np.float32)
+    none = pack_if_known(codec, keys, values)
+    salient = np.zeros(N_TOKENS, bool)
+    salient[[0, 7, 200]] = True
+    packed = quire.pack(MODEL, TOKENS, keys, values, codec=codec, salient=salient)
+    assert packed.data.size > none.data.size
+    _, out_values = quire.unpack(packed.data, MODEL, 0, dtype=np.float32)
+    error = np.abs(out_values - values).mean(axis=(0, 1, 3))
+    assert error[salient].max() < 0.3 * error[~salient].mean()
+    with pytest.raises(ValueError, match="salient must have 300 values"):
+        quire.pack(MODEL, TOKENS, keys, values, codec=codec, salient=[True])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

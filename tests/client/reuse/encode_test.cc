@@ -2,10 +2,14 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 #include <limits>
 
 #include "base/hash.h"
+#include "client/reuse/salient.h"
+#include "codecs/registry.h"
+#include "kernels/math/bits.h"
 #include "tests/client/fake_server.h"
 #include "tests/client/reuse/engine_fixture.h"
 
@@ -109,6 +113,179 @@ TEST(Encode, NonFiniteKvIsNeverStored) {
   rig.engine.at(2, Plane::kValue, 3, 1, 2) = std::numeric_limits<float>::infinity();
   for (const CodecId codec : {CodecId::kRawF32, CodecId::kRawF16, CodecId::kInt8Channel})
     EXPECT_EQ(rig.encode(rig.header(codec), {}, &bytes).code(), StatusCode::kNonFinite);
+}
+
+// Values that bf16 holds, so that lossless codecs give them back.
+void round_to_bf16(Rig& rig) {
+  for (uint32_t layer = 0; layer < rig.model.layers.size(); ++layer)
+    for (const Plane plane : {Plane::kKey, Plane::kValue})
+      for (float& value : rig.engine.values(layer, plane))
+        value = quire_kernels::bf16_to_float(quire_kernels::float_to_bf16(value));
+}
+
+std::vector<const CodecInfo*> variable_codecs() {
+  std::vector<const CodecInfo*> found;
+  for (const CodecInfo& codec : codecs())
+    if (codec.variable_size) found.push_back(&codec);
+  return found;
+}
+
+// Every codec there is: what is encoded parses, has the sizes its codec demands, and loads back to
+// where it was.
+TEST(EncodeToMemory, EveryCodecGivesWhatItsSectionsDemand) {
+  Rig rig;
+  round_to_bf16(rig);
+  for (const CodecInfo& codec : codecs()) {
+    SCOPED_TRACE(codec.name);
+    const RepresentationHeader header = rig.header(codec.id);
+    const auto bytes = encode_to_memory(header, rig.model, rig.engine.planes(), {});
+    ASSERT_TRUE(bytes.is_ok()) << bytes.status().to_string();
+    const auto bound = plan_representation(header, rig.model);
+    ASSERT_TRUE(bound.is_ok());
+    EXPECT_LE(bytes->size(), bound->total_bytes());
+    if (!codec.variable_size) {
+      std::vector<std::byte> direct;
+      ASSERT_TRUE(rig.encode(header, {}, &direct).is_ok());
+      EXPECT_EQ(*bytes, direct);
+    }
+    const auto view = RepresentationView::parse(*bytes);
+    ASSERT_TRUE(view.is_ok()) << view.status().to_string();
+    EXPECT_TRUE(view->verify_sections().is_ok());
+    const Status fits = check_sections(*view, rig.model);
+    EXPECT_TRUE(fits.is_ok()) << fits.to_string();
+    ToyEngine loaded(rig.model, kTokens, 0);
+    LoadOptions load;
+    load.position = 4;
+    const Status status = load_representation(*view, rig.model, loaded.planes(), load);
+    ASSERT_TRUE(status.is_ok()) << status.to_string();
+    double error = 0;
+    double norm = 0;
+    for (uint32_t layer = 0; layer < rig.model.layers.size(); ++layer)
+      for (const Plane plane : {Plane::kKey, Plane::kValue})
+        for (uint32_t token = 0; token < kTokens; ++token)
+          for (uint32_t dim = 0; dim < rig.engine.dims(layer, plane); ++dim) {
+            const double wanted = rig.engine.at(layer, plane, token, 1, dim);
+            const double difference = loaded.at(layer, plane, token, 1, dim) - wanted;
+            error += difference * difference;
+            norm += wanted * wanted;
+          }
+    if (codec.lossless && codec.element != ElementType::kF16) {
+      EXPECT_EQ(error, 0);
+    } else {
+      EXPECT_LT(error, 0.2 * norm);
+    }
+  }
+}
+
+TEST(EncodeToMemory, VariableSizesAreLaidOutOnlyOnceTheyAreKnown) {
+  if (variable_codecs().empty()) GTEST_SKIP() << "this build has no codec of variable size";
+  Rig rig;
+  for (const CodecInfo* codec : variable_codecs()) {
+    SCOPED_TRACE(codec->name);
+    std::vector<std::byte> bytes;
+    EXPECT_EQ(rig.encode(rig.header(codec->id), {}, &bytes).code(), StatusCode::kUnsupported);
+    const RepresentationHeader header = rig.header(codec->id);
+    const EnginePlaneOf planes = rig.engine.planes();
+    const EncodeOptions options;
+    const auto pending = PendingRepresentation::make(header, rig.model, planes, options);
+    ASSERT_TRUE(pending.is_ok()) << pending.status().to_string();
+    bytes.resize(pending->total_bytes() + 1);
+    EXPECT_EQ(pending->finish(bytes).code(), StatusCode::kInvalidArgument);
+    rig.engine.at(2, Plane::kValue, 3, 1, 2) = std::numeric_limits<float>::quiet_NaN();
+    EXPECT_EQ(encode_to_memory(header, rig.model, planes, {}).status().code(),
+              StatusCode::kNonFinite);
+    rig.engine.at(2, Plane::kValue, 3, 1, 2) = 0;
+  }
+}
+
+TEST(EncodeToMemory, SalientTokensTakeMoreBytesAndLoseLess) {
+  Rig rig;
+  std::vector<uint8_t> salient(kTokens, 0);
+  for (const uint32_t token : {0u, 5u, 11u}) salient[token] = 1;
+  EncodeOptions options;
+  options.salient = std::span(salient).first(kTokens - 1);
+  std::vector<std::byte> unused;
+  EXPECT_EQ(rig.encode(rig.header(), options, &unused).code(), StatusCode::kInvalidArgument);
+  options.salient = salient;
+  bool found = false;
+  for (const CodecInfo& codec : codecs()) {
+    if (codec.element != ElementType::kMixed) continue;
+    SCOPED_TRACE(codec.name);
+    found = true;
+    const auto bytes =
+        encode_to_memory(rig.header(codec.id), rig.model, rig.engine.planes(), options);
+    ASSERT_TRUE(bytes.is_ok()) << bytes.status().to_string();
+    const auto view = RepresentationView::parse(*bytes);
+    ToyEngine loaded(rig.model, kTokens, 0);
+    LoadOptions load;
+    load.position = 4;
+    ASSERT_TRUE(load_representation(*view, rig.model, loaded.planes(), load).is_ok());
+    double errors[2] = {0, 0};
+    for (uint32_t token = 0; token < kTokens; ++token)
+      for (uint32_t dim = 0; dim < 6; ++dim)
+        errors[salient[token]] += std::abs(loaded.at(2, Plane::kValue, token, 0, dim) -
+                                           rig.engine.at(2, Plane::kValue, token, 0, dim));
+    EXPECT_LT(errors[1] / 3, 0.2 * errors[0] / (kTokens - 3));
+  }
+  if (!found) GTEST_SKIP() << "this build has no mixed codec";
+}
+
+TEST(PutRepresentation, ReservesTheSizeThatAVariableCodecTakes) {
+  if (variable_codecs().empty()) GTEST_SKIP() << "this build has no codec of variable size";
+  Rig rig;
+  const RepresentationHeader header = rig.header(variable_codecs().front()->id);
+  const auto expected = encode_to_memory(header, rig.model, rig.engine.planes(), {});
+  ASSERT_TRUE(expected.is_ok()) << expected.status().to_string();
+  std::vector<uint64_t> reserved;
+  std::vector<std::byte> stored;
+  FakeServer server([&](FakeServer& self, const FakeServer::Request& request) {
+    if (request.op() == wire::Op::kReserve) {
+      reserved.push_back(request.as<wire::ReserveRequest>().bytes);
+      return self.reply_with(request,
+                             wire::ReserveReply{reserved.size(), wire::kPromptScratchBytes});
+    }
+    if (request.op() != wire::Op::kCommit) return self.reply(request, {});
+    const auto commit = request.as<wire::CommitRequest>();
+    const ByteSpan window = self.staging().subspan(wire::kPromptScratchBytes, commit.bytes);
+    stored.assign(window.begin(), window.end());
+    self.reply(request, {});
+  });
+  const auto client = server.connect();
+  ASSERT_TRUE(client.is_ok());
+  const auto result = put_representation(**client, header, rig.model, rig.engine.planes(), {});
+  ASSERT_TRUE(result.is_ok()) << result.status().to_string();
+  EXPECT_EQ(stored, *expected);
+  ASSERT_EQ(reserved.size(), 2u);  // is it there; then its room
+  EXPECT_EQ(reserved[1], expected->size());
+}
+
+TEST(PutRepresentation, AVariableCodecIsNotEncodedWhereItIsStored) {
+  if (variable_codecs().empty()) GTEST_SKIP() << "this build has no codec of variable size";
+  Rig rig;
+  FakeServer server([&](FakeServer& self, const FakeServer::Request& request) {
+    self.reply_error(request, StatusCode::kAlreadyExists, "have it");
+  });
+  const auto client = server.connect();
+  ASSERT_TRUE(client.is_ok());
+  const auto never = [](uint32_t, Plane) {
+    ADD_FAILURE() << "the engine was read";
+    return EnginePlane{};
+  };
+  const auto result =
+      put_representation(**client, rig.header(variable_codecs().front()->id), rig.model, never, {});
+  ASSERT_TRUE(result.is_ok()) << result.status().to_string();
+  EXPECT_EQ(*result, PutResult::kAlreadyStored);
+}
+
+TEST(SalientTokens, FirstOnesThenThoseWithMostMass) {
+  const std::vector<float> mass = {0, 0, 0, 0, 1, 5, 2, 5, 9, 0};
+  const auto marks = [&](double share) { return salient_tokens(mass, share); };
+  EXPECT_EQ(marks(0), std::vector<uint8_t>(10, 0));
+  EXPECT_EQ(marks(0.21), (std::vector<uint8_t>{1, 1, 1, 0, 0, 0, 0, 0, 0, 0}));
+  EXPECT_EQ(marks(0.4), (std::vector<uint8_t>{1, 1, 1, 1, 0, 0, 0, 0, 0, 0}));
+  EXPECT_EQ(marks(0.6), (std::vector<uint8_t>{1, 1, 1, 1, 0, 1, 0, 0, 1, 0}));
+  EXPECT_EQ(marks(2), std::vector<uint8_t>(10, 1));
+  EXPECT_TRUE(salient_tokens({}, 0.5).empty());
 }
 
 TEST(PutRepresentation, EncodesIntoTheWindowAndWaitsWhileBusy) {
