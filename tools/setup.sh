@@ -27,7 +27,8 @@ done
 packages=(build-essential g++ cmake ninja-build ccache pkg-config ca-certificates python3 python3-pip python3-venv
   librocksdb-dev liburing-dev libgrpc++-dev libgrpc-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
   libabsl-dev libspdlog-dev libcli11-dev libtomlplusplus-dev libxxhash-dev libssl-dev prometheus-cpp-dev
-  libcpp-httplib-dev nlohmann-json3-dev libgumbo-dev libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev)
+  liblz4-dev libzstd-dev libcpp-httplib-dev nlohmann-json3-dev libgumbo-dev libgtest-dev libgmock-dev libbenchmark-dev
+  librapidcheck-dev)
 [ $want_demo = 1 ] && packages+=(debian-handbook)
 [ $want_test = 1 ] && packages+=(debian-handbook clang-format clang libclang-rt-14-dev lld git)
 install_packages "${packages[@]}"

@@ -22,7 +22,7 @@ TEST(Registry, FindsEachCodecByIdAndName) {
     EXPECT_TRUE(names.insert(codec.name).second);
     EXPECT_NE(codec.lossless, codec.recodes_with_loss);
   }
-  EXPECT_EQ(names.size(), 17u);
+  EXPECT_EQ(names.size(), 20u);
   EXPECT_EQ(find_codec(static_cast<CodecId>(999)).status().code(), StatusCode::kUnsupported);
   const auto unknown = find_codec("int9");
   EXPECT_EQ(unknown.status().code(), StatusCode::kNotFound);

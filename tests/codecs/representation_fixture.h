@@ -45,9 +45,7 @@ inline std::vector<std::byte> tiny_representation(const RepresentationHeader& he
   const auto n_tokens = static_cast<uint32_t>(header.tokens.size());
   const auto sizes = section_sizes(header.codec, tiny_model(), header.coverage, n_tokens);
   if (!sizes.is_ok()) std::abort();
-  const auto writer = RepresentationWriter::plan(header, *sizes);
-  if (!writer.is_ok()) std::abort();
-  std::vector<std::byte> bytes(writer->total_bytes(), std::byte{0xEE});
+  std::vector<std::vector<std::byte>> sections;
   for (uint32_t layer = header.coverage.layer_begin; layer < header.coverage.layer_end; ++layer)
     for (const Plane plane : {Plane::kKey, Plane::kValue}) {
       std::vector<float> values;
@@ -55,7 +53,9 @@ inline std::vector<std::byte> tiny_representation(const RepresentationHeader& he
         for (uint32_t dim = 0; dim < 4; ++dim)
           values.push_back(static_cast<float>(layer) + static_cast<float>(plane) / 2 +
                            static_cast<float>(token) / 8 + static_cast<float>(dim) * 4);
-      const MutableByteSpan section = writer->section(bytes, layer, plane);
+      const uint64_t section_bytes_max = (*sizes)[sections.size()];
+      std::vector<std::byte>& section = sections.emplace_back(section_bytes_max);
+      uint64_t written = section.size();
       quire_store_params p{};
       p.struct_bytes = sizeof(p);
       p.codec = static_cast<int32_t>(header.codec);
@@ -70,7 +70,21 @@ inline std::vector<std::byte> tiny_representation(const RepresentationHeader& he
       p.src_dim_stride = 4;
       p.dst = section.data();
       p.dst_bytes = section.size();
+      p.dst_written = &written;
       if (!encode_section(p).is_ok()) std::abort();
+      section.resize(written);
+    }
+  std::vector<uint64_t> written;
+  for (const auto& section : sections) written.push_back(section.size());
+  const auto writer = RepresentationWriter::plan(header, written);
+  if (!writer.is_ok()) std::abort();
+  std::vector<std::byte> bytes(writer->total_bytes(), std::byte{0xEE});
+  uint64_t i = 0;
+  for (uint32_t layer = header.coverage.layer_begin; layer < header.coverage.layer_end; ++layer)
+    for (const Plane plane : {Plane::kKey, Plane::kValue}) {
+      std::memcpy(writer->section(bytes, layer, plane).data(), sections[i].data(),
+                  sections[i].size());
+      ++i;
     }
   writer->finish(bytes);
   return bytes;
