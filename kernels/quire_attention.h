@@ -16,7 +16,7 @@
  *   scalar:   2^-23 * V                                    (the rounding of fp32 outputs)
  *   AVX-512:  (2^-21 * (8 + A) + tokens * 2^-24) * V       and lse within 2^-21 * (8 + A)
  *   CUDA:     (2^-11 + 2^-20 * (8 + A)) * V where all elements are f16 or codes,
- *             (2^-8 + 2^-20 * (8 + A)) * V where some are bf16;  lse within 2^-20 * (8 + A)
+ *             (2^-8 + 2^-16 * (8 + A)) * V where some are bf16;  lse within the second term
  * of exact arithmetic on the elements as stored, before the one rounding to out_dtype.
  */
 #ifndef QUIRE_KERNELS_QUIRE_ATTENTION_H_

@@ -48,6 +48,12 @@ QUIRE_DEVICE void multiply(float (&d)[4], const uint32_t (&a)[4], const uint32_t
     mma_f16(d, a, b);
 }
 
+QUIRE_DEVICE uint32_t count_bits(uint32_t x) {
+  x -= x >> 1 & 0x55555555u;
+  x = (x & 0x33333333u) + (x >> 2 & 0x33333333u);
+  return ((x + (x >> 4)) & 0x0f0f0f0fu) * 0x01010101u >> 24;
+}
+
 // cap * tanh(x / cap); 0 = no cap.
 QUIRE_DEVICE float cap_logit(float x, float cap) {
   if (cap == 0) return x;

@@ -22,11 +22,11 @@ inline double out_bound(Engines engine, const Attention& exact, double tokens, i
     case Engines::kAvx512:
       return (0x1p-21 * (8 + exact.reach) + tokens * 0x1p-24) * exact.largest;
     default:
-      return ((kv_dtype == QUIRE_DTYPE_BF16 ? 0x1p-8 : 0x1p-11) + 0x1p-20 * (8 + exact.reach)) *
-             exact.largest;
+      return kv_dtype == QUIRE_DTYPE_BF16 ? (0x1p-8 + 0x1p-16 * (8 + exact.reach)) * exact.largest
+                                          : (0x1p-11 + 0x1p-20 * (8 + exact.reach)) * exact.largest;
   }
 }
-inline double lse_bound(Engines engine, const Attention& exact) {
+inline double lse_bound(Engines engine, const Attention& exact, int32_t kv_dtype) {
   const double rounding = 0x1p-23 * (1 + std::fabs(exact.lse));
   switch (engine) {
     case Engines::kScalar:
@@ -34,7 +34,7 @@ inline double lse_bound(Engines engine, const Attention& exact) {
     case Engines::kAvx512:
       return 0x1p-21 * (8 + exact.reach) + rounding;
     default:
-      return 0x1p-20 * (8 + exact.reach) + rounding;
+      return (kv_dtype == QUIRE_DTYPE_BF16 ? 0x1p-16 : 0x1p-20) * (8 + exact.reach) + rounding;
   }
 }
 
@@ -225,7 +225,7 @@ inline bool within(Engines engine, const Attention& exact, const Row& out, doubl
     errors->of_bound = std::max(errors->of_bound, error / limit);
   }
   const double error = std::fabs(lse - exact.lse);
-  const double limit = lse_bound(engine, exact);
+  const double limit = lse_bound(engine, exact, kv_dtype);
   errors->lse = std::max(errors->lse, error);
   errors->of_bound = std::max(errors->of_bound, error / limit);
   return good && error <= limit;
