@@ -13,9 +13,8 @@
  *  - Work is queued on launch->stream of the current device, in waves of up to 28 sections a
  * launch, ordered by format: sections of one batch must not overlap each other's destinations.
  * Calls are reentrant and allocate nothing; they can be captured in a graph.
- *  - Supported: raw, int8, fp8, int4, int3, int2 codecs of fixed size, head_dim <= 256; loads of
- * INT4_CENTRED, no stores of its K. Others: QUIRE_KERNEL_UNSUPPORTED. Bytes and values equal the
- * CPU's.
+ *  - Supported: the codecs of fixed size, head_dim <= 256. Others (lossless bf16, mixed precision):
+ * QUIRE_KERNEL_UNSUPPORTED. Bytes and values equal the CPU's.
  */
 #ifndef QUIRE_KERNELS_QUIRE_CUDA_H_
 #define QUIRE_KERNELS_QUIRE_CUDA_H_

@@ -45,7 +45,7 @@ struct Wave {
 
  private:
   int queue() {
-    const bool run_units = store && format >= kFormatChannel8 && format <= kFormatChannel2;
+    const bool run_units = store && format >= kFormatChannel8 && format <= kFormatNormalised;
     const uint32_t units_of_cta = ring || run_units ? 1 : kWarps;
     uint32_t ctas = (pack.n_units + units_of_cta - 1) / units_of_cta;
     const uint32_t most = launch->max_ctas != 0 ? launch->max_ctas
@@ -55,6 +55,7 @@ struct Wave {
     void* stream = launch->stream;
     if (store) {
       if (format <= kFormatRawF32) return launch_store_raw(pack, ctas, stream);
+      if (format == kFormatNormalised) return launch_store_normalised(pack, ctas, stream);
       return run_units ? launch_store_channel(pack, ctas, stream)
                        : launch_store_token(pack, ctas, stream);
     }

@@ -343,6 +343,12 @@ QUIRE_DEVICE void load_block(const Section& s, uint32_t head, uint32_t first_tok
 #pragma unroll
         for (uint32_t i = 0; i < kVectorDims; ++i)
           v[i] = v[i] * channels.scale[i] + channels.zero[i];
+        float most = 0.0f;
+#pragma unroll
+        for (uint32_t i = 0; i < kVectorDims; ++i)
+          if (i < shape.dims) most = fmaxf(most, fabsf(v[i]));
+        const int32_t large = judge_value(most, s.limit);
+        if (present[u] && large != 0) bad = large;
       }
       if (rotates) {
         if (s.table_token_stride != 0 && present[u])

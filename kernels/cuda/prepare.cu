@@ -141,8 +141,6 @@ int check_cuda_load(const quire_load_params& params) {
 
 int check_cuda_store(const quire_store_params& params) {
   if (params.struct_bytes != sizeof(params)) return QUIRE_KERNEL_BAD_STRUCT;
-  if (plane_spec(params.codec, params.plane).kind == SectionKind::kNormalised)
-    return QUIRE_KERNEL_UNSUPPORTED;
   if (int status = check_common(params, params.dst, params.dst_bytes)) return status;
   // Seen as a load: the same engine side, and no row numbers that the host would read.
   quire_load_params raw = {};
@@ -206,7 +204,8 @@ void describe_store(const quire_store_params& p, Section* s) {
   s->token_end = p.n_tokens;
   s->engine_dtype = static_cast<uint8_t>(p.src_dtype);
   describe_common(p, s);
-  if (s->spec.kind == SectionKind::kChannel) s->unit_tokens = s->spec.run_tokens;
+  if (s->spec.kind == SectionKind::kChannel || s->spec.kind == SectionKind::kNormalised)
+    s->unit_tokens = s->spec.run_tokens;
 }
 
 uint32_t count_units(const Section& s) {

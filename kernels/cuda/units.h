@@ -19,6 +19,7 @@ int launch_load_channel(const SectionPack& pack, bool ring, uint32_t ctas, void*
 int launch_load_token(const SectionPack& pack, bool ring, uint32_t ctas, void* stream);
 int launch_store_raw(const SectionPack& pack, uint32_t ctas, void* stream);
 int launch_store_channel(const SectionPack& pack, uint32_t ctas, void* stream);
+int launch_store_normalised(const SectionPack& pack, uint32_t ctas, void* stream);
 int launch_store_token(const SectionPack& pack, uint32_t ctas, void* stream);
 
 }  // namespace quire_cuda

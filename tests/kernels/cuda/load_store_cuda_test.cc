@@ -7,7 +7,6 @@ namespace {
 
 TEST(CudaStore, EveryCodecPlaneAndDtype) {
   for_every_format([](Case c) {
-    if (!has_store(c)) return;
     check_store(c);
     c.style = QUIRE_ROPE_STYLE_NEOX;
     c.rotary_dims = 64;
@@ -63,7 +62,7 @@ TEST(CudaLoadAndStore, RotationStyles) {
 
 TEST(CudaLoadAndStore, HeadDims) {
   for (uint32_t head_dim :
-       {1u, 2u, 7u, 8u, 12u, 16u, 36u, 72u, 80u, 96u, 112u, 128u, 192u, 255u, 256u})
+       {1u, 7u, 8u, 12u, 36u, 80u, 96u, 112u, 192u, 255u, 256u})
     for (int32_t codec : kCodecs)
       for (int32_t plane : {QUIRE_PLANE_KEY, QUIRE_PLANE_VALUE}) {
         Case c;
@@ -72,7 +71,7 @@ TEST(CudaLoadAndStore, HeadDims) {
         c.head_dim = head_dim;
         c.n_tokens = 33;
         check_load(c);
-        if (has_store(c)) check_store(c);
+        check_store(c);
       }
 }
 
@@ -89,7 +88,7 @@ TEST(CudaLoadAndStore, TokenCounts) {
         c.n_heads = 3;
         c.head_dim = 32;
         check_load(c);
-        if (has_store(c)) check_store(c);
+        check_store(c);
       }
 }
 
