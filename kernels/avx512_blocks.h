@@ -50,13 +50,13 @@ struct TailBlock {
   void store8(Byte* to, __m128i values) const { _mm_mask_storeu_epi8(to, mask, values); }
 };
 
-[[maybe_unused]] inline __mmask16 tail_mask(uint64_t remaining) {
+[[maybe_unused, gnu::always_inline]] inline __mmask16 tail_mask(uint64_t remaining) {
   return remaining >= kLanes ? 0xffff : static_cast<__mmask16>((1u << remaining) - 1);
 }
 
 // body(first element, block) over n elements.
 template <typename Body>
-inline void for_blocks(uint64_t n, Body body) {
+[[gnu::always_inline]] inline void for_blocks(uint64_t n, Body body) {
   uint64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) body(i, FullBlock{});
   if (i < n) body(i, TailBlock{tail_mask(n - i)});
@@ -64,7 +64,8 @@ inline void for_blocks(uint64_t n, Body body) {
 
 // Engine elements -> fp32, one block.
 template <typename Block>
-inline __m512 load_elements(int32_t dtype, const Byte* src, uint64_t i, Block block) {
+[[gnu::always_inline]] inline __m512 load_elements(int32_t dtype, const Byte* src, uint64_t i,
+                                                   Block block) {
   if (dtype == QUIRE_DTYPE_BF16) {
     const __m512i wide = _mm512_cvtepu16_epi32(block.load16(src + i * 2));
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
@@ -74,33 +75,35 @@ inline __m512 load_elements(int32_t dtype, const Byte* src, uint64_t i, Block bl
 }
 
 // The bf16 is the upper half of each lane; the lower is left over.
-inline __m512i round_bf16(__m512 values) {
+[[gnu::always_inline]] inline __m512i round_bf16(__m512 values) {
   const __m512i bits = _mm512_castps_si512(values);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
   return _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
 }
 
-inline __m256i to_bf16(__m512 values) {
+[[gnu::always_inline]] inline __m256i to_bf16(__m512 values) {
   return _mm512_cvtepi32_epi16(_mm512_srli_epi32(round_bf16(values), 16));
 }
 
-inline __m256i to_half(__m512 values) {
+[[gnu::always_inline]] inline __m256i to_half(__m512 values) {
   return _mm512_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 
-// fp32 -> engine elements, one block.
+// fp32 -> engine elements, one block; other numbers than f16 and f32 are bf16.
 template <typename Block>
-inline void store_elements(int32_t dtype, Byte* dst, uint64_t i, __m512 values, Block block) {
-  if (dtype == QUIRE_DTYPE_BF16)
-    block.store16(dst + i * 2, to_bf16(values));
+[[gnu::always_inline]] inline void store_elements(int32_t dtype, Byte* dst, uint64_t i,
+                                                  __m512 values, Block block) {
+  if (dtype == QUIRE_DTYPE_F32)
+    block.store32(dst + i * 4, values);
   else if (dtype == QUIRE_DTYPE_F16)
     block.store16(dst + i * 2, to_half(values));
   else
-    block.store32(dst + i * 4, values);
+    block.store16(dst + i * 2, to_bf16(values));
 }
 
 // (cos, sin) pairs -> sixteen of each; `left` floats remain in the table.
-inline void split_pairs(const float* table, uint64_t left, __m512* cosine, __m512* sine) {
+[[gnu::always_inline]] inline void split_pairs(const float* table, uint64_t left, __m512* cosine,
+                                               __m512* sine) {
   const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
   const __m512i odd = _mm512_or_si512(even, _mm512_set1_epi32(1));
   const __m512 first = _mm512_maskz_loadu_ps(tail_mask(left), table);
@@ -110,14 +113,14 @@ inline void split_pairs(const float* table, uint64_t left, __m512* cosine, __m51
   *sine = _mm512_permutex2var_ps(first, odd, second);
 }
 
-inline void rotate_pair(__m512 cosine, __m512 sine, __m512* x0, __m512* x1) {
+[[gnu::always_inline]] inline void rotate_pair(__m512 cosine, __m512 sine, __m512* x0, __m512* x1) {
   const __m512 y0 = _mm512_sub_ps(_mm512_mul_ps(*x0, cosine), _mm512_mul_ps(*x1, sine));
   *x1 = _mm512_add_ps(_mm512_mul_ps(*x1, cosine), _mm512_mul_ps(*x0, sine));
   *x0 = y0;
 }
 
 // Pairs in neighbouring lanes; angles is (cos, sin) per pair.
-inline __m512 rotate_neighbours(__m512 angles, __m512 values) {
+[[gnu::always_inline]] inline __m512 rotate_neighbours(__m512 angles, __m512 values) {
   const __m512 swapped = _mm512_permute_ps(values, 0xb1);
   const __m512 direct = _mm512_mul_ps(values, _mm512_moveldup_ps(angles));
   const __m512 crossed = _mm512_mul_ps(swapped, _mm512_movehdup_ps(angles));
@@ -125,7 +128,7 @@ inline __m512 rotate_neighbours(__m512 angles, __m512 values) {
   return _mm512_mask_add_ps(difference, 0xaaaa, direct, crossed);
 }
 
-inline __m512i magnitude_bits(__m512 values) {
+[[gnu::always_inline]] inline __m512i magnitude_bits(__m512 values) {
   return _mm512_and_si512(_mm512_castps_si512(values), _mm512_set1_epi32(0x7fffffff));
 }
 
@@ -147,6 +150,8 @@ void decode_fp8(const RowFormat& format, const CodeRows& rows);
 uint32_t fetch(int32_t dtype, const Byte* src, int32_t style, const float* table,
                uint32_t rotary_dims, float* row, uint32_t n);
 void extend_range(const float* row, float* minimums, float* maximums, uint32_t n);
+bool affine_halves(const float* minimums, const float* maximums, uint32_t n, uint32_t top,
+                   Byte* pairs);
 void turn_range(float* row, uint32_t n, uint32_t order, float* minimum, float* maximum);
 void normalise(float* row, const float* means, const float* deviations, uint32_t n);
 void encode_channel(const float* row, uint32_t bits, const float* zeros, const float* scales,

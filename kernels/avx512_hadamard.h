@@ -11,7 +11,7 @@ namespace {
 
 // b - a in the lanes of `upper`, a + b in the others, where b holds each lane's partner.
 template <uint32_t kWidth>
-inline __m512 stage(__m512 values) {
+[[gnu::always_inline]] inline __m512 stage(__m512 values) {
   __m512 partner;
   __mmask16 upper;
   if constexpr (kWidth == 1) {
@@ -31,7 +31,7 @@ inline __m512 stage(__m512 values) {
 }
 
 // Stages of widths below order, at most 8: inside a register.
-inline __m512 hadamard_lanes(__m512 values, uint32_t order) {
+[[gnu::always_inline]] inline __m512 hadamard_lanes(__m512 values, uint32_t order) {
   if (order >= 2) values = stage<1>(values);
   if (order >= 4) values = stage<2>(values);
   if (order >= 8) values = stage<4>(values);
@@ -39,18 +39,25 @@ inline __m512 hadamard_lanes(__m512 values, uint32_t order) {
   return values;
 }
 
+[[gnu::always_inline]] inline void add_subtract(__m512* a, __m512* b) {
+  const __m512 sum = _mm512_add_ps(*a, *b);
+  *b = _mm512_sub_ps(*a, *b);
+  *a = sum;
+}
+
 // A whole block of order 16 * kRegisters, the final factor included.
 template <uint32_t kRegisters>
-inline void hadamard_registers(__m512 (&r)[kRegisters], __m512 factor) {
+[[gnu::always_inline]] inline void hadamard_registers(__m512 (&r)[kRegisters], __m512 factor) {
+  static_assert(kRegisters == 1 || kRegisters == 2 || kRegisters == 4);
+#pragma GCC unroll 4
   for (uint32_t i = 0; i < kRegisters; ++i) r[i] = hadamard_lanes(r[i], 16);
-  for (uint32_t width = 1; width < kRegisters; width *= 2)
-    for (uint32_t begin = 0; begin < kRegisters; begin += 2 * width)
-      for (uint32_t i = begin; i < begin + width; ++i) {
-        const __m512 a = r[i];
-        const __m512 b = r[i + width];
-        r[i] = _mm512_add_ps(a, b);
-        r[i + width] = _mm512_sub_ps(a, b);
-      }
+#pragma GCC unroll 4
+  for (uint32_t i = 0; i + 1 < kRegisters; i += 2) add_subtract(&r[i], &r[i + 1]);
+  if constexpr (kRegisters == 4) {
+    add_subtract(&r[0], &r[2]);
+    add_subtract(&r[1], &r[3]);
+  }
+#pragma GCC unroll 4
   for (uint32_t i = 0; i < kRegisters; ++i) r[i] = _mm512_mul_ps(r[i], factor);
 }
 

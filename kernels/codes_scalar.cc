@@ -129,6 +129,16 @@ void turn_range(float* row, uint32_t n, uint32_t order, float* minimum, float* m
   *maximum = high;
 }
 
+bool affine_halves(const float* minimums, const float* maximums, uint32_t n, uint32_t top,
+                   Byte* pairs) {
+  for (uint32_t i = 0; i < n; ++i) {
+    uint16_t pair[2];
+    if (!half_affine(minimums[i], maximums[i], top, &pair[0], &pair[1])) return false;
+    memcpy(pairs + 4ull * i, pair, 4);
+  }
+  return true;
+}
+
 void normalise(float* row, const float* means, const float* deviations, uint32_t n) {
   for (uint32_t i = 0; i < n; ++i) {
     const float difference = row[i] - means[i];

@@ -3,13 +3,36 @@
 #include "kernels/rows.h"
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
-#include "kernels/avx512_hadamard.h"
+#include "kernels/avx512_turn.h"
 #include "kernels/math/bits.h"
 
 namespace quire_kernels {
 namespace {
 
 constexpr uint32_t kPairsMax = QUIRE_KERNEL_DIMS_MAX / 2;
+
+// A dtype of this file: bf16 by the processor's own conversion, which takes denormals for zero and
+// so serves only values that cannot be any.
+constexpr int32_t kHardwareBf16 = 100;
+
+// Beyond 2^-30, or zero. Products and sums of two numbers of this kind, and again of their sums
+// with a third, are multiples of 2^-106: never denormal. The same goes for halves, which are
+// multiples of 2^-24, whatever adds and halves them.
+constexpr uint32_t kHarmlessBits = 0x30800000;
+
+bool hardware_bf16() {
+  return __builtin_cpu_supports("avx512bf16") != 0;
+}
+
+bool harmless(const float* values, uint64_t n) {
+  __mmask16 tiny = 0;
+  for_blocks(n, [&](uint64_t i, auto block) {
+    const __m512i bits = magnitude_bits(block.load(values + i));
+    tiny |= _mm512_cmplt_epu32_mask(_mm512_sub_epi32(bits, _mm512_set1_epi32(1)),
+                                    _mm512_set1_epi32(kHarmlessBits - 1));
+  });
+  return tiny == 0;
+}
 
 template <typename T>
 inline T load_as(const Byte* from) {
@@ -21,15 +44,15 @@ inline T load_as(const Byte* from) {
 // Codes first .. first + 15 of a row, one per lane; first is a multiple of 8. The tail block reads
 // only the groups that the row has.
 template <uint32_t kBits>
-inline __m512i unpack(const Byte* codes, uint64_t first, FullBlock block) {
+[[gnu::always_inline]] inline __m512i unpack(const Byte* codes, uint64_t first, FullBlock block) {
   if constexpr (kBits == 8) return _mm512_cvtepu8_epi32(block.load8(codes + first));
   const Byte* from = codes + first / 8 * kBits;
   const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   if constexpr (kBits == 4) {
     const __m512i shifts =
         _mm512_setr_epi32(0, 16, 4, 20, 8, 24, 12, 28, 0, 16, 4, 20, 8, 24, 12, 28);
-    const __m512i low = _mm512_set1_epi32(load_as<int32_t>(from));
-    const __m512i both = _mm512_mask_set1_epi32(low, 0xff00, load_as<int32_t>(from + 4));
+    const __m512i low = _mm512_broadcastd_epi32(_mm_loadu_si32(from));
+    const __m512i both = _mm512_mask_broadcastd_epi32(low, 0xff00, _mm_loadu_si32(from + 4));
     return _mm512_and_si512(_mm512_srlv_epi32(both, shifts), _mm512_set1_epi32(15));
   } else if constexpr (kBits == 2) {
     const __m512i all = _mm512_set1_epi32(load_as<int32_t>(from));
@@ -46,14 +69,14 @@ inline __m512i unpack(const Byte* codes, uint64_t first, FullBlock block) {
 }
 
 template <uint32_t kBits>
-inline __m512i unpack(const Byte* codes, uint64_t first, TailBlock block) {
+[[gnu::always_inline]] inline __m512i unpack(const Byte* codes, uint64_t first, TailBlock block) {
   if constexpr (kBits == 8) return _mm512_cvtepu8_epi32(block.load8(codes + first));
   Byte copy[2 * kBits] = {};
   memcpy(copy, codes + first / 8 * kBits, block.mask > 0xff ? 2 * kBits : kBits);
   return unpack<kBits>(copy, 0, FullBlock{});
 }
 
-inline __m512 affine(__m512i codes, __m512 zeros, __m512 scales) {
+[[gnu::always_inline]] inline __m512 affine(__m512i codes, __m512 zeros, __m512 scales) {
   return _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(codes), scales), zeros);
 }
 
@@ -63,6 +86,7 @@ class SplitTable {
   void use(const float* table, uint32_t pairs) {
     if (table == table_) return;
     table_ = table;
+    is_harmless = harmless(table, 2 * uint64_t{pairs});
     for_blocks(pairs, [&](uint64_t j, auto block) {
       __m512 c;
       __m512 s;
@@ -71,6 +95,7 @@ class SplitTable {
       block.store(sines + j, s);
     });
   }
+  bool is_harmless = false;
   alignas(64) float cosines[kPairsMax];
   alignas(64) float sines[kPairsMax];
 
@@ -79,13 +104,11 @@ class SplitTable {
 };
 
 // Two neighbouring blocks at once: bf16 fills one register.
-inline void store_pair(int32_t dtype, Byte* dst, uint64_t i, __m512 a, __m512 b) {
-  if (dtype == QUIRE_DTYPE_BF16) {
-    const __m512i upper =
-        _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27,
-                         25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
-    _mm512_storeu_si512(dst + i * 2,
-                        _mm512_permutex2var_epi16(round_bf16(a), upper, round_bf16(b)));
+[[gnu::always_inline]] inline void store_pair(int32_t dtype, Byte* dst, uint64_t i, __m512 a,
+                                              __m512 b) {
+  if (dtype == kHardwareBf16) {
+    const __m512bh both = _mm512_cvtne2ps_pbh(b, a);
+    memcpy(dst + i * 2, &both, sizeof(both));
     return;
   }
   store_elements(dtype, dst, i, a, FullBlock{});
@@ -94,8 +117,9 @@ inline void store_pair(int32_t dtype, Byte* dst, uint64_t i, __m512 a, __m512 b)
 
 // Rows by channel, without rotation from dim `begin` on.
 template <uint32_t kBits>
-inline void channel_plain(const RowFormat& format, const float* zeros, const float* scales,
-                          const Byte* codes, Byte* out, uint32_t begin) {
+[[gnu::always_inline]] inline void channel_plain(const RowFormat& format, const float* zeros,
+                                                 const float* scales, const Byte* codes, Byte* out,
+                                                 uint32_t begin) {
   uint64_t i = begin;
   for (; i + 2 * kLanes <= format.n; i += 2 * kLanes) {
     const FullBlock block;
@@ -113,8 +137,9 @@ inline void channel_plain(const RowFormat& format, const float* zeros, const flo
 }
 
 template <uint32_t kBits>
-inline void channel_neox(const RowFormat& format, const float* zeros, const float* scales,
-                         const SplitTable& split, const Byte* codes, Byte* out) {
+[[gnu::always_inline]] inline void channel_neox(const RowFormat& format, const float* zeros,
+                                                const float* scales, const SplitTable& split,
+                                                const Byte* codes, Byte* out) {
   const uint32_t pairs = format.rotary_dims / 2;
   const FullBlock block;
   const auto rotated = [&](uint64_t j, __m512* x0, __m512* x1) {
@@ -155,14 +180,19 @@ void channel_rows(const RowFormat& format, const float* zeros, const float* scal
       format.style == QUIRE_ROPE_STYLE_NEOX && format.rotary_dims % (2 * kLanes) == 0;
   RowFormat wide = format;
   wide.dtype = QUIRE_DTYPE_F32;
+  RowFormat fast = format;
+  if (format.dtype == QUIRE_DTYPE_BF16 && hardware_bf16() && harmless(zeros, format.n) &&
+      harmless(scales, format.n))
+    fast.dtype = kHardwareBf16;
   SplitTable split;
   for (uint32_t r = 0; r < rows.n; ++r) {
     const float* table = rows.table[r];
     if (table == nullptr) {
-      channel_plain<kBits>(format, zeros, scales, rows.codes[r], rows.out[r], 0);
+      channel_plain<kBits>(fast, zeros, scales, rows.codes[r], rows.out[r], 0);
     } else if (in_registers) {
       split.use(table, format.rotary_dims / 2);
-      channel_neox<kBits>(format, zeros, scales, split, rows.codes[r], rows.out[r]);
+      channel_neox<kBits>(split.is_harmless ? fast : format, zeros, scales, split, rows.codes[r],
+                          rows.out[r]);
     } else {
       alignas(64) float row[QUIRE_KERNEL_DIMS_MAX];
       channel_plain<kBits>(wide, zeros, scales, rows.codes[r], reinterpret_cast<Byte*>(row), 0);
@@ -173,17 +203,19 @@ void channel_rows(const RowFormat& format, const float* zeros, const float* scal
 
 // n codes that share zero and scale, Hadamard blocks of 16 * kRegisters.
 template <uint32_t kBits, uint32_t kRegisters>
-inline void token_blocks(const RowFormat& format, const Byte* codes, __m512 zero, __m512 scale,
-                         Byte* out) {
+[[gnu::always_inline]] inline void token_blocks(const RowFormat& format, const Byte* codes,
+                                                __m512 zero, __m512 scale, Byte* out) {
   const __m512 factor = _mm512_set1_ps(hadamard_scale(kLanes * kRegisters));
   for (uint32_t begin = 0; begin < format.n; begin += kLanes * kRegisters) {
     __m512 r[kRegisters];
+#pragma GCC unroll 4
     for (uint32_t i = 0; i < kRegisters; ++i)
       r[i] = affine(unpack<kBits>(codes, begin + kLanes * i, FullBlock{}), zero, scale);
     hadamard_registers(r, factor);
     if constexpr (kRegisters == 1) {
       store_elements(format.dtype, out, begin, r[0], FullBlock{});
     } else {
+#pragma GCC unroll 4
       for (uint32_t i = 0; i < kRegisters; i += 2)
         store_pair(format.dtype, out, begin + kLanes * i, r[i], r[i + 1]);
     }
@@ -192,8 +224,8 @@ inline void token_blocks(const RowFormat& format, const Byte* codes, __m512 zero
 
 // Orders below 16, or none; n may be any.
 template <uint32_t kBits>
-inline void token_span(const RowFormat& format, const Byte* codes, __m512 zero, __m512 scale,
-                       Byte* out, uint32_t n) {
+[[gnu::always_inline]] inline void token_span(const RowFormat& format, const Byte* codes,
+                                              __m512 zero, __m512 scale, Byte* out, uint32_t n) {
   const __m512 factor = _mm512_set1_ps(hadamard_scale(format.order));
   const bool turns = format.order > 1;
   for_blocks(n, [&](uint64_t i, auto block) {
@@ -203,12 +235,13 @@ inline void token_span(const RowFormat& format, const Byte* codes, __m512 zero, 
   });
 }
 
-inline __m512 half_to_all(const Byte* from) {
+[[gnu::always_inline]] inline __m512 half_to_all(const Byte* from) {
   return _mm512_set1_ps(half_to_float(load_as<uint16_t>(from)));
 }
 
 template <uint32_t kBits>
-inline void token_row(const RowFormat& format, const Byte* codes, const Byte* side, Byte* out) {
+[[gnu::always_inline]] inline void token_row(const RowFormat& format, const Byte* codes,
+                                             const Byte* side, Byte* out) {
   const __m512 zero = half_to_all(side);
   const __m512 scale = half_to_all(side + 2);
   if (format.order == 64) return token_blocks<kBits, 4>(format, codes, zero, scale, out);
@@ -223,8 +256,145 @@ inline void token_row(const RowFormat& format, const Byte* codes, const Byte* si
   }
 }
 
+// A block of 64 codes: where it comes from and goes to.
+struct TurnBlock {
+  const Byte* codes;
+  const Byte* side;
+  Byte* out;
+};
+
+// The eight groups of each block as integers, one per lane.
+template <uint32_t kBits>
+[[gnu::always_inline]] inline __m512i load_groups(const Byte* a, const Byte* b) {
+  const auto load = [](const Byte* from) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i_u*>(from));
+  };
+  if constexpr (kBits == 4) {
+    const auto low = _mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(a));
+    const auto high = _mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(b));
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+  } else if constexpr (kBits == 2) {
+    return _mm512_cvtepu16_epi32(_mm256_set_m128i(load(b), load(a)));
+  } else {
+    // Groups of three bytes; the second load begins at byte 8 so as to end with the block.
+    const __m512i bytes =
+        _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_set_m128i(load(a + 8), load(a))),
+                           _mm256_set_m128i(load(b + 8), load(b)), 1);
+    const __m256i spread = _mm256_setr_epi8(0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1, 4,
+                                            5, 6, -1, 7, 8, 9, -1, 10, 11, 12, -1, 13, 14, 15, -1);
+    return _mm512_shuffle_epi8(bytes, _mm512_broadcast_i64x4(spread));
+  }
+}
+
+// The values of codes 0, 1, ... in lanes 0, 1, ...; the codes begin again where they have fewer
+// than four bits, so that the bits above a code do not matter.
+template <uint32_t kBits>
+[[gnu::always_inline]] inline __m512 levels_of(const Byte* side) {
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  return affine(_mm512_and_si512(lanes, _mm512_set1_epi32((1 << kBits) - 1)), half_to_all(side),
+                half_to_all(side + 2));
+}
+
+[[gnu::always_inline]] inline void store_turned(int32_t dtype, const __m512 (&r)[8], Byte* a,
+                                                Byte* b) {
+  const auto half = [](__m512i values, Byte* to) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(to), _mm512_castsi512_si256(values));
+  };
+  if (dtype == QUIRE_DTYPE_F32) {
+    // 128-bit lanes 0, 2 are the first block's, 1, 3 the second's.
+    const auto store = [&](__m512 values, uint32_t i) {
+      const __m512i apart = _mm512_castps_si512(_mm512_shuffle_f32x4(values, values, 0xd8));
+      half(apart, a + 32 * i);
+      half(_mm512_shuffle_i64x2(apart, apart, 0xee), b + 32 * i);
+    };
+#pragma GCC unroll 8
+    for (uint32_t i = 0; i < 8; ++i) store(r[i], i);
+    return;
+  }
+  // Quadwords: four elements of the first block, four of the second, and so on.
+  const auto joined = [&](uint32_t i) {
+    if (dtype == kHardwareBf16) {
+      const __m512bh both = _mm512_cvtne2ps_pbh(r[i + 1], r[i]);
+      __m512i bits;
+      memcpy(&bits, &both, sizeof(bits));
+      return bits;
+    }
+    const bool half_type = dtype == QUIRE_DTYPE_F16;
+    const __m256i low = half_type ? to_half(r[i]) : to_bf16(r[i]);
+    const __m256i high = half_type ? to_half(r[i + 1]) : to_bf16(r[i + 1]);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+  };
+  const __m512i first = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
+  const __m512i second = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
+#pragma GCC unroll 2
+  for (uint32_t i = 0; i < 8; i += 4) {
+    const __m512i low = joined(i);
+    const __m512i high = joined(i + 2);
+    _mm512_storeu_si512(a + 16 * i, _mm512_permutex2var_epi64(low, first, high));
+    _mm512_storeu_si512(b + 16 * i, _mm512_permutex2var_epi64(low, second, high));
+  }
+}
+
+// Both blocks of order 64; of one row where kSameRow.
+template <uint32_t kBits, bool kSameRow>
+[[gnu::always_inline]] inline void turn_blocks(int32_t dtype, const TurnBlock& a,
+                                               const TurnBlock& b) {
+  const __m512i groups = load_groups<kBits>(a.codes, b.codes);
+  const __m512 levels = levels_of<kBits>(a.side);
+  const __m512 others = kSameRow ? levels : levels_of<kBits>(b.side);
+  // Bit 4 of an index chooses the table.
+  const __m512i table = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 16, 16, 16, 16, 16, 16, 16, 16);
+  const auto decode = [&](__m512i index) {
+    if constexpr (kSameRow) return _mm512_permutexvar_ps(index, levels);
+    // (index & 15) | table
+    const __m512i chosen = _mm512_ternarylogic_epi32(index, _mm512_set1_epi32(15), table, 0xea);
+    return _mm512_permutex2var_ps(levels, chosen, others);
+  };
+  // Where element e of a group lies (math/pack.h).
+  constexpr auto shift = [](uint32_t e) {
+    return kBits == 4 ? 4 * (e / 2 + e % 2 * 4) : kBits * e;
+  };
+  __m512 r[8];
+#pragma GCC unroll 8
+  for (uint32_t e = 0; e < 8; ++e) r[e] = decode(_mm512_srli_epi32(groups, shift(e)));
+  turn_two_blocks(r, _mm512_set1_ps(hadamard_scale(64)));
+  store_turned(dtype, r, a.out, b.out);
+}
+
+// Rows of order 64 without rotation: their blocks in pairs, across rows where a row has an odd
+// number of them. A last one is done twice.
+template <uint32_t kBits>
+void turned_rows(const RowFormat& format, const CodeRows& rows) {
+  const int32_t dtype =
+      format.dtype == QUIRE_DTYPE_BF16 && hardware_bf16() ? kHardwareBf16 : format.dtype;
+  const uint64_t element = format.dtype == QUIRE_DTYPE_F32 ? 4 : 2;
+  TurnBlock waiting;
+  bool waits = false;
+  for (uint32_t r = 0; r < rows.n; ++r) {
+    uint32_t begin = 0;
+    const auto block = [&](uint32_t at) {
+      return TurnBlock{rows.codes[r] + uint64_t{at} * kBits / 8, rows.side[r],
+                       rows.out[r] + at * element};
+    };
+    if (waits) {
+      turn_blocks<kBits, false>(dtype, waiting, block(0));
+      begin = 64;
+    }
+    for (; begin + 128 <= format.n; begin += 128)
+      turn_blocks<kBits, true>(dtype, block(begin), block(begin + 64));
+    waits = begin < format.n;
+    if (waits) waiting = block(begin);
+  }
+  if (waits) turn_blocks<kBits, true>(dtype, waiting, waiting);
+}
+
 template <uint32_t kBits>
 void token_rows(const RowFormat& format, const CodeRows& rows) {
+  if constexpr (kBits != 8) {
+    // A batch rotates all of its rows or none.
+    if (format.order == 64 && rows.n != 0 && rows.table[0] == nullptr)
+      return turned_rows<kBits>(format, rows);
+  }
   RowFormat wide = format;
   wide.dtype = QUIRE_DTYPE_F32;
   for (uint32_t r = 0; r < rows.n; ++r) {

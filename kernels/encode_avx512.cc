@@ -8,12 +8,8 @@
 namespace quire_kernels {
 namespace {
 
-// A row's codes, one per byte; whole groups of 64 may be read.
-struct CodeBytes {
-  alignas(64) Byte at[QUIRE_KERNEL_DIMS_MAX];
-};
-
-inline __m512i to_codes(__m512 values, __m512 zeros, __m512 scales, __m512i top) {
+[[gnu::always_inline]] inline __m512i to_codes(__m512 values, __m512 zeros, __m512 scales,
+                                               __m512i top) {
   const __mmask16 nonzero = _mm512_cmp_ps_mask(scales, _mm512_setzero_ps(), _CMP_NEQ_OQ);
   const __m512 steps = _mm512_maskz_div_ps(nonzero, _mm512_sub_ps(values, zeros), scales);
   const __m512i rounded =
@@ -21,8 +17,15 @@ inline __m512i to_codes(__m512 values, __m512 zeros, __m512 scales, __m512i top)
   return _mm512_max_epi32(_mm512_min_epi32(rounded, top), _mm512_setzero_si512());
 }
 
+// Sixty-four codes as bytes.
+[[gnu::always_inline]] inline __m512i to_bytes(__m512i a, __m512i b, __m512i c, __m512i d) {
+  const __m512i words = _mm512_packus_epi16(_mm512_packus_epi32(a, b), _mm512_packus_epi32(c, d));
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return _mm512_permutexvar_epi32(order, words);
+}
+
 // Eight groups of eight 4-bit codes: q | q >> 12 pairs each code with the one two further on.
-inline __m256i pack_nibbles(__m512i codes) {
+[[gnu::always_inline]] inline __m256i pack_nibbles(__m512i codes) {
   const __m512i pairs = _mm512_or_si512(codes, _mm512_srli_epi64(codes, 12));
   const __m512i order =
       _mm512_set_epi8(-1, -1, -1, -1, 13, 9, 12, 8, -1, -1, -1, -1, 5, 1, 4, 0, -1, -1, -1, -1, 13,
@@ -38,16 +41,13 @@ inline uint64_t pack_group(uint64_t codes, uint32_t bits) {
          _pext_u64(codes, UINT64_C(0x0f000f000f000f00)) << 16;
 }
 
-// Bytes from n to the next multiple of eight must be zero.
-void pack(const CodeBytes& bytes, uint32_t bits, Byte* codes, uint32_t n) {
-  uint32_t i = 0;
-  if (bits == 4)
-    for (; i + 64 <= n; i += 64, codes += 32)
-      _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(codes),
-                          pack_nibbles(_mm512_load_si512(bytes.at + i)));
-  for (; i < n; i += 8, codes += bits) {
+// Groups of up to 64 codes; bytes beyond the last are zero.
+inline void pack_groups(__m512i bytes, uint32_t bits, Byte* codes, uint32_t n) {
+  alignas(64) Byte memory[64];
+  _mm512_store_si512(memory, bytes);
+  for (uint32_t i = 0; i < n; i += 8, codes += bits) {
     uint64_t group;
-    memcpy(&group, bytes.at + i, 8);
+    memcpy(&group, memory + i, 8);
     group = pack_group(group, bits);
     memcpy(codes, &group, bits);
   }
@@ -61,26 +61,40 @@ inline void encode_row(uint32_t bits, Byte* codes, uint32_t n, Encode encode) {
     });
     return;
   }
-  CodeBytes bytes;
   uint32_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-    _mm_store_si128(reinterpret_cast<__m128i*>(bytes.at + i),
-                    _mm512_cvtepi32_epi8(encode(i, FullBlock{})));
-  if (i < n) {
-    const TailBlock block{tail_mask(n - i)};
-    const __m128i last = _mm512_cvtepi32_epi8(encode(i, block));
-    _mm_store_si128(reinterpret_cast<__m128i*>(bytes.at + i), _mm_maskz_mov_epi8(block.mask, last));
+  for (; i + 64 <= n; i += 64, codes += 8 * bits) {
+    const FullBlock block;
+    const __m512i bytes = to_bytes(encode(i, block), encode(i + 16, block), encode(i + 32, block),
+                                   encode(i + 48, block));
+    if (bits == 4)
+      _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(codes), pack_nibbles(bytes));
+    else
+      pack_groups(bytes, bits, codes, 64);
   }
-  pack(bytes, bits, codes, n);
+  if (i == n) return;
+  const uint32_t begin = i;
+  __m512i parts[4] = {};
+  for (__m512i& part : parts) {
+    if (i + kLanes <= n) {
+      part = encode(i, FullBlock{});
+    } else if (i < n) {
+      const TailBlock block{tail_mask(n - i)};
+      part = _mm512_maskz_mov_epi32(block.mask, encode(i, block));
+    }
+    i += kLanes;
+  }
+  pack_groups(to_bytes(parts[0], parts[1], parts[2], parts[3]), bits, codes, n - begin);
 }
 
 template <uint32_t kRegisters>
-inline void turn_blocks(float* row, uint32_t n, __m512* low, __m512* high) {
+[[gnu::always_inline]] inline void turn_blocks(float* row, uint32_t n, __m512* low, __m512* high) {
   const __m512 factor = _mm512_set1_ps(hadamard_scale(kLanes * kRegisters));
   for (uint32_t begin = 0; begin < n; begin += kLanes * kRegisters) {
     __m512 r[kRegisters];
+#pragma GCC unroll 4
     for (uint32_t i = 0; i < kRegisters; ++i) r[i] = _mm512_loadu_ps(row + begin + kLanes * i);
     hadamard_registers(r, factor);
+#pragma GCC unroll 4
     for (uint32_t i = 0; i < kRegisters; ++i) {
       _mm512_storeu_ps(row + begin + kLanes * i, r[i]);
       *low = _mm512_min_ps(*low, r[i]);
@@ -89,7 +103,8 @@ inline void turn_blocks(float* row, uint32_t n, __m512* low, __m512* high) {
   }
 }
 
-inline void turn_span(float* row, uint32_t n, uint32_t order, __m512* low, __m512* high) {
+[[gnu::always_inline]] inline void turn_span(float* row, uint32_t n, uint32_t order, __m512* low,
+                                             __m512* high) {
   const __m512 factor = _mm512_set1_ps(hadamard_scale(order));
   for (uint32_t i = 0; i < n; i += kLanes) {
     const __mmask16 mask = tail_mask(n - i);
@@ -162,6 +177,60 @@ void avx512::turn_range(float* row, uint32_t n, uint32_t order, float* minimum, 
     turn_span(row, n, order, &low, &high);
   *minimum = _mm512_reduce_min_ps(low);
   *maximum = _mm512_reduce_max_ps(high);
+}
+
+// half_affine() of sixteen ranges at a time.
+bool avx512::affine_halves(const float* minimums, const float* maximums, uint32_t n, uint32_t top,
+                           Byte* pairs) {
+  const __m512 limit = _mm512_set1_ps(65504.0f);
+  const __m512 lower = _mm512_set1_ps(-65504.0f);
+  const __m512d steps = _mm512_set1_pd(static_cast<double>(top));
+  __mmask16 beyond = 0;
+  for_blocks(n, [&](uint64_t i, auto block) {
+    const __m512 low = _mm512_add_ps(block.load(minimums + i), _mm512_setzero_ps());
+    const __m512 high = block.load(maximums + i);
+    beyond |=
+        _mm512_cmp_ps_mask(low, lower, _CMP_NGE_UQ) | _mm512_cmp_ps_mask(high, limit, _CMP_NLE_UQ);
+    // The greatest half that is not above the minimum: one step down where the nearest is.
+    __m256i zero = to_half(low);
+    const __mmask16 above = _mm512_cmp_ps_mask(_mm512_cvtph_ps(zero), low, _CMP_GT_OQ);
+    const __mmask16 negative = _mm256_movepi16_mask(zero);
+    const __mmask16 is_zero = _mm256_testn_epi16_mask(zero, zero);
+    const __m256i one = _mm256_set1_epi16(1);
+    const __m256i nearest = zero;
+    zero = _mm256_mask_add_epi16(zero, above & negative, nearest, one);
+    zero = _mm256_mask_sub_epi16(zero, above & ~negative, nearest, one);
+    zero = _mm256_mask_mov_epi16(zero, above & is_zero, _mm256_set1_epi16(-0x7fff));
+    zero =
+        _mm256_mask_mov_epi16(zero, _mm256_cmpeq_epi16_mask(zero, _mm256_set1_epi16(-0x7fff - 1)),
+                              _mm256_setzero_si256());
+    const __m512 zero_value = _mm512_cvtph_ps(zero);
+    const auto range = [&](int part) {
+      const auto half = [&](__m512 values) {
+        return _mm512_cvtps_pd(part == 0 ? _mm512_castps512_ps256(values)
+                                         : _mm512_extractf32x8_ps(values, 1));
+      };
+      return _mm512_add_pd(_mm512_sub_pd(half(high), half(zero_value)), _mm512_setzero_pd());
+    };
+    const __m512d low_range = range(0);
+    const __m512d high_range = range(1);
+    const __m256 low_scale = _mm512_cvtpd_ps(_mm512_div_pd(low_range, steps));
+    const __m256 high_scale = _mm512_cvtpd_ps(_mm512_div_pd(high_range, steps));
+    __m256i scale = to_half(_mm512_insertf32x8(_mm512_castps256_ps512(low_scale), high_scale, 1));
+    const __m512 scale_value = _mm512_cvtph_ps(scale);
+    const auto short_of = [&](__m256 value, __m512d wanted) {
+      return _mm512_cmp_pd_mask(_mm512_mul_pd(_mm512_cvtps_pd(value), steps), wanted, _CMP_LT_OQ);
+    };
+    const auto falls_short =
+        static_cast<__mmask16>(short_of(_mm512_castps512_ps256(scale_value), low_range) |
+                               short_of(_mm512_extractf32x8_ps(scale_value, 1), high_range) << 8);
+    scale = _mm256_mask_add_epi16(scale, falls_short, scale, one);
+    beyond |= _mm256_cmpge_epi16_mask(scale, _mm256_set1_epi16(0x7c00));
+    const __m512i both = _mm512_or_si512(_mm512_cvtepu16_epi32(zero),
+                                         _mm512_slli_epi32(_mm512_cvtepu16_epi32(scale), 16));
+    block.store32(pairs + 4 * i, _mm512_castsi512_ps(both));
+  });
+  return beyond == 0;
 }
 
 void avx512::normalise(float* row, const float* means, const float* deviations, uint32_t n) {

@@ -44,6 +44,7 @@ class Loader {
         else
           write_tile(head, token, n);
       }
+    read(batches_[current_]);
   }
 
  private:
@@ -62,13 +63,21 @@ class Loader {
     if (batch.n != 0) read_rows(shape_, target_, src_, batch, &cursor_);
   }
 
+  // Rows lie far apart where an engine has many heads, which no hardware prefetcher follows: the
+  // lines of a batch are asked for while the batch before it is decoded.
   void write_rows(uint32_t head, uint32_t token, uint32_t n) {
-    RowBatch batch;
+    RowBatch& batch = batches_[current_ ^ 1];
     batch.head = head;
+    batch.n = 0;
     Byte* base = dst_ + head * p_.dst_head_stride;
-    for (uint32_t i = token; i < token + n; ++i)
-      if (!masked(i)) add(&batch, i, base + dst_row(i) * p_.dst_token_stride);
-    read(batch);
+    for (uint32_t i = token; i < token + n; ++i) {
+      if (masked(i)) continue;
+      Byte* out = base + dst_row(i) * p_.dst_token_stride;
+      for (uint64_t line = 0; line < row_bytes_; line += 64) __builtin_prefetch(out + line, 1);
+      add(&batch, i, out);
+    }
+    read(batches_[current_]);
+    current_ ^= 1;
   }
 
   void write_tile(uint32_t head, uint32_t token, uint32_t n) {
@@ -124,6 +133,8 @@ class Loader {
   uint32_t element_;
   uint64_t row_bytes_;
   ReadCursor cursor_;
+  RowBatch batches_[2];
+  uint32_t current_ = 0;  // the one that is decoded next
 };
 
 int load(const quire_load_params& params) {

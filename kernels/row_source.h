@@ -54,6 +54,7 @@ class RowSource {
   const RowOps& ops_;
   const Byte* src_;
   uint32_t element_;
+  uint64_t row_bytes_;
   bool rotates_;
   bool contiguous_;
   uint32_t tile_tokens_;

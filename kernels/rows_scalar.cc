@@ -126,6 +126,7 @@ constexpr RowOps kScalarRows = {
     .fetch = fetch,
     .extend_range = extend_range,
     .turn_range = scalar::turn_range,
+    .affine_halves = scalar::affine_halves,
     .normalise = scalar::normalise,
     .encode_channel = scalar::encode_channel,
     .encode_token = scalar::encode_token,

@@ -20,6 +20,8 @@ void decode_token(const RowFormat& format, const CodeRows& rows);
 void decode_normalised(const RowFormat& format, const float* means, const float* deviations,
                        const CodeRows& rows);
 void decode_fp8(const RowFormat& format, const CodeRows& rows);
+bool affine_halves(const float* minimums, const float* maximums, uint32_t n, uint32_t top,
+                   Byte* pairs);
 void turn_range(float* row, uint32_t n, uint32_t order, float* minimum, float* maximum);
 void normalise(float* row, const float* means, const float* deviations, uint32_t n);
 void encode_channel(const float* row, uint32_t bits, const float* zeros, const float* scales,

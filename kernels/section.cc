@@ -144,12 +144,4 @@ void store_pair(Byte* to, uint16_t first, uint16_t second) {
   memcpy(to + 2, &second, 2);
 }
 
-bool row_affine(const RowOps& ops, float* row, uint32_t n, uint32_t order, uint32_t top,
-                RowAffine* affine) {
-  float minimum;
-  float maximum;
-  ops.turn_range(row, n, order, &minimum, &maximum);
-  return half_affine(minimum, maximum, top, &affine->zero, &affine->scale);
-}
-
 }  // namespace quire_kernels

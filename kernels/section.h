@@ -121,15 +121,6 @@ void clear_bytes(Byte* section, uint64_t begin, uint64_t end);
 float load_half(const Byte* from);
 void store_pair(Byte* to, uint16_t first, uint16_t second);
 
-// Zero and scale of a row or a group of its dims; turns the row by the Hadamard transform. False
-// where halves cannot hold them.
-struct RowAffine {
-  uint16_t zero;
-  uint16_t scale;
-};
-bool row_affine(const RowOps& ops, float* row, uint32_t n, uint32_t order, uint32_t top,
-                RowAffine* affine);
-
 }  // namespace quire_kernels
 
 #endif  // QUIRE_KERNELS_SECTION_H_

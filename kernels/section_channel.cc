@@ -88,12 +88,8 @@ class RunWriter {
   }
 
   bool write_side(const ChannelRun& at) {
-    for (uint32_t dim = 0; dim < shape_.head_dim; ++dim) {
-      uint16_t zero;
-      uint16_t scale;
-      if (!half_affine(minimums_[dim], maximums_[dim], top_, &zero, &scale)) return false;
-      store_pair(section_ + at.side + 4ull * dim, zero, scale);
-    }
+    if (!ops_.affine_halves(minimums_, maximums_, shape_.head_dim, top_, section_ + at.side))
+      return false;
     ops_.widen_pairs(section_ + at.side, side_.zeros, side_.scales, shape_.head_dim);
     clear_bytes(section_, at.side + 4ull * shape_.head_dim, at.codes);
     return true;

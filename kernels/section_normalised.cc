@@ -93,12 +93,11 @@ class RunWriter {
   bool write_row(uint64_t side, uint64_t codes) {
     const uint32_t bits = shape_.spec.bits;
     ops_.normalise(row_, statistics_.means, statistics_.deviations, shape_.head_dim);
-    RowAffine affine;
-    if (!row_affine(ops_, row_, shape_.head_dim, hadamard_order_of(shape_), (1u << bits) - 1,
-                    &affine))
-      return false;
-    store_pair(section_ + side, affine.zero, affine.scale);
-    ops_.encode_token(row_, bits, half_to_float(affine.zero), half_to_float(affine.scale),
+    float minimum;
+    float maximum;
+    ops_.turn_range(row_, shape_.head_dim, hadamard_order_of(shape_), &minimum, &maximum);
+    if (!ops_.affine_halves(&minimum, &maximum, 1, (1u << bits) - 1, section_ + side)) return false;
+    ops_.encode_token(row_, bits, load_half(section_ + side), load_half(section_ + side + 2),
                       section_ + codes, shape_.head_dim);
     return true;
   }

@@ -36,42 +36,98 @@ void read_token(const SectionShape& shape, const LoadTarget& target, const Byte*
   target.ops->decode_token(row_format(shape, target), rows);
 }
 
+namespace {
+
+// Rows whose zeros and scales are found together: one at a time, each would wait for the long chain
+// of steps that leads to its scale.
+constexpr uint32_t kTogetherRows = 16;
+constexpr uint32_t kRangesMax = kTogetherRows * (QUIRE_KERNEL_DIMS_MAX / 32);
+
+class TokenWriter {
+ public:
+  TokenWriter(const SectionShape& shape, RowSource& source, Byte* section)
+      : shape_(shape),
+        source_(source),
+        ops_(source.ops()),
+        section_(section),
+        order_(hadamard_order_of(shape)),
+        groups_(token_groups(shape.spec, shape.head_dim)),
+        dims_(group_dims(shape.spec, shape.head_dim)),
+        row_bytes_(code_row_bytes(shape.head_dim, shape.spec.bits)),
+        // A larger element leaves a larger one than halves hold in its turned block, whose norm is
+        // the same. Refused here, sums cannot overflow.
+        limit_(float_bits(static_cast<float>(kLargestHalf * 1.001 * sqrt(order_)))) {}
+
+  int write(uint32_t head, TokenWalk walk) {
+    const TokenHead at = token_head(shape_.spec, shape_.n_tokens, shape_.head_dim, head);
+    Byte* side = section_ + at.side;
+    Byte* codes = section_ + at.codes;
+    for (uint32_t begin = 0; begin < shape_.n_tokens; begin += kTogetherRows) {
+      const uint32_t left = shape_.n_tokens - begin;
+      const uint32_t n = left < kTogetherRows ? left : kTogetherRows;
+      if (int status = find_ranges(head, n, &walk)) return status;
+      if (!ops_.affine_halves(minimums_, maximums_, n * groups_, (1u << shape_.spec.bits) - 1,
+                              side))
+        return QUIRE_KERNEL_OUT_OF_RANGE;
+      for (uint32_t i = 0; i < n; ++i)
+        encode(row(i), side + 4ull * i * groups_, codes + i * row_bytes_);
+      side += 4ull * n * groups_;
+      codes += n * row_bytes_;
+    }
+    clear_bytes(section_, at.side + 4ull * groups_ * shape_.n_tokens, at.codes);
+    const uint64_t codes_bytes = shape_.n_tokens * row_bytes_;
+    clear_bytes(section_, at.codes + codes_bytes, at.codes + align_block(codes_bytes));
+    return QUIRE_KERNEL_OK;
+  }
+
+ private:
+  float* row(uint32_t i) { return rows_ + uint64_t{i} * shape_.head_dim; }
+  uint32_t dims_of(uint32_t group) const {
+    const uint32_t left = shape_.head_dim - group * dims_;
+    return left < dims_ ? left : dims_;
+  }
+
+  int find_ranges(uint32_t head, uint32_t n, TokenWalk* walk) {
+    float* minimum = minimums_;
+    float* maximum = maximums_;
+    for (uint32_t i = 0; i < n; ++i) {
+      uint32_t largest;
+      if (int status = source_.fetch(head, walk->next(), row(i), &largest)) return status;
+      if (largest > limit_) return QUIRE_KERNEL_OUT_OF_RANGE;
+      for (uint32_t group = 0; group < groups_; ++group)
+        ops_.turn_range(row(i) + group * dims_, dims_of(group), order_, minimum++, maximum++);
+    }
+    return QUIRE_KERNEL_OK;
+  }
+
+  void encode(const float* from, const Byte* side, Byte* codes) {
+    for (uint32_t group = 0; group < groups_; ++group, side += 4)
+      ops_.encode_token(from + group * dims_, shape_.spec.bits, load_half(side),
+                        load_half(side + 2),
+                        codes + code_row_bytes(group * dims_, shape_.spec.bits), dims_of(group));
+  }
+
+  const SectionShape& shape_;
+  RowSource& source_;
+  const RowOps& ops_;
+  Byte* section_;
+  uint32_t order_;
+  uint32_t groups_;
+  uint32_t dims_;
+  uint64_t row_bytes_;
+  uint32_t limit_;
+  float minimums_[kRangesMax];
+  float maximums_[kRangesMax];
+  alignas(64) float rows_[kTogetherRows * QUIRE_KERNEL_DIMS_MAX];
+};
+
+}  // namespace
+
 int write_token(const SectionShape& shape, RowSource& source, const TokenWalk& walk,
                 Byte* section) {
-  const RowOps& ops = source.ops();
-  const uint32_t bits = shape.spec.bits;
-  const uint32_t top = (1u << bits) - 1;
-  const uint32_t order = hadamard_order_of(shape);
-  const uint32_t groups = token_groups(shape.spec, shape.head_dim);
-  const uint32_t dims = group_dims(shape.spec, shape.head_dim);
-  const uint64_t row_bytes = code_row_bytes(shape.head_dim, bits);
-  // A larger element leaves a larger one than halves hold in its turned block, whose norm is the
-  // same. Refused here, sums cannot overflow.
-  const uint32_t limit = float_bits(static_cast<float>(kLargestHalf * 1.001 * sqrt(order)));
-  alignas(64) float row[QUIRE_KERNEL_DIMS_MAX];
-  for (uint32_t head = 0; head < shape.n_heads; ++head) {
-    const TokenHead at = token_head(shape.spec, shape.n_tokens, shape.head_dim, head);
-    TokenWalk tokens = walk;
-    Byte* side = section + at.side;
-    Byte* codes = section + at.codes;
-    for (uint32_t i = 0; i < shape.n_tokens; ++i, codes += row_bytes) {
-      uint32_t largest;
-      if (int status = source.fetch(head, tokens.next(), row, &largest)) return status;
-      if (largest > limit) return QUIRE_KERNEL_OUT_OF_RANGE;
-      for (uint32_t group = 0; group < groups; ++group, side += 4) {
-        const uint32_t begin = group * dims;
-        const uint32_t n = shape.head_dim - begin < dims ? shape.head_dim - begin : dims;
-        RowAffine affine;
-        if (!row_affine(ops, row + begin, n, order, top, &affine)) return QUIRE_KERNEL_OUT_OF_RANGE;
-        store_pair(side, affine.zero, affine.scale);
-        ops.encode_token(row + begin, bits, half_to_float(affine.zero), half_to_float(affine.scale),
-                         codes + code_row_bytes(begin, bits), n);
-      }
-    }
-    clear_bytes(section, at.side + 4ull * groups * shape.n_tokens, at.codes);
-    const uint64_t codes_bytes = shape.n_tokens * row_bytes;
-    clear_bytes(section, at.codes + codes_bytes, at.codes + align_block(codes_bytes));
-  }
+  TokenWriter writer(shape, source, section);
+  for (uint32_t head = 0; head < shape.n_heads; ++head)
+    if (int status = writer.write(head, walk)) return status;
   return QUIRE_KERNEL_OK;
 }
 
