@@ -124,8 +124,9 @@ QUIRE_DEVICE void drain_ring(const SectionPack& pack, unsigned char* ring, uint6
 }
 #endif
 
+// One CTA a multiprocessor is what the ring's shared memory allows.
 template <typename F>
-__global__ void __launch_bounds__((kWarps + 1) * 32)
+__global__ void __launch_bounds__((kWarps + 1) * 32, 1)
     load_ring(const __grid_constant__ SectionPack pack) {
 #if QUIRE_HAS_BULK
   QUIRE_DYNAMIC_SHARED(ring);
