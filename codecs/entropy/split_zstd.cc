@@ -3,6 +3,7 @@
 #include <zstd.h>
 #include <zstd_errors.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,22 @@ struct Sizes {
   uint64_t rest = 0;       // compressed; the plane's own size where it is stored
 };
 static_assert(sizeof(Sizes) == 16);
+
+// visit(element, where its exponent lies in the plane). Exponents of keys lie by channel, tokens
+// next to each other: a channel keeps its size over tokens. Those of values stay as elements are.
+template <typename Visit>
+void for_elements(const SectionShape& shape, Visit visit) {
+  const bool by_channel = shape.plane == Plane::kKey;
+  const uint64_t token_stride = by_channel ? 1 : shape.head_dim;
+  const uint64_t dim_stride = by_channel ? shape.n_tokens : 1;
+  uint64_t element = 0;
+  for (uint32_t head = 0; head < shape.n_heads; ++head) {
+    const uint64_t first = element;
+    for (uint32_t token = 0; token < shape.n_tokens; ++token)
+      for (uint32_t d = 0; d < shape.head_dim; ++d, ++element)
+        visit(element, first + token * token_stride + d * dim_stride);
+  }
+}
 
 // 0: does not fit.
 Expected<uint64_t> compress(ByteSpan plane, MutableByteSpan to) {
@@ -32,16 +49,17 @@ bool decompress(ByteSpan packed, MutableByteSpan plane) {
 
 }  // namespace
 
-Expected<uint64_t> pack_split_zstd(const SectionShape&, ByteSpan base, MutableByteSpan payload) {
+Expected<uint64_t> pack_split_zstd(const SectionShape& shape, ByteSpan base,
+                                   MutableByteSpan payload) {
   const uint64_t n = base.size() / 2;
   if (payload.size() <= sizeof(Sizes)) return uint64_t{0};
   std::vector<std::byte> exponents(n), rest(n);
-  for (uint64_t i = 0; i < n; ++i) {
+  for_elements(shape, [&](uint64_t i, uint64_t at) {
     const auto low = static_cast<uint32_t>(base[2 * i]);
     const uint32_t element = low | static_cast<uint32_t>(base[2 * i + 1]) << 8;
-    exponents[i] = static_cast<std::byte>(element >> 7);
+    exponents[at] = static_cast<std::byte>(element >> 7);
     rest[i] = static_cast<std::byte>(element << 1 | element >> 15);
-  }
+  });
   Sizes sizes;
   MutableByteSpan room = payload.subspan(sizeof(Sizes));
   QUIRE_ASSIGN_OR_RETURN(sizes.exponents, compress(exponents, room));
@@ -58,7 +76,7 @@ Expected<uint64_t> pack_split_zstd(const SectionShape&, ByteSpan base, MutableBy
   return sizeof(sizes) + sizes.exponents + sizes.rest;
 }
 
-bool unpack_split_zstd(const SectionShape&, ByteSpan payload, MutableByteSpan base) {
+bool unpack_split_zstd(const SectionShape& shape, ByteSpan payload, MutableByteSpan base) {
   const uint64_t n = base.size() / 2;
   Sizes sizes;
   if (payload.size() < sizeof(sizes)) return false;
@@ -75,12 +93,12 @@ bool unpack_split_zstd(const SectionShape&, ByteSpan payload, MutableByteSpan ba
     if (!decompress(rest_plane, rest)) return false;
     rest_plane = rest;
   }
-  for (uint64_t i = 0; i < n; ++i) {
+  for_elements(shape, [&](uint64_t i, uint64_t at) {
     const auto low = static_cast<uint32_t>(rest_plane[i]);
-    const uint32_t element = low >> 1 | (low & 1) << 15 | static_cast<uint32_t>(exponents[i]) << 7;
+    const uint32_t element = low >> 1 | (low & 1) << 15 | static_cast<uint32_t>(exponents[at]) << 7;
     base[2 * i] = static_cast<std::byte>(element);
     base[2 * i + 1] = static_cast<std::byte>(element >> 8);
-  }
+  });
   return true;
 }
 

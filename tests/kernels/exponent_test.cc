@@ -391,6 +391,12 @@ TEST_P(ExponentTest, ContradictionsAreSeen) {
       }
       EXPECT_EQ(exponent_check(shape, damaged.data(), damaged.size()), QUIRE_KERNEL_CORRUPT);
     }
+    // Every entry and the count shifted alike: escapes that belong to no row.
+    Section shifted = section;
+    shifted[4] = static_cast<Byte>(shifted[4] + 1);
+    for (uint64_t entry = 0; entry < 5; ++entry) ++shifted[at.escape_index + entry * 4];
+    ASSERT_NE(n_escapes % 64, 0u);
+    EXPECT_EQ(exponent_check(shape, shifted.data(), shifted.size()), QUIRE_KERNEL_CORRUPT);
     if (codec == QUIRE_CODEC_BF16_WINDOW3) {
       Section damaged = section;
       damaged[at.tops + 100] = 5;
