@@ -26,18 +26,17 @@ DEFAULT_CODEC = "int8-channel"
 
 
 def _arguments(engine: Engine, chunk: ChunkKv, frame: PositionFrame) -> dict[str, Any]:
-    keys = [plane.contiguous() for plane in chunk.keys]
-    if frame == PositionFrame.LOCAL:
-        positions = chunk.base_position + torch.arange(len(chunk.tokens))
-        keys = []
-        for plane, spec in zip(chunk.keys, engine.shape.layers, strict=True):
-            cos, sin = engine.rope.table(
-                spec.rope,
-                positions.to(engine.device),
-                chunk.base_position + len(chunk.tokens),
-                plane.dtype,
-            )
-            keys.append(rotate(plane, cos.cpu(), sin.cpu()).contiguous())
+    keys = []
+    positions = (chunk.base_position + torch.arange(len(chunk.tokens))).to(engine.device)
+    for plane, spec in zip(chunk.keys, engine.shape.layers, strict=True):
+        if frame == PositionFrame.PRE_ROPE:
+            # The store's keys carry the attention factor (YaRN) in both frames.
+            keys.append((plane * spec.rope.attention_factor).contiguous())
+            continue
+        cos, sin = engine.rope.table(
+            spec.rope, positions, chunk.base_position + len(chunk.tokens), plane.dtype
+        )
+        keys.append(rotate(plane, cos.cpu(), sin.cpu()).contiguous())
     return {
         "tokens": chunk.tokens,
         "keys": plane_views(keys),
