@@ -36,25 +36,26 @@ __m256i narrow_bf16(__m512 value) {
   return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc0)));
 }
 
-// 16 codes of 2, 3 or 4 bits that begin at a group; `bytes` of the row are left.
-__m512i unpack16(const unsigned char* src, uint64_t bytes, uint32_t bits) {
+// 16 codes that begin at a group; `bytes` of the row are left.
+template <uint32_t kBits>
+__m512i unpack16(const unsigned char* src, uint64_t bytes) {
   uint64_t word = 0;
   if (bytes >= 8)
     memcpy(&word, src, 8);
   else
     memcpy(&word, src, bytes);
-  const __m512i two_groups =
-      bits == 2 ? _mm512_set1_epi32(static_cast<int>(word))
-                : _mm512_mask_set1_epi32(
-                      _mm512_set1_epi32(static_cast<int>(bits == 4 ? word : word & 0xffffff)),
-                      0xff00, static_cast<int>(bits == 4 ? word >> 32 : word >> 24 & 0xffffff));
-  const __m512i shift2 =
-      _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-  const __m512i shift3 = _mm512_setr_epi32(0, 3, 6, 9, 12, 15, 18, 21, 0, 3, 6, 9, 12, 15, 18, 21);
-  const __m512i shift4 =
-      _mm512_setr_epi32(0, 16, 4, 20, 8, 24, 12, 28, 0, 16, 4, 20, 8, 24, 12, 28);
-  const __m512i shift = bits == 2 ? shift2 : bits == 3 ? shift3 : shift4;
-  return _mm512_and_si512(_mm512_srlv_epi32(two_groups, shift), _mm512_set1_epi32((1 << bits) - 1));
+  // Three bits: the second group moves up to its own 32.
+  if (kBits == 3) word = (word & 0xffffff) | (word & 0xffffff000000) << 8;
+  const __m512i two_words = _mm512_castsi128_si512(_mm_cvtsi64_si128(static_cast<int64_t>(word)));
+  const __m512i which = kBits == 2
+                            ? _mm512_setzero_si512()
+                            : _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+  const __m512i shift =
+      kBits == 2   ? _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
+      : kBits == 3 ? _mm512_setr_epi32(0, 3, 6, 9, 12, 15, 18, 21, 0, 3, 6, 9, 12, 15, 18, 21)
+                   : _mm512_setr_epi32(0, 16, 4, 20, 8, 24, 12, 28, 0, 16, 4, 20, 8, 24, 12, 28);
+  return _mm512_and_si512(_mm512_srlv_epi32(_mm512_permutexvar_epi32(which, two_words), shift),
+                          _mm512_set1_epi32((1 << kBits) - 1));
 }
 
 __m512 fp8_16(__m128i codes) {
@@ -169,35 +170,49 @@ struct Avx512Math {
   static void code_row(int32_t codec, const PlaneSpec& spec, const unsigned char* src, float* row,
                        uint32_t n) {
     if (spec.kind == SectionKind::kRaw) return widen_row(codec, src, row, n);
-    const uint64_t row_bytes = code_row_bytes(n, spec.bits);
+    if (spec.bits == 4) return small_code_row<4>(src, row, n);
+    if (spec.bits == 3) return small_code_row<3>(src, row, n);
+    if (spec.bits == 2) return small_code_row<2>(src, row, n);
     for (uint32_t i = 0; i < n; i += kLanes) {
       const __mmask16 mask = lanes_left(n - i);
-      __m512 value;
-      if (spec.bits == 8) {
-        const __m128i codes = _mm_maskz_loadu_epi8(mask, src + i);
-        value = spec.kind == SectionKind::kFp8 ? fp8_16(codes)
-                                               : _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(codes));
-      } else {
-        const uint64_t at = uint64_t{i} / kGroupCodes * spec.bits;
-        value = _mm512_cvtepi32_ps(unpack16(src + at, row_bytes - at, spec.bits));
-      }
+      const __m128i codes = _mm_maskz_loadu_epi8(mask, src + i);
+      const __m512 value = spec.kind == SectionKind::kFp8
+                               ? fp8_16(codes)
+                               : _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(codes));
       _mm512_mask_storeu_ps(row + i, mask, value);
     }
   }
-  static float dot(const float* w, const float* row, uint32_t n) {
+  template <uint32_t kBits>
+  static void small_code_row(const unsigned char* src, float* row, uint32_t n) {
+    const uint64_t row_bytes = code_row_bytes(n, kBits);
+    for (uint32_t i = 0; i < n; i += kLanes) {
+      const uint64_t at = uint64_t{i} / kGroupCodes * kBits;
+      _mm512_mask_storeu_ps(row + i, lanes_left(n - i),
+                            _mm512_cvtepi32_ps(unpack16<kBits>(src + at, row_bytes - at)));
+    }
+  }
+  static __m512 products(const float* w, const float* row, uint32_t n) {
     __m512 sum = _mm512_setzero_ps();
     for (uint32_t i = 0; i < n; i += kLanes) {
       const __mmask16 mask = lanes_left(n - i);
       sum = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, w + i),
                             _mm512_maskz_loadu_ps(mask, row + i), sum);
     }
-    return _mm512_reduce_add_ps(sum);
+    return sum;
+  }
+  static float dot(const float* w, const float* row, uint32_t n) {
+    return _mm512_reduce_add_ps(products(w, row, n));
   }
   static void dots(const float (*w)[QUIRE_ATTENTION_DIMS_MAX], uint32_t queries, const float* row,
                    uint32_t n, float* out, uint32_t stride) {
-    // Always four at a time, so that a result does not depend on the tile's other queries.
+    // Every sum in one order, so that a result does not depend on the tile's other queries.
     for (uint32_t q = 0; q < queries; q += 4) {
       const uint32_t count = queries - q < 4 ? queries - q : 4;
+      if (count == 1) {
+        const __m512 sum = products(w[q], row, n);
+        out[q * stride] = _mm_cvtss_f32(sum_of_four(sum, sum, sum, sum));
+        break;
+      }
       __m512 sum[4] = {};
       for (uint32_t i = 0; i < n; i += kLanes) {
         const __mmask16 mask = lanes_left(n - i);

@@ -138,26 +138,65 @@ QUIRE_HD PagedPlane paged_values(const quire_paged_kv& kv, uint32_t head) {
   return {static_cast<const unsigned char*>(kv.value) + head * kv.value_head_stride,
           kv.value_page_stride, kv.value_token_stride};
 }
-QUIRE_HD const unsigned char* paged_row(const PagedPlane& plane, const int32_t* table,
-                                        uint32_t page_tokens, uint32_t token) {
-  return plane.base + table[token / page_tokens] * plane.page_stride +
-         token % page_tokens * plane.token_stride;
+// The rows of consecutive tokens: one division for the first.
+struct PagedRows {
+  const PagedPlane plane;
+  const int32_t* page;
+  uint32_t in_page;
+  uint32_t page_tokens;
+};
+QUIRE_HD PagedRows paged_rows(const PagedPlane& plane, const int32_t* table, uint32_t page_tokens,
+                              uint32_t token) {
+  return {plane, table + token / page_tokens, token % page_tokens, page_tokens};
+}
+QUIRE_HD const unsigned char* next_row(PagedRows& rows) {
+  const unsigned char* row = rows.plane.base + *rows.page * rows.plane.page_stride +
+                             rows.in_page * rows.plane.token_stride;
+  if (++rows.in_page == rows.page_tokens) {
+    rows.in_page = 0;
+    ++rows.page;
+  }
+  return row;
+}
+// Rows lie apart by all heads of a token, which hardware does not prefetch.
+QUIRE_HD void prefetch_row(const unsigned char* row, uint32_t bytes) {
+  constexpr uint32_t kLineBytes = 64;
+  for (uint32_t at = 0; at < bytes; at += kLineBytes) __builtin_prefetch(row + at);
 }
 
-// Raw logits of tokens [token, token + n) in engine pages.
+// The tokens of a block that some query sees.
+template <class Math>
+void visible_tokens(const QueryTile<Math>& tile, uint32_t n, uint32_t* begin, uint32_t* end) {
+  *begin = n;
+  *end = 0;
+  for (uint32_t q = 0; q < tile.n_queries; ++q) {
+    *begin = tile.begin[q] < *begin ? tile.begin[q] : *begin;
+    *end = tile.end[q] > *end ? tile.end[q] : *end;
+  }
+}
+
+inline constexpr uint32_t kPrefetchRows = 8;
+
+// Raw logits of tokens [token, token + n) in engine pages; their values are fetched along the way.
 template <class Math>
 void paged_logits(QueryTile<Math>& tile, const quire_paged_kv& kv, const int32_t* table,
                   uint32_t head, uint32_t dims, uint32_t token, uint32_t n) {
-  const PagedPlane keys = paged_keys(kv, head);
   alignas(64) float row[QUIRE_ATTENTION_DIMS_MAX];
-  uint32_t begin = n;
-  uint32_t end = 0;
-  for (uint32_t q = 0; q < tile.n_queries; ++q) {
-    begin = tile.begin[q] < begin ? tile.begin[q] : begin;
-    end = tile.end[q] > end ? tile.end[q] : end;
-  }
+  uint32_t begin;
+  uint32_t end;
+  visible_tokens(tile, n, &begin, &end);
+  if (begin >= end) return;
+  const uint32_t size = element_bytes(kv.dtype);
+  const PagedPlane keys = paged_keys(kv, head);
+  PagedRows rows = paged_rows(keys, table, kv.page_tokens, token + begin);
+  PagedRows ahead = rows;
+  PagedRows values = paged_rows(paged_values(kv, head), table, kv.page_tokens, token + begin);
+  for (uint32_t t = begin; t < end && t < begin + kPrefetchRows; ++t)
+    prefetch_row(next_row(ahead), dims * size);
   for (uint32_t t = begin; t < end; ++t) {
-    Math::widen_row(kv.dtype, paged_row(keys, table, kv.page_tokens, token + t), row, dims);
+    if (t + kPrefetchRows < end) prefetch_row(next_row(ahead), dims * size);
+    prefetch_row(next_row(values), tile.value_dims * size);
+    Math::widen_row(kv.dtype, next_row(rows), row, dims);
     Math::dots(tile.w, tile.n_queries, row, dims, &tile.weight[0][t], kBlockTokens);
   }
 }
@@ -193,20 +232,15 @@ void add_value_rows(QueryTile<Math>& tile, uint32_t t, uint32_t rows,
 template <class Math>
 void add_paged_values(QueryTile<Math>& tile, const quire_paged_kv& kv, const int32_t* table,
                       uint32_t head, uint32_t token, uint32_t n) {
-  const PagedPlane values = paged_values(kv, head);
   alignas(64) float rows[kValueRows][QUIRE_ATTENTION_DIMS_MAX];
-  auto used = [&](uint32_t t) {
-    for (uint32_t q = 0; q < tile.n_queries; ++q)
-      if (tile.weight[q][t] != 0) return true;
-    return false;
-  };
-  uint32_t count = 0;
-  for (uint32_t t = 0; t <= n; t += count) {
-    while (t < n && !used(t)) ++t;
-    for (count = 0; count < kValueRows && t + count < n && used(t + count); ++count)
-      Math::widen_row(kv.dtype, paged_row(values, table, kv.page_tokens, token + t + count),
-                      rows[count], tile.value_dims);
-    if (count == 0) break;
+  uint32_t begin;
+  uint32_t end;
+  visible_tokens(tile, n, &begin, &end);
+  PagedRows values = paged_rows(paged_values(kv, head), table, kv.page_tokens, token + begin);
+  for (uint32_t t = begin; t < end; t += kValueRows) {
+    const uint32_t count = end - t < kValueRows ? end - t : kValueRows;
+    for (uint32_t i = 0; i < count; ++i)
+      Math::widen_row(kv.dtype, next_row(values), rows[i], tile.value_dims);
     add_value_rows(tile, t, count, rows, nullptr, 0, tile.value_dims, false);
   }
 }

@@ -232,6 +232,7 @@ QUIRE_DEVICE void write_rows(const RowsArguments& arguments, RowsState<C>& state
   const uint32_t lane = lane_id();
   const uint32_t group = p.n_query_heads / p.n_kv_heads;
   const uint32_t size = quire_kernels::element_bytes(p.out.dtype);
+#pragma unroll
   for (uint32_t half = 0; half < 2; ++half) {
     float total = state.total[half];
     total += shfl_xor(total, 1);
