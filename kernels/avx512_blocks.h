@@ -24,6 +24,8 @@ struct FullBlock {
     return _mm_loadu_si128(reinterpret_cast<const __m128i_u*>(from));
   }
   __m512 load_or(const float* from, float) const { return load(from); }
+  // `other` in the lanes beyond the row.
+  __m512 keep(__m512 values, __m512) const { return values; }
   __m512 load32(const Byte* from) const { return _mm512_loadu_ps(from); }
   void store32(Byte* to, __m512 values) const { _mm512_storeu_ps(to, values); }
   void store(float* to, __m512 values) const { _mm512_storeu_ps(to, values); }
@@ -40,6 +42,7 @@ struct TailBlock {
   __m512 load(const float* from) const { return _mm512_maskz_loadu_ps(mask, from); }
   __m256i load16(const Byte* from) const { return _mm256_maskz_loadu_epi16(mask, from); }
   __m128i load8(const Byte* from) const { return _mm_maskz_loadu_epi8(mask, from); }
+  __m512 keep(__m512 values, __m512 other) const { return _mm512_mask_mov_ps(other, mask, values); }
   __m512 load_or(const float* from, float other) const {
     return _mm512_mask_loadu_ps(_mm512_set1_ps(other), mask, from);
   }
@@ -150,6 +153,8 @@ void decode_fp8(const RowFormat& format, const CodeRows& rows);
 uint32_t fetch(int32_t dtype, const Byte* src, int32_t style, const float* table,
                uint32_t rotary_dims, float* row, uint32_t n);
 void extend_range(const float* row, float* minimums, float* maximums, uint32_t n);
+uint32_t fetch_turned(int32_t dtype, const Byte* src, uint32_t order, float* row, uint32_t n,
+                      float* minimum, float* maximum);
 bool affine_halves(const float* minimums, const float* maximums, uint32_t n, uint32_t top,
                    Byte* pairs);
 void turn_range(float* row, uint32_t n, uint32_t order, float* minimum, float* maximum);

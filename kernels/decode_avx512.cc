@@ -228,7 +228,14 @@ template <uint32_t kBits>
                                               __m512 zero, __m512 scale, Byte* out, uint32_t n) {
   const __m512 factor = _mm512_set1_ps(hadamard_scale(format.order));
   const bool turns = format.order > 1;
-  for_blocks(n, [&](uint64_t i, auto block) {
+  uint64_t done = 0;
+  if (!turns)
+    for (; done + 2 * kLanes <= n; done += 2 * kLanes)
+      store_pair(format.dtype, out, done,
+                 affine(unpack<kBits>(codes, done, FullBlock{}), zero, scale),
+                 affine(unpack<kBits>(codes, done + kLanes, FullBlock{}), zero, scale));
+  for_blocks(n - done, [&](uint64_t j, auto block) {
+    const uint64_t i = done + j;
     __m512 values = affine(unpack<kBits>(codes, i, block), zero, scale);
     if (turns) values = _mm512_mul_ps(hadamard_lanes(values, format.order), factor);
     store_elements(format.dtype, out, i, values, block);
@@ -236,7 +243,7 @@ template <uint32_t kBits>
 }
 
 [[gnu::always_inline]] inline __m512 half_to_all(const Byte* from) {
-  return _mm512_set1_ps(half_to_float(load_as<uint16_t>(from)));
+  return _mm512_cvtph_ps(_mm256_set1_epi16(load_as<int16_t>(from)));
 }
 
 template <uint32_t kBits>
@@ -365,8 +372,7 @@ template <uint32_t kBits, bool kSameRow>
 // number of them. A last one is done twice.
 template <uint32_t kBits>
 void turned_rows(const RowFormat& format, const CodeRows& rows) {
-  const int32_t dtype =
-      format.dtype == QUIRE_DTYPE_BF16 && hardware_bf16() ? kHardwareBf16 : format.dtype;
+  const int32_t dtype = format.dtype;
   const uint64_t element = format.dtype == QUIRE_DTYPE_F32 ? 4 : 2;
   TurnBlock waiting;
   bool waits = false;
@@ -390,16 +396,18 @@ void turned_rows(const RowFormat& format, const CodeRows& rows) {
 
 template <uint32_t kBits>
 void token_rows(const RowFormat& format, const CodeRows& rows) {
+  RowFormat fast = format;
+  if (format.dtype == QUIRE_DTYPE_BF16 && hardware_bf16()) fast.dtype = kHardwareBf16;
   if constexpr (kBits != 8) {
     // A batch rotates all of its rows or none.
     if (format.order == 64 && rows.n != 0 && rows.table[0] == nullptr)
-      return turned_rows<kBits>(format, rows);
+      return turned_rows<kBits>(fast, rows);
   }
   RowFormat wide = format;
   wide.dtype = QUIRE_DTYPE_F32;
   for (uint32_t r = 0; r < rows.n; ++r) {
     if (rows.table[r] == nullptr) {
-      token_row<kBits>(format, rows.codes[r], rows.side[r], rows.out[r]);
+      token_row<kBits>(fast, rows.codes[r], rows.side[r], rows.out[r]);
       continue;
     }
     alignas(64) float row[QUIRE_KERNEL_DIMS_MAX];

@@ -2,12 +2,13 @@
 #include "kernels/rows.h"
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
-#include "kernels/avx512_hadamard.h"
+#include "kernels/avx512_turn.h"
 #include "kernels/math/bits.h"
 
 namespace quire_kernels {
 namespace {
 
+// encode_code() of sixteen values.
 [[gnu::always_inline]] inline __m512i to_codes(__m512 values, __m512 zeros, __m512 scales,
                                                __m512i top) {
   const __mmask16 nonzero = _mm512_cmp_ps_mask(scales, _mm512_setzero_ps(), _CMP_NEQ_OQ);
@@ -106,16 +107,15 @@ template <uint32_t kRegisters>
 [[gnu::always_inline]] inline void turn_span(float* row, uint32_t n, uint32_t order, __m512* low,
                                              __m512* high) {
   const __m512 factor = _mm512_set1_ps(hadamard_scale(order));
-  for (uint32_t i = 0; i < n; i += kLanes) {
-    const __mmask16 mask = tail_mask(n - i);
-    __m512 values = _mm512_maskz_loadu_ps(mask, row + i);
+  for_blocks(n, [&](uint64_t i, auto block) {
+    __m512 values = block.load(row + i);
     if (order > 1) {
       values = _mm512_mul_ps(hadamard_lanes(values, order), factor);
-      _mm512_mask_storeu_ps(row + i, mask, values);
+      block.store(row + i, values);
     }
-    *low = _mm512_mask_min_ps(*low, mask, *low, values);
-    *high = _mm512_mask_max_ps(*high, mask, *high, values);
-  }
+    *low = _mm512_min_ps(*low, block.keep(values, *low));
+    *high = _mm512_max_ps(*high, block.keep(values, *high));
+  });
 }
 
 }  // namespace
@@ -177,6 +177,75 @@ void avx512::turn_range(float* row, uint32_t n, uint32_t order, float* minimum, 
     turn_span(row, n, order, &low, &high);
   *minimum = _mm512_reduce_min_ps(low);
   *maximum = _mm512_reduce_max_ps(high);
+}
+
+namespace {
+
+// A block of 64 bf16 elements: even and odd ones come apart by a shift and a mask, which makes the
+// first stage a matter of registers; each later stage swaps its bit of the element number into that
+// place. In the end they are in order.
+[[gnu::always_inline]] inline void turn_bf16_block(__m512i low, __m512i high, __m512 factor,
+                                                   __m512 (&r)[4]) {
+  const __m512i upper = _mm512_set1_epi32(static_cast<int32_t>(0xffff0000));
+  r[0] = _mm512_castsi512_ps(_mm512_slli_epi32(low, 16));
+  r[1] = _mm512_castsi512_ps(_mm512_and_si512(low, upper));
+  r[2] = _mm512_castsi512_ps(_mm512_slli_epi32(high, 16));
+  r[3] = _mm512_castsi512_ps(_mm512_and_si512(high, upper));
+#pragma GCC unroll 2
+  for (uint32_t i = 0; i < 4; i += 2) {
+    add_subtract(&r[i], &r[i + 1]);
+    swap_lane0(&r[i], &r[i + 1]);
+    add_subtract(&r[i], &r[i + 1]);
+    swap_lane0(&r[i], &r[i + 1]);
+    add_subtract(&r[i], &r[i + 1]);
+    swap_lane2(&r[i], &r[i + 1]);
+    add_subtract(&r[i], &r[i + 1]);
+    swap_lane2(&r[i], &r[i + 1]);
+    add_subtract(&r[i], &r[i + 1]);
+  }
+  add_subtract(&r[0], &r[2]);
+  add_subtract(&r[1], &r[3]);
+#pragma GCC unroll 4
+  for (uint32_t i = 0; i < 4; ++i) r[i] = _mm512_mul_ps(r[i], factor);
+}
+
+uint32_t fetch_turned_bf16(const Byte* src, float* row, uint32_t n, float* minimum,
+                           float* maximum) {
+  const __m512 factor = _mm512_set1_ps(hadamard_scale(64));
+  const __m512i magnitude = _mm512_set1_epi16(0x7fff);
+  __m512i largest = _mm512_setzero_si512();
+  __m512 least = _mm512_set1_ps(__builtin_inff());
+  __m512 most = _mm512_set1_ps(-__builtin_inff());
+  for (uint32_t i = 0; i < n; i += 64) {
+    const __m512i low = _mm512_loadu_si512(src + 2 * i);
+    const __m512i high = _mm512_loadu_si512(src + 2 * i + 64);
+    largest = _mm512_max_epu16(largest, _mm512_and_si512(low, magnitude));
+    largest = _mm512_max_epu16(largest, _mm512_and_si512(high, magnitude));
+    __m512 r[4];
+    turn_bf16_block(low, high, factor, r);
+#pragma GCC unroll 4
+    for (uint32_t k = 0; k < 4; ++k) {
+      _mm512_storeu_ps(row + i + kLanes * k, r[k]);
+      least = _mm512_min_ps(least, r[k]);
+      most = _mm512_max_ps(most, r[k]);
+    }
+  }
+  *minimum = _mm512_reduce_min_ps(least);
+  *maximum = _mm512_reduce_max_ps(most);
+  const __m512i even = _mm512_slli_epi32(largest, 16);
+  return _mm512_reduce_max_epu32(_mm512_max_epu32(
+      even, _mm512_and_si512(largest, _mm512_set1_epi32(static_cast<int32_t>(0xffff0000)))));
+}
+
+}  // namespace
+
+uint32_t avx512::fetch_turned(int32_t dtype, const Byte* src, uint32_t order, float* row,
+                              uint32_t n, float* minimum, float* maximum) {
+  if (dtype == QUIRE_DTYPE_BF16 && order == 64)
+    return fetch_turned_bf16(src, row, n, minimum, maximum);
+  const uint32_t largest = fetch(dtype, src, QUIRE_ROPE_STYLE_NONE, nullptr, 0, row, n);
+  turn_range(row, n, order, minimum, maximum);
+  return largest;
 }
 
 // half_affine() of sixteen ranges at a time.

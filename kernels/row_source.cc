@@ -22,21 +22,37 @@ RowSource::RowSource(const quire_store_params& params, const RowOps& ops)
       contiguous_(params.head_dim == 1 || params.src_dim_stride == element_),
       tile_tokens_(tile_tokens(params.head_dim, element_)) {}
 
+// Rows lie far apart where an engine has many heads: no hardware prefetcher follows them. Inline,
+// because gcc drops calls of functions that do nothing but prefetch.
+[[gnu::always_inline]] inline void RowSource::prefetch(uint32_t head, uint32_t token) const {
+  if (!contiguous_ || p_.n_tokens - token <= kPrefetchRows) return;
+  const Byte* ahead = at(head, token + kPrefetchRows);
+  for (uint64_t line = 0; line < row_bytes_; line += 64) __builtin_prefetch(ahead + line);
+}
+
+int RowSource::status_of(const Byte* elements, uint32_t bits) const {
+  if (bits < infinity_bits(QUIRE_DTYPE_F32)) return QUIRE_KERNEL_OK;
+  // The rotation of finite elements may have grown beyond fp32.
+  const uint32_t before = ops_.max_abs_bits(p_.src_dtype, elements, p_.head_dim);
+  return before < infinity_bits(p_.src_dtype) ? QUIRE_KERNEL_OUT_OF_RANGE : QUIRE_KERNEL_NON_FINITE;
+}
+
 int RowSource::fetch(uint32_t head, uint32_t token, float* row, uint32_t* largest) {
   const Byte* from = elements(head, token);
-  // Rows lie far apart where an engine has many heads: no hardware prefetcher follows them.
-  if (contiguous_ && p_.n_tokens - token > kPrefetchRows) {
-    const Byte* ahead = at(head, token + kPrefetchRows);
-    for (uint64_t line = 0; line < row_bytes_; line += 64) __builtin_prefetch(ahead + line);
-  }
+  prefetch(head, token);
   const float* table = rotates_ ? rotation_of_token(p_.rotation, token) : nullptr;
   const uint32_t bits = ops_.fetch(p_.src_dtype, from, p_.rotation.style, table,
                                    p_.rotation.rotary_dims, row, p_.head_dim);
   if (largest != nullptr) *largest = bits;
-  if (bits < infinity_bits(QUIRE_DTYPE_F32)) return QUIRE_KERNEL_OK;
-  // The rotation of finite elements may have grown beyond fp32.
-  const uint32_t before = ops_.max_abs_bits(p_.src_dtype, from, p_.head_dim);
-  return before < infinity_bits(p_.src_dtype) ? QUIRE_KERNEL_OUT_OF_RANGE : QUIRE_KERNEL_NON_FINITE;
+  return status_of(from, bits);
+}
+
+int RowSource::fetch_turned(uint32_t head, uint32_t token, uint32_t order, float* row,
+                            uint32_t* largest, float* minimum, float* maximum) {
+  const Byte* from = elements(head, token);
+  prefetch(head, token);
+  *largest = ops_.fetch_turned(p_.src_dtype, from, order, row, p_.head_dim, minimum, maximum);
+  return status_of(from, *largest);
 }
 
 const Byte* RowSource::elements(uint32_t head, uint32_t token) {

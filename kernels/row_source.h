@@ -41,10 +41,15 @@ class RowSource {
   // row = the row in fp32, rotated: OK, NON_FINITE or OUT_OF_RANGE. *largest (may be null) is
   // max_abs_bits() of it.
   int fetch(uint32_t head, uint32_t token, float* row, uint32_t* largest);
+  // The same without rotation, turned by a Hadamard transform; *largest is of before that.
+  int fetch_turned(uint32_t head, uint32_t token, uint32_t order, float* row, uint32_t* largest,
+                   float* minimum, float* maximum);
   // The row's elements side by side, in place or in the tile, until the next call.
   const Byte* elements(uint32_t head, uint32_t token);
 
  private:
+  void prefetch(uint32_t head, uint32_t token) const;
+  int status_of(const Byte* elements, uint32_t bits) const;
   int64_t row_of(uint32_t token) const;
   const Byte* at(uint32_t head, uint32_t token) const;
   void fill_tile(uint32_t head, uint32_t token);

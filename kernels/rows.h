@@ -76,6 +76,9 @@ struct RowOps {
   void (*extend_range)(const float* row, float* minimums, float* maximums, uint32_t n);
   // Hadamard in place (order 1: none), then the least and the greatest element.
   void (*turn_range)(float* row, uint32_t n, uint32_t order, float* minimum, float* maximum);
+  // fetch without rotation, then turn_range; max_abs_bits of the row before it was turned.
+  uint32_t (*fetch_turned)(int32_t dtype, const Byte* src, uint32_t order, float* row, uint32_t n,
+                           float* minimum, float* maximum);
   // half_affine() of n ranges: pairs {zero, scale}. False where halves cannot hold one of them.
   bool (*affine_halves)(const float* minimums, const float* maximums, uint32_t n, uint32_t top,
                         Byte* pairs);

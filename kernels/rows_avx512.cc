@@ -169,6 +169,7 @@ constexpr RowOps kAvx512Rows = {
     .fetch = avx512::fetch,
     .extend_range = avx512::extend_range,
     .turn_range = avx512::turn_range,
+    .fetch_turned = avx512::fetch_turned,
     .affine_halves = avx512::affine_halves,
     .normalise = avx512::normalise,
     .encode_channel = avx512::encode_channel,

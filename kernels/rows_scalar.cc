@@ -109,6 +109,13 @@ uint32_t fetch(int32_t dtype, const Byte* src, int32_t style, const float* table
   return max_abs_bits(QUIRE_DTYPE_F32, reinterpret_cast<const Byte*>(row), n);
 }
 
+uint32_t fetch_turned(int32_t dtype, const Byte* src, uint32_t order, float* row, uint32_t n,
+                      float* minimum, float* maximum) {
+  const uint32_t largest = fetch(dtype, src, QUIRE_ROPE_STYLE_NONE, nullptr, 0, row, n);
+  scalar::turn_range(row, n, order, minimum, maximum);
+  return largest;
+}
+
 constexpr RowOps kScalarRows = {
     .name = "scalar",
     .widen = scalar::widen,
@@ -126,6 +133,7 @@ constexpr RowOps kScalarRows = {
     .fetch = fetch,
     .extend_range = extend_range,
     .turn_range = scalar::turn_range,
+    .fetch_turned = fetch_turned,
     .affine_halves = scalar::affine_halves,
     .normalise = scalar::normalise,
     .encode_channel = scalar::encode_channel,

@@ -92,6 +92,13 @@ class TokenWriter {
     float* maximum = maximums_;
     for (uint32_t i = 0; i < n; ++i) {
       uint32_t largest;
+      if (groups_ == 1 && !source_.rotates()) {
+        if (int status = source_.fetch_turned(head, walk->next(), order_, row(i), &largest,
+                                              minimum++, maximum++))
+          return status;
+        if (largest > limit_) return QUIRE_KERNEL_OUT_OF_RANGE;
+        continue;
+      }
       if (int status = source_.fetch(head, walk->next(), row(i), &largest)) return status;
       if (largest > limit_) return QUIRE_KERNEL_OUT_OF_RANGE;
       for (uint32_t group = 0; group < groups_; ++group)
