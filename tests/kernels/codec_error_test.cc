@@ -133,6 +133,22 @@ TEST_P(CodecErrorTest, RefusesWhatTheSideDataCannotHold) {
     }
 }
 
+// Sums of such values overflow inside the transform.
+TEST_P(CodecErrorTest, HugeValuesAreRefusedBeforeTheyAreTurned) {
+  const Shape shape{3, 1, 64};
+  for (const CodecName& codec : kQuantised)
+    for (const int32_t dtype : {QUIRE_DTYPE_BF16, QUIRE_DTYPE_F32})
+      for (const float most : {3e38f, 1e37f, 6e5f * 448}) {
+        Engine source(dtype, shape, shape.tokens, false);
+        for (uint32_t token = 0; token < shape.tokens; ++token)
+          for (uint32_t dim = 0; dim < shape.dims; ++dim)
+            source.set(token, 0, dim, random_() % 2 ? most : -most);
+        Section section(codec.codec, QUIRE_PLANE_VALUE, shape);
+        const quire_store_params p = store_params(source, section);
+        EXPECT_EQ(quire_store(&p), QUIRE_KERNEL_OUT_OF_RANGE) << codec.name << " " << most;
+      }
+}
+
 TEST_P(CodecErrorTest, NonFiniteElementsAreRefused) {
   const Shape shape{40, 2, 24};
   for (const CodecName& codec : kQuantised)

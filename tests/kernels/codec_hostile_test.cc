@@ -174,6 +174,16 @@ TEST_P(CodecHostileTest, MixedHeadersThatContradictTheMapAreCorrupt) {
   EXPECT_EQ(check([](uint8_t* s) { s[64] ^= 1; }), QUIRE_KERNEL_CORRUPT);
   EXPECT_EQ(check([](uint8_t* s) { s[64 + 8] ^= 0x40; }), QUIRE_KERNEL_CORRUPT);  // token 70
   EXPECT_EQ(check([](uint8_t* s) { s[127] = 1; }), QUIRE_KERNEL_CORRUPT);
+  // As many bits as before, one of them for a token that is not there.
+  const auto move_bit = [](uint8_t* s) {
+    for (uint32_t i = 0; i < 8; ++i)
+      if (s[64 + i] != 0) {
+        s[64 + i] &= static_cast<uint8_t>(s[64 + i] - 1);
+        break;
+      }
+    s[64 + 8] |= 0x40;
+  };
+  EXPECT_EQ(check(move_bit), QUIRE_KERNEL_CORRUPT);
 }
 
 TEST_P(CodecHostileTest, AllOrNoTokensMayBeSalient) {

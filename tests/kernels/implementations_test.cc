@@ -20,6 +20,9 @@ void fill(Engine& engine, int kind, std::mt19937_64& random) {
         if (kind == 1 && !(std::fabs(value) < (half ? 65504.0f : 1e5f))) value = -0.0f;
         if (kind == 2) value = (half ? 1024.0f : 131'072.0f) + static_cast<float>(bits % 3);
         if (kind == 3) value = std::ldexp(static_cast<float>(bits % 7) - 3, half ? -24 : -149);
+        // Denormal as bf16 too.
+        if (kind == 5)
+          value = std::ldexp(static_cast<float>(bits % 4096) - 2048, half ? -24 : -140);
         if (kind == 4) value = bits % 5 ? (bits % 2 ? 0.0f : -0.0f) : 65504.0f;
         engine.set(row, head, dim, value);
       }
@@ -46,7 +49,7 @@ TEST(Implementations, StoreAndLoadGiveEqualBytes) {
     const uint32_t rotary = rotate ? 2 * static_cast<uint32_t>(1 + random() % (shape.dims / 2)) : 0;
     const auto style = static_cast<int32_t>(pick(1, 2));
     Engine source(src_dtype, shape, shape.tokens, random() % 2);
-    fill(source, static_cast<int>(pick(0, 0, 0, 1, 2, 3, 4)), random);
+    fill(source, static_cast<int>(pick(0, 0, 0, 1, 2, 3, 4, 5)), random);
     const std::vector<uint8_t> marks = salient_tokens(shape.tokens);
     Engine empty(dst_dtype, shape, shape.tokens, random() % 2);
     std::vector<uint8_t> sections[2];
