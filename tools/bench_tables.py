@@ -52,14 +52,57 @@ BENCHES = [
           about="Blocks of 512 tokens hit as part of a contiguous prefix, by capacity in % of the trace's unique blocks "
           "(params: policy, capacity). Floor: Belady's bound."),
     Bench("slab", "Host memory lost by rounding", "quire-bench slab --synthetic 1"),
+    Bench("codec", "Codecs", "quire-bench codec", "--rounds 1 --speed-bytes 1048576",
+          "Real KV of two models over 768 tokens of the Debian handbook (quire-kv-dump), in slices of 256 tokens, K "
+          "stored before rope and turned to its place after decoding. encode, decode, decode + move: share of memcpy of "
+          "the same engine memory (bf16; f16 and f32 for raw-f16 and raw-f32), one core, median of rounds. Attention KL: "
+          "softmax(q K) over decoded against exact K, mean over layers, heads and 32 queries; output: relative error of "
+          "softmax(q K) V. End to end (quire-codec-kl, F32 copies of the models, prompts of about 1,200 tokens): the whole "
+          "context's KV replaced, KL(full || codec) over answers and continuations, 95 % bootstrap over prompts; libllama's "
+          "own 4-bit weights would add 3e-3, because it rounds activations for them. Mixed codecs keep 20 % of the tokens "
+          "at 8 bits: the first four of a slice and those that receive most attention. Lossless codecs that are not "
+          "listed end to end give what raw-bf16 gives. No single figure of error stands for quality: judge by KL."),
     Bench("peers", "Against Redis and Mooncake", "python3 bench/peers/peers.py --rounds 7", "--rounds 1 --sizes 2",
           "The same bytes from the caller's memory into the store and back, all stores in memory only; Redis "
           "with blocking sockets as LMCache uses them. Value: Quire. Floor: the peer. Goal: ahead of each."),
 ]  # fmt: skip
 
 
+CODEC_MODELS = ("qwen2.5-coder-0.5b-instruct-q4_k_m", "gemma-3-270m-q4_k_m")
+
+
+def cache_directory() -> Path:
+    if "QUIRE_CACHE" in os.environ:
+        return Path(os.environ["QUIRE_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quire"
+
+
+def codec_inputs(options: argparse.Namespace) -> list[str]:
+    """Dumps and end-to-end results of the test models, made where they are missing (minutes each)."""
+    folder = LINES.parent / "codec"
+    folder.mkdir(parents=True, exist_ok=True)
+    words: list[str] = []
+    for name in CODEC_MODELS:
+        model = cache_directory() / "models" / f"{name}.gguf"
+        exact = model.with_name(f"{name}-f32.gguf")
+        dump, kl = folder / f"{name}.safetensors", folder / f"{name}.jsonl"
+        if model.exists() and not dump.exists():
+            subprocess.run([options.build / "bin/quire-kv-dump", "--model", model, "--out", dump], check=True)
+        if exact.exists() and not kl.exists() and not options.quick:
+            subprocess.run(
+                [options.build / "bin/quire-codec-kl", "--model", exact, "--questions",
+                 ROOT / "bench/answers/questions.json", "--questions-per-prompt", "1", "--json", kl],
+                check=True, stdout=subprocess.DEVNULL,
+            )  # fmt: skip
+        words += ["--kv", str(dump)] if dump.exists() else []
+        words += ["--end-to-end", str(kl)] if kl.exists() else []
+    return words
+
+
 def arguments_of(bench: Bench, options: argparse.Namespace) -> list[str]:
     words = bench.command.split()
+    if bench.name == "codec":
+        words += codec_inputs(options)
     if bench.name == "peers":
         words = [sys.executable, str(ROOT / words[1]), "--build", str(options.build), *words[2:], "--json"]
     else:
@@ -70,12 +113,13 @@ def arguments_of(bench: Bench, options: argparse.Namespace) -> list[str]:
 
 
 def without_repeats(words: list[str]) -> list[str]:
-    """--name value pairs: the last one counts."""
+    """--name value pairs: the last one counts, but for lists of files."""
     last: dict[str, int] = {word: index for index, word in enumerate(words) if word.startswith("--")}
+    last = {word: index for word, index in last.items() if word not in ("--kv", "--end-to-end")}
     kept: list[str] = []
     index = 0
     while index < len(words):
-        is_stale = words[index].startswith("--") and last[words[index]] != index
+        is_stale = last.get(words[index], index) != index
         if is_stale:
             index += 2
             continue
@@ -126,7 +170,47 @@ def path_text(line: dict[str, Any]) -> str:
     return f"{line['bench']}, {size}"
 
 
+def codec_row(line: dict[str, Any]) -> str:
+    params = line["params"]
+    shares = [f"{params[name]:.2f}" if name in params else "-"
+              for name in ("encode_share", "decode_share", "decode_moved_share")]  # fmt: skip
+    end_to_end, top1 = "-", "-"
+    if "end_to_end_kl" in params:
+        low, high = params["end_to_end_kl_range"]
+        end_to_end = f"{params['end_to_end_kl']:.2g} [{low:.2g}, {high:.2g}]"
+        top1 = f"{params['end_to_end_top1']:.3f}"
+    goal = "-"
+    if "end_to_end_goal" in params:
+        goal = f"<= {params['end_to_end_goal']:.2g}: " + (
+            "met" if params["end_to_end_goal_met"] else "**missed**"
+        )
+    kept = {True: "yes", False: "**no**", None: "-"}[params.get("lossless")]
+    cells = [params["codec"], f"{params['key_bits']:.2f} / {params['value_bits']:.2f}", *shares,
+             f"{params['key_relative_error']:.2g} / {params['value_relative_error']:.2g}",
+             f"{line['value']:.2g}", f"{params['output_relative_error']:.2g}", kept, end_to_end, top1, goal]  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
+
+
+def codec_table(bench: Bench, lines: list[dict[str, Any]]) -> str:
+    rows = [f"## {bench.title}", "", bench.about, ""]
+    for model in dict.fromkeys(line["params"]["model"] for line in lines):
+        of_model = [line for line in lines if line["params"]["model"] == model]
+        prompts = max(line["params"].get("end_to_end_prompts", 0) for line in of_model)
+        rows += [
+            f"**{model}**" + (f" ({prompts} prompts end to end)" if prompts else ""),
+            "",
+            "| codec | bits K / V | encode | decode | decode + move | rel. error K / V | attention KL | output "
+            "| bits kept | KL end to end | top-1 | goal |",
+            "|" + "---|" * 12,
+            *(codec_row(line) for line in of_model),
+            "",
+        ]
+    return "\n".join([*rows, f"    {bench.command} --kv FILE --end-to-end FILE", ""])
+
+
 def table(bench: Bench, lines: list[dict[str, Any]]) -> str:
+    if bench.name == "codec":
+        return codec_table(bench, lines)
     rows = [f"## {bench.title}", ""]
     if bench.about:
         rows += [bench.about, ""]

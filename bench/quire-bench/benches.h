@@ -126,6 +126,15 @@ struct KernelBenchOptions {
 // sizes 64 and 128: rates by bytes of engine memory against memcpy, by the time that one thread ran.
 Status run_kernels(const KernelBenchOptions& options, const ResultSink& sink);
 
+struct AttentionBenchOptions {
+  CommonOptions common;
+  uint32_t rounds = 9;
+  uint32_t tokens = 8192;  // of the sequence that is decoded
+};
+// Decode from chunks of every codec of fixed size, by bytes of bf16 KV, against decode from bf16
+// pages; and scattered rows against the full causal attention, by operations. One thread.
+Status run_attention(const AttentionBenchOptions& options, const ResultSink& sink);
+
 }  // namespace quire::bench
 
 #endif  // QUIRE_BENCH_QUIRE_BENCH_BENCHES_H_

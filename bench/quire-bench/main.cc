@@ -58,6 +58,7 @@ struct Arguments {
   RocksBenchOptions rocks;
   MixedOptions mixed;
   KernelBenchOptions kernels;
+  AttentionBenchOptions attention;
   CodecBenchOptions codec;
 };
 
@@ -269,6 +270,18 @@ CLI::App* add_kernels(CLI::App& app, KernelBenchOptions& options) {
   return command;
 }
 
+CLI::App* add_attention(CLI::App& app, AttentionBenchOptions& options) {
+  CLI::App* command =
+      app.add_subcommand("attention", "Decode from stored chunks, recompute of scattered rows");
+  command->add_option("--rounds", options.rounds)
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command->add_option("--tokens", options.tokens, "Of the sequence that is decoded")
+      ->check(CLI::Range(256, 1 << 20))
+      ->capture_default_str();
+  return command;
+}
+
 int finish(const Status& status, const std::vector<Result>& results, bool json) {
   if (!json && !results.empty()) print_table(results, std::cout);
   if (status.code() == StatusCode::kCancelled) return kExitInterrupted;
@@ -305,6 +318,7 @@ int run(int argc, char** argv) {
   CLI::App* rocks = add_rocks(app, arguments.rocks);
   CLI::App* codec = add_codec(app, arguments.codec);
   CLI::App* kernels = add_kernels(app, arguments.kernels);
+  CLI::App* attention = add_attention(app, arguments.attention);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -346,6 +360,9 @@ int run(int argc, char** argv) {
   } else if (kernels->parsed()) {
     arguments.kernels.common = arguments.common;
     status = run_kernels(arguments.kernels, sink);
+  } else if (attention->parsed()) {
+    arguments.attention.common = arguments.common;
+    status = run_attention(arguments.attention, sink);
   } else {
     arguments.recover.common = arguments.common;
     status = run_recover(arguments.recover, sink);

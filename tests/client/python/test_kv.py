@@ -2,7 +2,6 @@
 
 import ctypes
 from dataclasses import replace
-from typing import Any
 
 import ids_reference as reference
 import numpy as np
@@ -221,9 +220,11 @@ VARIABLE_CODECS = [
 ]
 
 
-def pack_if_known(codec: str, keys: np.ndarray, values: np.ndarray, **options: Any) -> quire.Packed:
+def pack_if_known(
+    codec: str, keys: np.ndarray, values: np.ndarray, dtype: str | None = None
+) -> quire.Packed:
     try:
-        return quire.pack(MODEL, TOKENS, keys, values, codec=codec, **options)
+        return quire.pack(MODEL, TOKENS, keys, values, codec=codec, dtype=dtype)
     except quire.NotFound:
         pytest.skip(f"no codec {codec} in this library")
 
