@@ -123,7 +123,8 @@ struct KernelBenchOptions {
   uint64_t bytes = 64ull << 20;  // of engine memory in a round
 };
 // Loads (K moved by a rotation) and stores (K un-rotated) of bf16 engine memory, both planes, head
-// sizes 64 and 128: rates by bytes of engine memory against memcpy, by the time that one thread ran.
+// sizes 64 and 128: rates by bytes of engine memory against memcpy, by the time that one thread
+// ran.
 Status run_kernels(const KernelBenchOptions& options, const ResultSink& sink);
 
 struct AttentionBenchOptions {
