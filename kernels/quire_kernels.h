@@ -4,7 +4,8 @@
  * docs/formats/codecs.md.
  *
  * Rules that hold for every call:
- *  - Reentrant and without allocation, locks or threads; any number of threads may call at once,
+ *  - Reentrant and without allocation (but for a buffer of rows in stores of bf16-exp4 and
+ * bf16-window3), locks or threads; any number of threads may call at once,
  * also on disjoint token ranges or destinations of one section.
  *  - Memory is borrowed for the call. Parameter structs start with struct_bytes = sizeof(the
  * struct); another value is refused, so a mismatch of header and library is an error, never a
@@ -112,7 +113,8 @@ enum quire_kernel_flag {
  * Payload check: all of the range's values (masked rows included) - or the scales and zeros that
  * make them - are scanned before anything is written. A NaN or infinity gives NON_FINITE. A value
  * that could exceed dst_dtype's largest finite number gives OUT_OF_RANGE (with a rotation the limit
- * is divided by sqrt(2), the most that a rotation can enlarge one dim by). */
+ * is divided by sqrt(2), the most that a rotation can enlarge one dim by; with a Hadamard transform
+ * of order o by sqrt(o)). Sections of variable size are judged by quire_section_check() first. */
 struct quire_load_params {
   size_t struct_bytes;
   int32_t codec;

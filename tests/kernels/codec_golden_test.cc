@@ -89,5 +89,37 @@ TEST_P(CodecGoldenTest, CommittedBytesDecodeAsTheFormatPageSays) {
     }
 }
 
+// The hexdumps of the format page.
+TEST_P(CodecGoldenTest, WorkedExamplesOfTheFormatPage) {
+  const Shape shape{3, 1, 4};
+  Engine source(QUIRE_DTYPE_F32, shape, shape.tokens, false);
+  for (uint32_t token = 0; token < 3; ++token)
+    for (uint32_t dim = 0; dim < 4; ++dim)
+      source.set(token, 0, dim, static_cast<float>(token) / 8 + static_cast<float>(4 * dim));
+  const uint8_t marks[] = {0, 1, 0};
+  const std::vector<uint8_t> pairs = {0, 0,    0x45, 0x24, 0, 0x44, 0x45, 0x24,
+                                      0, 0x48, 0x45, 0x24, 0, 0x4a, 0x45, 0x24};
+  const auto at = [](Section& section, uint64_t offset, uint64_t n) {
+    return std::vector<uint8_t>(section.data() + offset, section.data() + offset + n);
+  };
+  Section channel(QUIRE_CODEC_INT4_CHANNEL64, QUIRE_PLANE_KEY, shape);
+  quire_store_params p = store_params(source, channel);
+  ASSERT_EQ(quire_store(&p), QUIRE_KERNEL_OK);
+  EXPECT_EQ(channel.size, 128u);
+  EXPECT_EQ(at(channel, 0, 16), pairs);
+  EXPECT_EQ(at(channel, 0x40, 12),
+            (std::vector<uint8_t>{0, 0, 0, 0, 0x77, 0, 0x77, 0, 0xff, 0, 0xff, 0}));
+  Section mixed(QUIRE_CODEC_MIXED_INT8_INT4, QUIRE_PLANE_KEY, shape);
+  p = store_params(source, mixed);
+  p.salient = marks;
+  ASSERT_EQ(quire_store(&p), QUIRE_KERNEL_OK);
+  EXPECT_EQ(mixed.size, 448u);
+  EXPECT_EQ(at(mixed, 0, 4), (std::vector<uint8_t>{1, 0, 0, 0}));
+  EXPECT_EQ(at(mixed, 0x40, 2), (std::vector<uint8_t>{2, 0}));
+  EXPECT_EQ(at(mixed, 0x80, 8), (std::vector<uint8_t>{0, 0, 0, 0x3e, 0, 0, 0x84, 0x40}));
+  EXPECT_EQ(at(mixed, 0x140, 16), pairs);
+  EXPECT_EQ(at(mixed, 0x180, 8), (std::vector<uint8_t>{0, 0, 0, 0, 0xff, 0, 0xff, 0}));
+}
+
 }  // namespace
 }  // namespace quire_kernels_test
