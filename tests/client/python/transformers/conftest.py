@@ -14,6 +14,10 @@ import pytest
 if TYPE_CHECKING:
     from quire.transformers import Engine
 
+# pytest imports this file under the same module name as the parent folder's, whose tests ask for these.
+ROOT = Path(__file__).resolve().parents[4]
+BIN = Path(os.environ.get("QUIRE_BIN_DIR", ROOT / "build" / "dev" / "bin"))
+
 MISSING = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
