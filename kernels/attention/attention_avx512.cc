@@ -20,6 +20,19 @@ __mmask16 lanes_left(uint32_t n) {
   return n >= kLanes ? __mmask16{0xffff} : static_cast<__mmask16>((1u << n) - 1);
 }
 
+// kWhole: n is a multiple of the lanes, and masks cost nothing.
+template <bool kWhole>
+__m512 load16(const float* row, __mmask16 mask) {
+  return kWhole ? _mm512_loadu_ps(row) : _mm512_maskz_loadu_ps(mask, row);
+}
+template <bool kWhole>
+void store16(float* row, __mmask16 mask, __m512 value) {
+  if (kWhole)
+    _mm512_storeu_ps(row, value);
+  else
+    _mm512_mask_storeu_ps(row, mask, value);
+}
+
 __m512 widen16(int32_t dtype, const unsigned char* src, uint32_t i, __mmask16 mask) {
   if (dtype == QUIRE_DTYPE_F32) return _mm512_maskz_loadu_ps(mask, src + uint64_t{i} * 4);
   const __m256i bits = _mm256_maskz_loadu_epi16(mask, src + uint64_t{i} * 2);
@@ -226,6 +239,41 @@ struct Avx512Math {
       for (uint32_t j = 0; j < count; ++j) out[(q + j) * stride] = four[j];
     }
   }
+  static void dots2(const float (*w)[QUIRE_ATTENTION_DIMS_MAX], uint32_t queries,
+                    const float (*rows)[QUIRE_ATTENTION_DIMS_MAX], uint32_t n, float* out,
+                    uint32_t stride) {
+    uint32_t q = 0;
+    for (; q + 4 <= queries; q += 4) {
+      if (n % kLanes == 0)
+        dots2_of_four<true>(w + q, rows, n, out + q * stride, stride);
+      else
+        dots2_of_four<false>(w + q, rows, n, out + q * stride, stride);
+    }
+    if (q == queries) return;
+    for (uint32_t r = 0; r < 2; ++r)
+      dots(w + q, queries - q, rows[r], n, out + q * stride + r, stride);
+  }
+  template <bool kWhole>
+  static void dots2_of_four(const float (*w)[QUIRE_ATTENTION_DIMS_MAX],
+                            const float (*rows)[QUIRE_ATTENTION_DIMS_MAX], uint32_t n, float* out,
+                            uint32_t stride) {
+    __m512 sum[2][4] = {};
+    for (uint32_t i = 0; i < n; i += kLanes) {
+      const __mmask16 mask = lanes_left(n - i);
+      const __m512 x0 = load16<kWhole>(rows[0] + i, mask);
+      const __m512 x1 = load16<kWhole>(rows[1] + i, mask);
+      for (uint32_t j = 0; j < 4; ++j) {
+        const __m512 y = load16<kWhole>(w[j] + i, mask);
+        sum[0][j] = _mm512_fmadd_ps(y, x0, sum[0][j]);
+        sum[1][j] = _mm512_fmadd_ps(y, x1, sum[1][j]);
+      }
+    }
+    for (uint32_t r = 0; r < 2; ++r) {
+      alignas(16) float four[4];
+      _mm_store_ps(four, sum_of_four(sum[r][0], sum[r][1], sum[r][2], sum[r][3]));
+      for (uint32_t j = 0; j < 4; ++j) out[j * stride + r] = four[j];
+    }
+  }
   static void axpy(float p, const float* row, float* sum, uint32_t n) {
     const __m512 weight = _mm512_set1_ps(p);
     for (uint32_t i = 0; i < n; i += kLanes) {
@@ -237,13 +285,22 @@ struct Avx512Math {
   }
   static void axpy4(const float* p, const float (*rows)[QUIRE_ATTENTION_DIMS_MAX], uint32_t first,
                     float* sum, uint32_t n) {
+    if (n % kLanes == 0)
+      axpy4_rows<true>(p, rows, first, sum, n);
+    else
+      axpy4_rows<false>(p, rows, first, sum, n);
+  }
+  template <bool kWhole>
+  static void axpy4_rows(const float* p, const float (*rows)[QUIRE_ATTENTION_DIMS_MAX],
+                         uint32_t first, float* sum, uint32_t n) {
+    __m512 weight[4];
+    for (uint32_t j = 0; j < 4; ++j) weight[j] = _mm512_set1_ps(p[j]);
     for (uint32_t i = 0; i < n; i += kLanes) {
       const __mmask16 mask = lanes_left(n - i);
-      __m512 total = _mm512_maskz_loadu_ps(mask, sum + i);
+      __m512 total = load16<kWhole>(sum + i, mask);
       for (uint32_t j = 0; j < 4; ++j)
-        total = _mm512_fmadd_ps(_mm512_set1_ps(p[j]),
-                                _mm512_maskz_loadu_ps(mask, rows[j] + first + i), total);
-      _mm512_mask_storeu_ps(sum + i, mask, total);
+        total = _mm512_fmadd_ps(weight[j], load16<kWhole>(rows[j] + first + i, mask), total);
+      store16<kWhole>(sum + i, mask, total);
     }
   }
   static void scale_row(float scale, float* row, uint32_t n) {

@@ -51,6 +51,11 @@ struct ScalarMath {
                    uint32_t n, double* out, uint32_t stride) {
     for (uint32_t q = 0; q < queries; ++q) out[q * stride] = dot(w[q], row, n);
   }
+  static void dots2(const double (*w)[QUIRE_ATTENTION_DIMS_MAX], uint32_t queries,
+                    const float (*rows)[QUIRE_ATTENTION_DIMS_MAX], uint32_t n, double* out,
+                    uint32_t stride) {
+    for (uint32_t i = 0; i < 2; ++i) dots(w, queries, rows[i], n, out + i, stride);
+  }
   static void axpy4(const double* p, const float (*rows)[QUIRE_ATTENTION_DIMS_MAX], uint32_t first,
                     double* sum, uint32_t n) {
     for (uint32_t i = 0; i < 4; ++i) axpy(p[i], rows[i] + first, sum, n);

@@ -6,7 +6,8 @@
 //   code_row(codec, spec, src, row, n)         codes (or elements) -> fp32, exact
 //   dot(w, row, n)  axpy(p, row, acc, n)  scale_row(s, acc, n)
 //   dots(w, queries, row, n, out, stride)      out[q * stride] = dot(w[q], row, n)
-//   axpy4(p, rows, first, acc, n)              acc += p[i] * (rows[i] + first) of four rows
+//   dots2(...)                                 for two rows: out[q * stride] and out[q * stride +
+//   1] axpy4(p, rows, first, acc, n)              acc += p[i] * (rows[i] + first) of four rows
 //   exp_row(x, shift, n)                       x[i] = exp(x[i] - shift), returns their sum
 //   max_row(x, n)   cap_row(x, n, cap)         cap * tanh(x / cap)
 //   exp_of(x)   hadamard(row, n, order)
@@ -181,7 +182,7 @@ inline constexpr uint32_t kPrefetchRows = 8;
 template <class Math>
 void paged_logits(QueryTile<Math>& tile, const quire_paged_kv& kv, const int32_t* table,
                   uint32_t head, uint32_t dims, uint32_t token, uint32_t n) {
-  alignas(64) float row[QUIRE_ATTENTION_DIMS_MAX];
+  alignas(64) float row[2][QUIRE_ATTENTION_DIMS_MAX];
   uint32_t begin;
   uint32_t end;
   visible_tokens(tile, n, &begin, &end);
@@ -193,11 +194,17 @@ void paged_logits(QueryTile<Math>& tile, const quire_paged_kv& kv, const int32_t
   PagedRows values = paged_rows(paged_values(kv, head), table, kv.page_tokens, token + begin);
   for (uint32_t t = begin; t < end && t < begin + kPrefetchRows; ++t)
     prefetch_row(next_row(ahead), dims * size);
-  for (uint32_t t = begin; t < end; ++t) {
-    if (t + kPrefetchRows < end) prefetch_row(next_row(ahead), dims * size);
-    prefetch_row(next_row(values), tile.value_dims * size);
-    Math::widen_row(kv.dtype, next_row(rows), row, dims);
-    Math::dots(tile.w, tile.n_queries, row, dims, &tile.weight[0][t], kBlockTokens);
+  for (uint32_t t = begin; t < end; t += 2) {
+    const uint32_t count = end - t < 2 ? 1 : 2;
+    for (uint32_t i = 0; i < count; ++i) {
+      if (t + i + kPrefetchRows < end) prefetch_row(next_row(ahead), dims * size);
+      prefetch_row(next_row(values), tile.value_dims * size);
+      Math::widen_row(kv.dtype, next_row(rows), row[i], dims);
+    }
+    if (count == 2)
+      Math::dots2(tile.w, tile.n_queries, row, dims, &tile.weight[0][t], kBlockTokens);
+    else
+      Math::dots(tile.w, tile.n_queries, row[0], dims, &tile.weight[0][t], kBlockTokens);
   }
 }
 
