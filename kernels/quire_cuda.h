@@ -10,11 +10,16 @@
  * before anything is launched; a wrong one launches nothing. Row numbers and payloads are seen by
  * the kernels alone: the first failure is left in *device_status and the rows concerned are not
  * written (never outside the destination). Look at it after the stream.
- *  - Work is queued on launch->stream of the current device, in waves of up to 28 sections a
+ *  - Work is queued on launch->stream of the current device, in waves of up to 27 sections a
  * launch, ordered by format: sections of one batch must not overlap each other's destinations.
  * Calls are reentrant and allocate nothing; they can be captured in a graph.
- *  - Supported: the codecs of fixed size, head_dim <= 256. Others (lossless bf16, mixed precision):
- * QUIRE_KERNEL_UNSUPPORTED. Bytes and values equal the CPU's.
+ *  - Supported, head_dim <= 256: loads and stores of the codecs of fixed size; loads of lossless bf16
+ * (4, 5). Others, stores of those among them: QUIRE_KERNEL_UNSUPPORTED. Bytes and values equal the
+ * CPU's.
+ *  - The header of a section of lossless bf16 may be device memory: the kernels read it. A section
+ * that contradicts itself gives QUIRE_KERNEL_CORRUPT and none of the rows concerned is written; a
+ * load of some tokens looks at the header and at the blocks of 64 rows that it reads, not at the
+ * whole index as the CPU does. src_bytes that no such section has give CORRUPT from the call.
  */
 #ifndef QUIRE_KERNELS_QUIRE_CUDA_H_
 #define QUIRE_KERNELS_QUIRE_CUDA_H_

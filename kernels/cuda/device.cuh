@@ -25,7 +25,7 @@
 //   pack_bf16x2(lo, hi) pack_f16x2(lo, hi)   round to nearest even; lo in the low half
 //   bf16_to_float(bits) f16_to_float(bits) float_to_bf16(v) float_to_f16(v)
 //   half2_add/sub/mul(a, b) half2_fma(a, b, c)   f16x2 in uint32_t, one rounding each
-//   lop3<LUT>(a, b, c) byte_perm(a, b, selector) exp2_fast(v) log2_fast(v)
+//   lop3<LUT>(a, b, c) byte_perm(a, b, selector) popcount(v) exp2_fast(v) log2_fast(v)
 //   sm_90: mbarrier_init(b, count) mbarrier_fence_init() mbarrier_arrive(b)
 //     mbarrier_arrive_expect(b, bytes) mbarrier_try_wait(b, parity) mbarrier_wait(b, parity)
 //     bulk_g2s(shared, global, bytes, b) bulk_s2g(global, shared, bytes): 16-byte multiples

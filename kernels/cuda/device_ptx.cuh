@@ -64,6 +64,9 @@ QUIRE_DEVICE T shfl_down(T value, uint32_t lanes) {
 QUIRE_DEVICE uint32_t warp_ballot(bool predicate) {
   return __ballot_sync(0xffffffffu, predicate);
 }
+QUIRE_DEVICE uint32_t popcount(uint32_t value) {
+  return static_cast<uint32_t>(__popc(value));
+}
 QUIRE_DEVICE bool warp_any(bool predicate) {
   return __any_sync(0xffffffffu, predicate) != 0;
 }

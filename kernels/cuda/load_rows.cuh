@@ -287,7 +287,7 @@ template <typename F, bool kGlobal>
 QUIRE_DEVICE void load_block(const Section& s, uint32_t head, uint32_t first_token,
                              const Source& source, float* scratch, int32_t* status) {
   const RowShape shape = row_shape(s.head_dim);
-  const int64_t own_row = engine_row(s, first_token, status);
+  const int64_t own_row = engine_row_of(s, first_token + lane_id(), status);
   const BlockPlace at = block_place<F>(s, head, first_token);
   const unsigned char* side = source.side + at.token_side - source.side_begin;
   const unsigned char* rows = source.codes + at.codes - source.codes_begin;

@@ -20,22 +20,32 @@ bool strides_are_whole(int64_t a, int64_t b, int64_t c, uint32_t element) {
 }
 
 // Formats that have kernels.
-int check_format(int32_t codec, int32_t plane, uint32_t head_dim) {
+int check_format(int32_t codec, int32_t plane, uint32_t head_dim, bool load) {
   if (plane != QUIRE_PLANE_KEY && plane != QUIRE_PLANE_VALUE) return QUIRE_KERNEL_UNSUPPORTED;
   const SectionKind kind = plane_spec(codec, plane).kind;
-  if (kind == SectionKind::kUnknown || kind == SectionKind::kExponent ||
-      kind == SectionKind::kMixed || head_dim > kHeadDimMax)
+  if (kind == SectionKind::kUnknown || kind == SectionKind::kMixed || head_dim > kHeadDimMax ||
+      (!load && quire_kernels::variable_size(codec)))
     return QUIRE_KERNEL_UNSUPPORTED;
   return QUIRE_KERNEL_OK;
 }
 
+// Of variable sizes the kernel knows more: the header may be device memory.
 template <typename Params>
-int check_common(const Params& p, const void* bytes, uint64_t n_bytes) {
-  if (int status = check_format(p.codec, p.plane, p.head_dim)) return status;
-  const uint64_t expected =
-      quire_section_bytes(p.codec, p.plane, p.n_tokens, p.n_heads, p.head_dim);
-  if (expected == 0 || expected != n_bytes || bytes == nullptr || !aligned(bytes, 4))
-    return QUIRE_KERNEL_INVALID_ARGUMENT;
+int check_section_bytes(const Params& p, const void* bytes, uint64_t n_bytes) {
+  const uint64_t most =
+      quire_section_bytes_max(p.codec, p.plane, p.n_tokens, p.n_heads, p.head_dim);
+  if (most == 0 || bytes == nullptr || !aligned(bytes, 4)) return QUIRE_KERNEL_INVALID_ARGUMENT;
+  if (!quire_kernels::variable_size(p.codec))
+    return n_bytes == most ? QUIRE_KERNEL_OK : QUIRE_KERNEL_INVALID_ARGUMENT;
+  const bool possible =
+      n_bytes > 0 && n_bytes <= most && n_bytes % quire_kernels::kBlockAlignment == 0;
+  return possible ? QUIRE_KERNEL_OK : QUIRE_KERNEL_CORRUPT;
+}
+
+template <typename Params>
+int check_common(const Params& p, const void* bytes, uint64_t n_bytes, bool load) {
+  if (int status = check_format(p.codec, p.plane, p.head_dim, load)) return status;
+  if (int status = check_section_bytes(p, bytes, n_bytes)) return status;
   if (p.rotation.table != nullptr && p.rotation.style == QUIRE_ROPE_STYLE_NEOX &&
       p.rotation.rotary_dims > p.head_dim)
     return QUIRE_KERNEL_INVALID_ARGUMENT;
@@ -51,6 +61,12 @@ void as_raw(Params* p, uint64_t* bytes) {
   p->codec = QUIRE_CODEC_RAW_F32;
   p->flags = 0;
   *bytes = quire_section_bytes(p->codec, p->plane, p->n_tokens, p->n_heads, p->head_dim);
+}
+
+// Of elements as they are stored; another number than every dtype's where they are coded.
+int32_t stored_dtype(int32_t codec) {
+  const bool exponent = plane_spec(codec, QUIRE_PLANE_KEY).kind == SectionKind::kExponent;
+  return exponent ? static_cast<int32_t>(QUIRE_DTYPE_BF16) : codec;
 }
 
 double largest_magnitude(int32_t dtype) {
@@ -80,7 +96,7 @@ void describe_common(const Params& p, Section* s) {
   if (s->dim_stride == element && p.head_dim % kVectorDims == 0 && aligned(s->engine, 16) &&
       s->token_stride % 16 == 0 && s->head_stride % 16 == 0)
     s->flags |= kVectorEngine;
-  if (p.codec == s->engine_dtype && !turns) s->flags |= kCopies;
+  if (stored_dtype(p.codec) == s->engine_dtype && !turns) s->flags |= kCopies;
   if (p.flags & QUIRE_KERNEL_KEEP_NON_FINITE) s->flags |= kKeepNonFinite;
 }
 
@@ -100,6 +116,8 @@ int format_index(int32_t codec, int32_t plane) {
       return kFormatChannel8 + by_bits;
     case SectionKind::kNormalised:
       return kFormatNormalised;
+    case SectionKind::kExponent:
+      return spec.bits == 4 ? kFormatExponent4 : kFormatExponent3;
     default:
       return kFormatToken8 + by_bits;
   }
@@ -119,7 +137,7 @@ int check_launch(const quire_cuda_launch* launch) {
 
 int check_cuda_load(const quire_load_params& params) {
   if (params.struct_bytes != sizeof(params)) return QUIRE_KERNEL_BAD_STRUCT;
-  if (int status = check_common(params, params.src, params.src_bytes)) return status;
+  if (int status = check_common(params, params.src, params.src_bytes, true)) return status;
   quire_load_params raw = params;
   as_raw(&raw, &raw.src_bytes);
   raw.token_begin = raw.token_end;  // no rows to look at
@@ -134,14 +152,14 @@ int check_cuda_load(const quire_load_params& params) {
       params.token_begin < params.token_end && int64_t{params.token_end} > params.dst_tokens)
     return QUIRE_KERNEL_INVALID_ARGUMENT;
   if ((params.flags & QUIRE_KERNEL_KEEP_NON_FINITE) != 0 &&
-      (params.codec != params.dst_dtype || quire_kernels::rotates(params.rotation)))
+      (stored_dtype(params.codec) != params.dst_dtype || quire_kernels::rotates(params.rotation)))
     return QUIRE_KERNEL_INVALID_ARGUMENT;
   return QUIRE_KERNEL_OK;
 }
 
 int check_cuda_store(const quire_store_params& params) {
   if (params.struct_bytes != sizeof(params)) return QUIRE_KERNEL_BAD_STRUCT;
-  if (int status = check_common(params, params.dst, params.dst_bytes)) return status;
+  if (int status = check_common(params, params.dst, params.dst_bytes, false)) return status;
   // Seen as a load: the same engine side, and no row numbers that the host would read.
   quire_load_params raw = {};
   raw.struct_bytes = sizeof(raw);
@@ -175,6 +193,7 @@ int check_cuda_store(const quire_store_params& params) {
 void describe_load(const quire_load_params& p, Section* s) {
   *s = {};
   s->bytes = static_cast<unsigned char*>(const_cast<void*>(p.src));
+  s->n_bytes = p.src_bytes;
   s->engine = static_cast<unsigned char*>(p.dst);
   s->engine_tokens = p.dst_tokens;
   s->token_stride = p.dst_token_stride;
@@ -195,6 +214,7 @@ void describe_load(const quire_load_params& p, Section* s) {
 void describe_store(const quire_store_params& p, Section* s) {
   *s = {};
   s->bytes = static_cast<unsigned char*>(p.dst);
+  s->n_bytes = p.dst_bytes;
   s->engine = static_cast<unsigned char*>(const_cast<void*>(p.src));
   s->engine_tokens = p.src_tokens;
   s->token_stride = p.src_token_stride;
@@ -208,14 +228,25 @@ void describe_store(const quire_store_params& p, Section* s) {
     s->unit_tokens = s->spec.run_tokens;
 }
 
+// Blocks of the escape index that hold rows of one head: of the head with the most.
+static uint32_t exponent_units_of_head(const Section& s) {
+  constexpr uint32_t kRows = quire_kernels::kEscapeIndexRows;
+  const uint32_t tokens = s.token_end - s.token_begin;
+  const uint32_t skipped = s.n_tokens % kRows == 0 ? s.token_begin % kRows : kRows - 1;
+  return (skipped + tokens + kRows - 1) / kRows;
+}
+
 uint32_t count_units(const Section& s) {
   if (s.token_begin == s.token_end) return 0;
+  if (s.spec.kind == SectionKind::kExponent) return exponent_units_of_head(s) * s.n_heads;
   const uint32_t end = (s.token_end + s.unit_tokens - 1u) / s.unit_tokens;
   return (end - s.token_begin / s.unit_tokens) * s.n_heads;
 }
 
 uint32_t ring_unit_tokens(const Section& s) {
-  if (s.spec.kind == SectionKind::kNormalised || !aligned(s.bytes, 16)) return 0;
+  if (s.spec.kind == SectionKind::kNormalised || s.spec.kind == SectionKind::kExponent ||
+      s.spec.kind == SectionKind::kMixed || !aligned(s.bytes, 16))
+    return 0;
   const bool raw = s.spec.kind == SectionKind::kRaw;
   if (raw && (s.flags & kVectorBytes) == 0) return 0;
   const uint64_t row = raw ? s.head_dim * element_bytes(s.spec.bits)

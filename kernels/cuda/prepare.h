@@ -24,6 +24,8 @@ enum FormatIndex : int {
   kFormatToken4,
   kFormatToken3,
   kFormatToken2,
+  kFormatExponent4,
+  kFormatExponent3,
   kFormats
 };
 // Of checked parameters.

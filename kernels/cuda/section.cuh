@@ -40,6 +40,7 @@ struct Section {
   const float* table;
   int64_t table_token_stride;
   double limit;  // load: the largest magnitude that may be decoded
+  uint64_t n_bytes;
   PlaneSpec spec;
   uint32_t n_tokens;
   uint32_t n_heads;
@@ -104,9 +105,8 @@ QUIRE_DEVICE int64_t shfl_row(int64_t row, uint32_t lane QUIRE_SITE) {
   return static_cast<int64_t>(static_cast<uint64_t>(high) << 32 | low);
 }
 
-// The engine's row of token first + lane, or -1: out of range, masked, or a wrong number (status).
-QUIRE_DEVICE int64_t engine_row(const Section& s, uint32_t first, int32_t* status) {
-  const uint32_t token = first + lane_id();
+// The engine's row of a token, or -1: out of range, masked, or a wrong number (status).
+QUIRE_DEVICE int64_t engine_row_of(const Section& s, uint32_t token, int32_t* status) {
   if (token < s.token_begin || token >= s.token_end) return -1;
   if (s.row_mask != nullptr && s.row_mask[token] == 0) return -1;
   const int64_t row = s.token_row != nullptr ? s.token_row[token] : token;

@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(kWarps * 32)
     const uint32_t first = (unit - s.unit_begin) / s.n_heads * kBlockTokens;
     const RowShape shape = row_shape(s.head_dim);
     const BlockPlace at = block_place<F>(s, head, first);
-    const int64_t own_row = engine_row(s, first, pack.status);
+    const int64_t own_row = engine_row_of(s, first + lane_id(), pack.status);
     const uint32_t steps = (kBlockTokens + shape.rows - 1) / shape.rows;
     int32_t bad = 0;
     for (uint32_t step = 0; step < steps; ++step) {

@@ -248,6 +248,9 @@ uint32_t lop3(uint32_t a, uint32_t b, uint32_t c) {
     if (kLut >> row & 1) d |= (row & 4 ? a : ~a) & (row & 2 ? b : ~b) & (row & 1 ? c : ~c);
   return d;
 }
+inline uint32_t popcount(uint32_t value) {
+  return static_cast<uint32_t>(__builtin_popcount(value));
+}
 uint32_t byte_perm(uint32_t a, uint32_t b, uint32_t selector);
 inline float exp2_fast(float value) {
   return exp2f(value);

@@ -134,7 +134,6 @@ TEST(CudaLoadAndStore, BadArgumentsLaunchNothing) {
   load([](auto& p) { p.flags = 64; }, QUIRE_KERNEL_UNSUPPORTED);
   load([](auto& p) { p.struct_bytes = 8; }, QUIRE_KERNEL_BAD_STRUCT);
   load([](auto& p) { p.codec = 99; }, QUIRE_KERNEL_UNSUPPORTED);
-  load([](auto& p) { p.codec = QUIRE_CODEC_BF16_EXP4; }, QUIRE_KERNEL_UNSUPPORTED);
   load([](auto& p) { p.plane = 2; }, QUIRE_KERNEL_UNSUPPORTED);
   load([](auto& p) { p.dst_dtype = 9; }, QUIRE_KERNEL_UNSUPPORTED);
   load([](auto& p) { p.head_dim = 512; }, QUIRE_KERNEL_UNSUPPORTED);
@@ -143,6 +142,7 @@ TEST(CudaLoadAndStore, BadArgumentsLaunchNothing) {
   store([](auto& p) { p.src_token = nullptr, p.src_tokens = 3; }, invalid);
   store([](auto& p) { p.src_dim_stride = 1; }, invalid);
   store([](auto& p) { p.struct_bytes = 0; }, QUIRE_KERNEL_BAD_STRUCT);
+  store([](auto& p) { p.codec = QUIRE_CODEC_BF16_EXP4; }, QUIRE_KERNEL_UNSUPPORTED);
   store([](auto& p) { p.codec = QUIRE_CODEC_MIXED_INT8_INT4; }, QUIRE_KERNEL_UNSUPPORTED);
   for (auto change : {+[](quire_cuda_launch& l) { l.struct_bytes = 1; },
                       +[](quire_cuda_launch& l) { l.device_status = nullptr; },
