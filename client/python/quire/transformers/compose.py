@@ -48,7 +48,7 @@ def compose(
             keys,
             values,
             segment.token_begin,
-            segment.token_begin,
+            segment.first_position,
             segment.source_begin,
             segment.n_tokens,
             shape,

@@ -93,7 +93,8 @@ class Engine:
         angles: Angles = "exact",
         self_test: bool = True,
     ) -> Engine:
-        """A folder with safetensors, config and tokenizer, or a GGUF file (dequantised)."""
+        """A folder with safetensors, config and tokenizer, a GGUF file (dequantised), or the id
+        of a hub's model that was fetched before. Never downloads."""
         from .loading import load_model
 
         loaded = load_model(path, dtype, device)
@@ -211,7 +212,8 @@ class Engine:
         reusable = used.reusable
         chosen = select_checked(policy, given)
         rows = torch.from_numpy(np.union1d(used.fresh, chosen)).to(self.device)
-        state = KvState.over(self.shape, ids, old, self.dtype)
+        positions = torch.from_numpy(used.positions).to(self.device)
+        state = KvState.over(self.shape, ids, old, self.dtype, positions)
         fixup = policy.fixup(given) or Fixup()
         hooks = LayerHooks(self.shape, policy, needs, used, rows)
         result = self.run(

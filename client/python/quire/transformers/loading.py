@@ -44,7 +44,7 @@ def load_model(
     """Never asks a hub. Raises NotFound, InvalidArgument (no model in there), ModelUnsupported."""
     found = Path(path).expanduser()
     if not found.exists():
-        raise NotFound(f"no model at {found}")
+        found = _cached_snapshot(str(path))
     progress = hf_logging.is_progress_bar_enabled()
     hf_logging.disable_progress_bar()
     try:
@@ -56,6 +56,17 @@ def load_model(
     finally:
         if progress:
             hf_logging.enable_progress_bar()
+
+
+def _cached_snapshot(name: str) -> Path:
+    """The folder of a hub's model that was fetched before."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise NotFound(f"no model at {name}, nor in the local cache of the hub") from error
 
 
 def _load_folder(path: Path, dtype: torch.dtype, device: str | torch.device) -> LoadedModel:

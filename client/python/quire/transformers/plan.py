@@ -18,7 +18,8 @@ from .sources import KvSource
 @dataclass(frozen=True)
 class PlanSegment:
     """A run of prompt cells. ``source`` is None where it is fresh; its tokens from source_begin on
-    are used."""
+    are used. position: of the first token, where it is not the cell's index (methods that put all
+    contexts at the same positions, as APE does)."""
 
     kind: SegmentKind
     token_begin: int
@@ -26,10 +27,15 @@ class PlanSegment:
     source: KvSource | None = None
     source_begin: int = 0
     match: Match | None = None
+    position: int | None = None
 
     @property
     def token_end(self) -> int:
         return self.token_begin + self.n_tokens
+
+    @property
+    def first_position(self) -> int:
+        return self.token_begin if self.position is None else self.position
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,12 @@ class ReusePlan:
     @property
     def n_tokens(self) -> int:
         return len(self.tokens)
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """[cell]: what rope turns it by."""
+        runs = [s.first_position + np.arange(s.n_tokens, dtype=np.int64) for s in self.segments]
+        return np.concatenate(runs)
 
     @property
     def chunks(self) -> tuple[PlanSegment, ...]:

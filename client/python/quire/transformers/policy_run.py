@@ -44,7 +44,8 @@ def question_pass(
     layers = needs.question_layers(engine.shape)
     if not layers or not len(plan.reusable):
         return {}, []
-    state = KvState.over(engine.shape, ids, old, engine.dtype)
+    positions = torch.from_numpy(plan.positions).to(engine.device)
+    state = KvState.over(engine.shape, ids, old, engine.dtype, positions)
     mass = ColumnMass(layers, plan.n_tokens, plan.question_begin)
     rows = torch.from_numpy(plan.fresh).to(engine.device)
     result = engine.run(state, rows, observers=(mass,), stop_after=max(layers))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,6 +124,22 @@ def test_generation_equals_the_models_own(tiny: Callable[[str], Engine], kind: s
     assert float((logits - whole).abs().max()) < 1e-3
     stopped = generate(engine, start, 12, stop=[done.tokens[5]])
     assert stopped.tokens == done.tokens[: done.tokens.index(done.tokens[5])]
+
+
+@pytest.mark.parametrize("kind", TINY)
+def test_only_relative_positions_count(tiny: Callable[[str], Engine], kind: str) -> None:
+    engine = tiny(kind)
+    plan = reuse_plan(engine, random_input(engine, seed=SEED))
+    shifted = replace(plan, segments=tuple(replace(s, position=s.token_begin + 100) for s in plan.segments))
+    close = replace(plan, segments=tuple(replace(s, position=s.token_begin // 2) for s in plan.segments))
+    for name in ("reuse", "query:0.2", "cacheblend-v:0.2"):
+        policy = parse_policy(name)
+        here, there, near = (engine.prefill(plan=p, policy=policy) for p in (plan, shifted, close))
+        assert float((here.logits - there.logits).abs().max()) < 1e-3
+        assert float((here.logits - near.logits).abs().max()) > 1e-2
+        assert int(there.state.positions[0]) == 100
+    more = [generate(engine, start, 4).tokens for start in (here, there)]
+    assert more[0] == more[1]
 
 
 def test_sampling_follows_the_seed(llama: Engine) -> None:

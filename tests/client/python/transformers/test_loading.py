@@ -30,6 +30,8 @@ def test_a_folder_with_safetensors(tmp_path: Path) -> None:
 def test_what_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(quire.NotFound):
         Engine.load(tmp_path / "nothing")
+    with pytest.raises(quire.NotFound, match="local cache"):
+        Engine.load("nobody/no-such-model")
     with pytest.raises(quire.InvalidArgument, match="safetensors"):
         Engine.load(tmp_path)
     file = tmp_path / "model.gguf"
