@@ -243,6 +243,21 @@ uint32_t avx512::fetch_turned(int32_t dtype, const Byte* src, uint32_t order, fl
                               uint32_t n, float* minimum, float* maximum) {
   if (dtype == QUIRE_DTYPE_BF16 && order == 64)
     return fetch_turned_bf16(src, row, n, minimum, maximum);
+  if (order == 1) {
+    __m512i most = _mm512_setzero_si512();
+    __m512 low = _mm512_set1_ps(__builtin_inff());
+    __m512 high = _mm512_set1_ps(-__builtin_inff());
+    for_blocks(n, [&](uint64_t i, auto block) {
+      const __m512 values = load_elements(dtype, src, i, block);
+      block.store(row + i, values);
+      most = _mm512_max_epu32(most, magnitude_bits(values));
+      low = _mm512_min_ps(low, block.keep(values, low));
+      high = _mm512_max_ps(high, block.keep(values, high));
+    });
+    *minimum = _mm512_reduce_min_ps(low);
+    *maximum = _mm512_reduce_max_ps(high);
+    return _mm512_reduce_max_epu32(most);
+  }
   const uint32_t largest = fetch(dtype, src, QUIRE_ROPE_STYLE_NONE, nullptr, 0, row, n);
   turn_range(row, n, order, minimum, maximum);
   return largest;

@@ -1,0 +1,152 @@
+// AVX-512: rows of codes whose Hadamard blocks are of order 64, two blocks at a time in registers.
+#include "kernels/rows.h"
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+#include "kernels/avx512_decode.h"
+#include "kernels/avx512_turn.h"
+
+namespace quire_kernels {
+namespace {
+
+// A block of 64 codes: where it comes from and goes to.
+struct TurnBlock {
+  const Byte* codes;
+  const Byte* side;
+  Byte* out;
+};
+
+// The eight groups of each block as integers, one per lane.
+template <uint32_t kBits>
+[[gnu::always_inline]] inline __m512i load_groups(const Byte* a, const Byte* b) {
+  const auto load = [](const Byte* from) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i_u*>(from));
+  };
+  if constexpr (kBits == 4) {
+    const auto low = _mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(a));
+    const auto high = _mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(b));
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+  } else if constexpr (kBits == 2) {
+    return _mm512_cvtepu16_epi32(_mm256_set_m128i(load(b), load(a)));
+  } else {
+    // Groups of three bytes; the second load begins at byte 8 so as to end with the block.
+    const __m512i bytes =
+        _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_set_m128i(load(a + 8), load(a))),
+                           _mm256_set_m128i(load(b + 8), load(b)), 1);
+    const __m256i spread = _mm256_setr_epi8(0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1, 4,
+                                            5, 6, -1, 7, 8, 9, -1, 10, 11, 12, -1, 13, 14, 15, -1);
+    return _mm512_shuffle_epi8(bytes, _mm512_broadcast_i64x4(spread));
+  }
+}
+
+// The values of codes 0, 1, ... in lanes 0, 1, ...; the codes begin again where they have fewer
+// than four bits, so that the bits above a code do not matter.
+template <uint32_t kBits>
+[[gnu::always_inline]] inline __m512 levels_of(const Byte* side) {
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  return affine(_mm512_and_si512(lanes, _mm512_set1_epi32((1 << kBits) - 1)), half_to_all(side),
+                half_to_all(side + 2));
+}
+
+[[gnu::always_inline]] inline void store_turned(int32_t dtype, const __m512 (&r)[8], Byte* a,
+                                                Byte* b) {
+  const auto half = [](__m512i values, Byte* to) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(to), _mm512_castsi512_si256(values));
+  };
+  if (dtype == QUIRE_DTYPE_F32) {
+    // 128-bit lanes 0, 2 are the first block's, 1, 3 the second's.
+    const auto store = [&](__m512 values, uint32_t i) {
+      const __m512i apart = _mm512_castps_si512(_mm512_shuffle_f32x4(values, values, 0xd8));
+      half(apart, a + 32 * i);
+      half(_mm512_shuffle_i64x2(apart, apart, 0xee), b + 32 * i);
+    };
+#pragma GCC unroll 8
+    for (uint32_t i = 0; i < 8; ++i) store(r[i], i);
+    return;
+  }
+  // Quadwords: four elements of the first block, four of the second, and so on.
+  const auto joined = [&](uint32_t i) {
+    if (dtype == kHardwareBf16) {
+      const __m512bh both = _mm512_cvtne2ps_pbh(r[i + 1], r[i]);
+      __m512i bits;
+      memcpy(&bits, &both, sizeof(bits));
+      return bits;
+    }
+    const bool half_type = dtype == QUIRE_DTYPE_F16;
+    const __m256i low = half_type ? to_half(r[i]) : to_bf16(r[i]);
+    const __m256i high = half_type ? to_half(r[i + 1]) : to_bf16(r[i + 1]);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+  };
+  const __m512i first = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
+  const __m512i second = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
+#pragma GCC unroll 2
+  for (uint32_t i = 0; i < 8; i += 4) {
+    const __m512i low = joined(i);
+    const __m512i high = joined(i + 2);
+    _mm512_storeu_si512(a + 16 * i, _mm512_permutex2var_epi64(low, first, high));
+    _mm512_storeu_si512(b + 16 * i, _mm512_permutex2var_epi64(low, second, high));
+  }
+}
+
+// Both blocks of order 64; of one row where kSameRow.
+template <uint32_t kBits, bool kSameRow>
+[[gnu::always_inline]] inline void turn_blocks(int32_t dtype, const TurnBlock& a,
+                                               const TurnBlock& b) {
+  const __m512i groups = load_groups<kBits>(a.codes, b.codes);
+  const __m512 levels = levels_of<kBits>(a.side);
+  const __m512 others = kSameRow ? levels : levels_of<kBits>(b.side);
+  // Bit 4 of an index chooses the table.
+  const __m512i table = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 16, 16, 16, 16, 16, 16, 16, 16);
+  const auto decode = [&](__m512i index) {
+    if constexpr (kSameRow) return _mm512_permutexvar_ps(index, levels);
+    // (index & 15) | table
+    const __m512i chosen = _mm512_ternarylogic_epi32(index, _mm512_set1_epi32(15), table, 0xea);
+    return _mm512_permutex2var_ps(levels, chosen, others);
+  };
+  // Where element e of a group lies (math/pack.h).
+  constexpr auto shift = [](uint32_t e) {
+    return kBits == 4 ? 4 * (e / 2 + e % 2 * 4) : kBits * e;
+  };
+  __m512 r[8];
+#pragma GCC unroll 8
+  for (uint32_t e = 0; e < 8; ++e) r[e] = decode(_mm512_srli_epi32(groups, shift(e)));
+  turn_two_blocks(r, _mm512_set1_ps(hadamard_scale(64)));
+  store_turned(dtype, r, a.out, b.out);
+}
+
+// Rows of order 64 without rotation: their blocks in pairs, across rows where a row has an odd
+// number of them. A last one is done twice.
+template <uint32_t kBits>
+void turned_rows(const RowFormat& format, const CodeRows& rows) {
+  const int32_t dtype = format.dtype;
+  const uint64_t element = format.dtype == QUIRE_DTYPE_F32 ? 4 : 2;
+  TurnBlock waiting;
+  bool waits = false;
+  for (uint32_t r = 0; r < rows.n; ++r) {
+    uint32_t begin = 0;
+    const auto block = [&](uint32_t at) {
+      return TurnBlock{rows.codes[r] + uint64_t{at} * kBits / 8, rows.side[r],
+                       rows.out[r] + at * element};
+    };
+    if (waits) {
+      turn_blocks<kBits, false>(dtype, waiting, block(0));
+      begin = 64;
+    }
+    for (; begin + 128 <= format.n; begin += 128)
+      turn_blocks<kBits, true>(dtype, block(begin), block(begin + 64));
+    waits = begin < format.n;
+    if (waits) waiting = block(begin);
+  }
+  if (waits) turn_blocks<kBits, true>(dtype, waiting, waiting);
+}
+
+}  // namespace
+
+void avx512::decode_turned(const RowFormat& format, const CodeRows& rows) {
+  if (format.bits == 4) return turned_rows<4>(format, rows);
+  if (format.bits == 3) return turned_rows<3>(format, rows);
+  turned_rows<2>(format, rows);
+}
+
+}  // namespace quire_kernels
+
+#endif
