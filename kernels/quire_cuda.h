@@ -13,11 +13,11 @@
  *  - Work is queued on launch->stream of the current device, in waves of up to 27 sections a
  * launch, ordered by format: sections of one batch must not overlap each other's destinations.
  * Calls are reentrant and allocate nothing; they can be captured in a graph.
- *  - Supported, head_dim <= 256: loads and stores of the codecs of fixed size; loads of lossless bf16
- * (4, 5). Others, stores of those among them: QUIRE_KERNEL_UNSUPPORTED. Bytes and values equal the
- * CPU's.
- *  - The header of a section of lossless bf16 may be device memory: the kernels read it. A section
- * that contradicts itself gives QUIRE_KERNEL_CORRUPT and none of the rows concerned is written; a
+ *  - Supported, head_dim <= 256: loads and stores of the codecs of fixed size; loads of lossless
+ * bf16 (4, 5) and of mixed precision (64, 65), which take the path DIRECT. Others, and stores of
+ * these: QUIRE_KERNEL_UNSUPPORTED. Bytes and values equal the CPU's.
+ *  - The headers of sections of variable size are read by the kernels. A section that contradicts
+ * itself gives QUIRE_KERNEL_CORRUPT and none of the rows concerned is written; of lossless bf16 a
  * load of some tokens looks at the header and at the blocks of 64 rows that it reads, not at the
  * whole index as the CPU does. src_bytes that no such section has give CORRUPT from the call.
  */

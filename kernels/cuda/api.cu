@@ -60,6 +60,7 @@ struct Wave {
                        : launch_store_token(pack, ctas, stream);
     }
     if (format <= kFormatRawF32) return launch_load_raw(pack, ring, ctas, stream);
+    if (format >= kFormatMixed4Key) return launch_load_mixed(pack, format, ctas, stream);
     if (format >= kFormatExponent4) return launch_load_exponent(pack, ctas, stream);
     if (format >= kFormatChannel8 && format <= kFormatNormalised)
       return launch_load_channel(pack, ring, ctas, stream);

@@ -228,16 +228,6 @@ QUIRE_DEVICE void join_elements(const uint32_t (&sign_mantissa)[2], const LaneEx
   }
 }
 
-// Sums over this lane and those before it.
-QUIRE_DEVICE uint32_t inclusive_sum(uint32_t value QUIRE_SITE) {
-#pragma unroll
-  for (uint32_t step = 1; step < 32; step *= 2) {
-    const uint32_t other = shfl_up(value, step QUIRE_PASS_SITE);
-    if (lane_id() >= step) value += other;
-  }
-  return value;
-}
-
 // Where each of the lane's rows begins among the block's escapes; moves `before` past these rows.
 // Two counts share a word: those of a step reach 256.
 QUIRE_DEVICE void place_escapes(const uint32_t (&places)[kUnroll], uint32_t* before,

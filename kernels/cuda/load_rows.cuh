@@ -116,14 +116,16 @@ QUIRE_DEVICE void read_channels(const Section& s, const unsigned char* side,
   }
 }
 
+constexpr double kLargestDouble = 0x1.fffffffffffffp1023;
+
 // Zero: fine. What the codes of this zero and scale can reach must be finite and within limit.
 QUIRE_DEVICE int32_t judge_affine(float zero, float scale, uint32_t top, double limit) {
   const double high =
       fabs(static_cast<double>(zero) + static_cast<double>(top) * static_cast<double>(scale));
   const double low = fabs(static_cast<double>(zero));
-  const double most = high > low ? high : low;
+  const double most = high <= low ? low : high;  // a NaN where one of them is
   if (most <= limit) return 0;
-  return most <= quire_kernels::kLargestFloat ? QUIRE_KERNEL_OUT_OF_RANGE : QUIRE_KERNEL_NON_FINITE;
+  return most <= kLargestDouble ? QUIRE_KERNEL_OUT_OF_RANGE : QUIRE_KERNEL_NON_FINITE;
 }
 QUIRE_DEVICE int32_t judge_value(float value, double limit) {
   const double magnitude = fabs(static_cast<double>(value));
@@ -282,12 +284,15 @@ QUIRE_DEVICE BlockPlace block_place(const Section& s, uint32_t head, uint32_t to
   return at;
 }
 
-// first_token is a multiple of kBlockTokens. All lanes of the warp call.
-template <typename F, bool kGlobal>
+// first_token is a multiple of kBlockTokens. kListed: the rows of the block belong to the tokens
+// that the lanes hold in `listed`, for engine rows, masks and rotation; else to first_token and
+// those that follow it. All lanes of the warp call.
+template <typename F, bool kGlobal, bool kListed = false>
 QUIRE_DEVICE void load_block(const Section& s, uint32_t head, uint32_t first_token,
-                             const Source& source, float* scratch, int32_t* status) {
+                             const Source& source, float* scratch, int32_t* status,
+                             uint32_t listed = 0) {
   const RowShape shape = row_shape(s.head_dim);
-  const int64_t own_row = engine_row_of(s, first_token + lane_id(), status);
+  const int64_t own_row = engine_row_of(s, kListed ? listed : first_token + lane_id(), status);
   const BlockPlace at = block_place<F>(s, head, first_token);
   const unsigned char* side = source.side + at.token_side - source.side_begin;
   const unsigned char* rows = source.codes + at.codes - source.codes_begin;
@@ -315,14 +320,16 @@ QUIRE_DEVICE void load_block(const Section& s, uint32_t head, uint32_t first_tok
   for (uint32_t step = 0; step < steps; step += kUnroll) {
     LaneCodes<F> codes[kUnroll];
     bool present[kUnroll];
+    uint32_t tokens[kUnroll];
 #pragma unroll
     for (uint32_t u = 0; u < kUnroll; ++u) {
       const uint32_t local = (step + u) * shape.rows + shape.row;
-      const uint32_t token = first_token + local;
-      present[u] = holds && local < kBlockTokens && token >= s.token_begin && token < s.token_end;
+      tokens[u] = kListed ? shfl(listed, local & 31) : first_token + local;
+      present[u] =
+          holds && local < kBlockTokens && tokens[u] >= s.token_begin && tokens[u] < s.token_end;
       codes[u] = {};
       if (!present[u]) continue;
-      const uint32_t inside = token - at.first;
+      const uint32_t inside = first_token + local - at.first;
       read_codes<F, kGlobal>(rows + uint64_t{inside} * at.row_bytes, shape, vectors, &codes[u]);
       if constexpr (F::kTokenPair) {
         const uint32_t group = at.groups > 1 ? shape.dim / s.spec.group_dims : 0;
@@ -351,8 +358,7 @@ QUIRE_DEVICE void load_block(const Section& s, uint32_t head, uint32_t first_tok
         if (present[u] && large != 0) bad = large;
       }
       if (rotates) {
-        if (s.table_token_stride != 0 && present[u])
-          load_rotation(s, shape, first_token + local, &rotation);
+        if (s.table_token_stride != 0 && present[u]) load_rotation(s, shape, tokens[u], &rotation);
         rotate_lanes(s, shape, rotation, scratch, v);
       }
       const int64_t row = shfl_row(own_row, local & 31);

@@ -23,7 +23,7 @@ bool strides_are_whole(int64_t a, int64_t b, int64_t c, uint32_t element) {
 int check_format(int32_t codec, int32_t plane, uint32_t head_dim, bool load) {
   if (plane != QUIRE_PLANE_KEY && plane != QUIRE_PLANE_VALUE) return QUIRE_KERNEL_UNSUPPORTED;
   const SectionKind kind = plane_spec(codec, plane).kind;
-  if (kind == SectionKind::kUnknown || kind == SectionKind::kMixed || head_dim > kHeadDimMax ||
+  if (kind == SectionKind::kUnknown || head_dim > kHeadDimMax ||
       (!load && quire_kernels::variable_size(codec)))
     return QUIRE_KERNEL_UNSUPPORTED;
   return QUIRE_KERNEL_OK;
@@ -118,6 +118,9 @@ int format_index(int32_t codec, int32_t plane) {
       return kFormatNormalised;
     case SectionKind::kExponent:
       return spec.bits == 4 ? kFormatExponent4 : kFormatExponent3;
+    case SectionKind::kMixed:
+      return (codec == QUIRE_CODEC_MIXED_INT8_INT4 ? kFormatMixed4Key : kFormatMixed2Key) +
+             (plane == QUIRE_PLANE_KEY ? 0 : 1);
     default:
       return kFormatToken8 + by_bits;
   }
@@ -236,9 +239,18 @@ static uint32_t exponent_units_of_head(const Section& s) {
   return (skipped + tokens + kRows - 1) / kRows;
 }
 
+// Blocks of tokens of the two parts together, however the map splits the range: either part may
+// begin inside a block and end inside one.
+static uint32_t mixed_units_of_head(const Section& s) {
+  const uint32_t tokens = s.token_end - s.token_begin;
+  const uint32_t skipped = s.token_begin == 0 ? 0 : 2 * (kBlockTokens - 1);
+  return (skipped + tokens + 2 * (kBlockTokens - 1)) / kBlockTokens;
+}
+
 uint32_t count_units(const Section& s) {
   if (s.token_begin == s.token_end) return 0;
   if (s.spec.kind == SectionKind::kExponent) return exponent_units_of_head(s) * s.n_heads;
+  if (s.spec.kind == SectionKind::kMixed) return mixed_units_of_head(s) * s.n_heads;
   const uint32_t end = (s.token_end + s.unit_tokens - 1u) / s.unit_tokens;
   return (end - s.token_begin / s.unit_tokens) * s.n_heads;
 }

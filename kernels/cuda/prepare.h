@@ -26,6 +26,10 @@ enum FormatIndex : int {
   kFormatToken2,
   kFormatExponent4,
   kFormatExponent3,
+  kFormatMixed4Key,
+  kFormatMixed4Value,
+  kFormatMixed2Key,
+  kFormatMixed2Value,
   kFormats
 };
 // Of checked parameters.

@@ -105,6 +105,16 @@ QUIRE_DEVICE int64_t shfl_row(int64_t row, uint32_t lane QUIRE_SITE) {
   return static_cast<int64_t>(static_cast<uint64_t>(high) << 32 | low);
 }
 
+// Sums over this lane and those before it.
+QUIRE_DEVICE uint32_t inclusive_sum(uint32_t value QUIRE_SITE) {
+#pragma unroll
+  for (uint32_t step = 1; step < 32; step *= 2) {
+    const uint32_t other = shfl_up(value, step QUIRE_PASS_SITE);
+    if (lane_id() >= step) value += other;
+  }
+  return value;
+}
+
 // The engine's row of a token, or -1: out of range, masked, or a wrong number (status).
 QUIRE_DEVICE int64_t engine_row_of(const Section& s, uint32_t token, int32_t* status) {
   if (token < s.token_begin || token >= s.token_end) return -1;

@@ -17,8 +17,9 @@ constexpr uint32_t kRingUnitTokensMax = 256;
 int launch_load_raw(const SectionPack& pack, bool ring, uint32_t ctas, void* stream);
 int launch_load_channel(const SectionPack& pack, bool ring, uint32_t ctas, void* stream);
 int launch_load_token(const SectionPack& pack, bool ring, uint32_t ctas, void* stream);
-// Without a ring.
+// Without a ring. format: FormatIndex (prepare.h).
 int launch_load_exponent(const SectionPack& pack, uint32_t ctas, void* stream);
+int launch_load_mixed(const SectionPack& pack, int format, uint32_t ctas, void* stream);
 int launch_store_raw(const SectionPack& pack, uint32_t ctas, void* stream);
 int launch_store_channel(const SectionPack& pack, uint32_t ctas, void* stream);
 int launch_store_normalised(const SectionPack& pack, uint32_t ctas, void* stream);
