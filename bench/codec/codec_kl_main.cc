@@ -127,12 +127,17 @@ Status run(const Options& options) {
   QUIRE_ASSIGN_OR_RETURN(const std::vector<KlPrompt> prompts,
                          handbook_prompts(*engine, options.prompts));
   std::vector<std::vector<PromptDistance>> distances;
+  Status status;
   for (const KlPrompt& prompt : prompts) {
     std::cerr << prompt.name << ": " << prompt.context.size() << " tokens\n";
-    QUIRE_ASSIGN_OR_RETURN(auto of_prompt, compare_prompt(*engine, prompt, kl));
-    distances.push_back(std::move(of_prompt));
+    auto of_prompt = compare_prompt(*engine, prompt, kl);
+    status = of_prompt.status();
+    if (!status.is_ok()) break;
+    distances.push_back(std::move(*of_prompt));
   }
-  return report(*engine, kl, options, distances);
+  // An interrupted run reports the prompts that it finished.
+  if (!distances.empty()) QUIRE_RETURN_IF_ERROR(report(*engine, kl, options, distances));
+  return status;
 }
 
 }  // namespace
