@@ -107,8 +107,7 @@ QUIRE_DEVICE uint32_t find_tokens(const Section& s, const MixedPlan& plan, bool 
 }
 
 // A sub-section as a section of its own, with the engine's side of the whole.
-QUIRE_DEVICE Section part_of(const Section& s, const PlaneSpec& spec, uint64_t offset,
-                             uint32_t tokens) {
+QUIRE_DEVICE Section part_of(const Section& s, PlaneSpec spec, uint64_t offset, uint32_t tokens) {
   Section part = s;
   part.bytes = s.bytes + offset;
   part.spec = spec;
@@ -137,6 +136,8 @@ QUIRE_DEVICE void load_mixed_unit(const Section& s, uint32_t head, uint32_t bloc
                                   uint32_t* tokens, int32_t* status) {
   using Salient = Format<M::kSalient.kind, M::kSalient.bits, M::kSalient.wide_side>;
   using Other = Format<M::kOther.kind, M::kOther.bits, M::kOther.wide_side>;
+  constexpr PlaneSpec kSalient = M::kSalient;
+  constexpr PlaneSpec kOther = M::kOther;
   MixedPlan plan;
   if (!read_plan<M>(s, &plan)) {
     set_status(status, QUIRE_KERNEL_CORRUPT);
@@ -146,7 +147,7 @@ QUIRE_DEVICE void load_mixed_unit(const Section& s, uint32_t head, uint32_t bloc
   if (block < salient_blocks) {
     const uint32_t first = (plan.salient_before / kBlockTokens + block) * kBlockTokens;
     const uint32_t token = find_tokens(s, plan, true, first, plan.salient, tokens);
-    load_part<Salient>(part_of(s, M::kSalient, plan.at.salient, plan.salient), head, first, token,
+    load_part<Salient>(part_of(s, kSalient, plan.at.salient, plan.salient), head, first, token,
                        scratch, status);
     return;
   }
@@ -156,12 +157,12 @@ QUIRE_DEVICE void load_mixed_unit(const Section& s, uint32_t head, uint32_t bloc
   if (block - salient_blocks >= blocks_between(others_before, others_until)) return;
   const uint32_t first = (others_before / kBlockTokens + block - salient_blocks) * kBlockTokens;
   const uint32_t token = find_tokens(s, plan, false, first, others, tokens);
-  load_part<Other>(part_of(s, M::kOther, plan.at.other, others), head, first, token, scratch,
-                   status);
+  load_part<Other>(part_of(s, kOther, plan.at.other, others), head, first, token, scratch, status);
 }
 
+// Three CTAs a multiprocessor leave registers enough for the two codecs.
 template <typename M>
-__global__ void __launch_bounds__(kWarps * 32)
+__global__ void __launch_bounds__(kWarps * 32, 3)
     load_mixed(const __grid_constant__ SectionPack pack) {
   QUIRE_SHARED(float, scratch, kWarps* kHeadDimMax);
   QUIRE_SHARED(uint32_t, tokens, kWarps * kBlockTokens);

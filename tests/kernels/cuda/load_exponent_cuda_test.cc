@@ -284,11 +284,35 @@ TEST(CudaLoadExponent, FlippedBytesGetTheCpusAnswer) {
       if (!stored.plain()) {
         for (uint64_t at = blocks.escape_index; at < blocks.escape_index + 12; ++at)
           for (unsigned char bits : {0x01, 0x80, 0xff}) try_one(at, bits);
-        for (uint64_t at = blocks.tops; at < blocks.sign_mantissa; ++at) try_one(at, 0xfb);
+        for (uint64_t at = blocks.tops; at < blocks.sign_mantissa; ++at) try_one(at, good[at] ^ 5);
       }
       for (int i = 0; i < 300; ++i)
         try_one(random() % good.size(), static_cast<unsigned char>(1 + random() % 255));
     }
+}
+
+// Index and count agree with each other and the codes, but for escapes before the first row.
+TEST(CudaLoadExponent, IndexBeginsAtZero) {
+  for (int32_t codec : kExponentCodecs) {
+    Case c;
+    c.codec = codec;
+    Stored stored(c, Data::kManyEscapes);
+    const Fixture fixture(c);
+    ASSERT_NE(stored.escapes() % kBlockAlignment, 0u);
+    Bytes bad = exact_bytes(&stored);
+    const auto add_one = [&](uint64_t at) {
+      uint32_t value;
+      memcpy(&value, &bad[at], 4);
+      ++value;
+      memcpy(&bad[at], &value, 4);
+    };
+    const ExponentBlocks blocks = exponent_blocks(plane_spec(codec, c.plane), c.n_tokens, c.n_heads,
+                                                  c.head_dim, stored.escapes());
+    add_one(offsetof(ExponentHeader, escape_count));
+    for (uint32_t k = 0; k < 3; ++k) add_one(blocks.escape_index + 4 * k);
+    expect_equal_answer(c, fixture, bad);
+    EXPECT_EQ(load_by_cuda(c, fixture, bad.data(), bad.size()).status, QUIRE_KERNEL_CORRUPT);
+  }
 }
 
 TEST(CudaLoadExponent, WrongSizesAreCorrupt) {

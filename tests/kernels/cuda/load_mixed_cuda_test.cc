@@ -215,6 +215,11 @@ TEST(CudaLoadMixed, AnotherMapOfTheSameCountLoads) {
   map[1] = 0x7f;
   map[8] = 0x20;
   expect_equal_load(c, &stored);
+  map[8] = 0x40;  // token 70 of 70: the count is right, the token is not there
+  const Fixture fixture(c);
+  EXPECT_EQ(load_by_cpu(fixture, stored.section.data(), stored.bytes).status, QUIRE_KERNEL_CORRUPT);
+  EXPECT_EQ(load_by_cuda(c, fixture, stored.section.data(), stored.bytes).status,
+            QUIRE_KERNEL_CORRUPT);
 }
 
 TEST(CudaLoadMixed, WrongSizesAreCorrupt) {
