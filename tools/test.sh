@@ -20,7 +20,7 @@ for argument in "$@"; do
   esac
 done
 
-tools/setup.sh --test
+tools/setup.sh --test --eval --cuda
 export PATH=$python_environment/bin:$PATH
 export QUIRE_CACHE=$quire_cache
 
@@ -30,9 +30,9 @@ ruff check -q . && ruff format -q --check .
 python3 tools/tidy.py
 
 # Tests of whole servers that also run under the sanitizers: those that do not measure memory or time.
-server_tests=(server_{store,fill,ingest,tier,quota,hint,admin,lease,protocol,loss,upgrade}_test)
+server_tests=(server_{store,fill,ingest,tier,quota,hint,admin,lease,protocol,loss,upgrade,gpu_placement,gpu}_test)
 # Where threads meet: servers, the tiers' loops, what policies and the index are used with.
-thread_tests=("${server_tests[@]}" {device,event_loop,registered_file,nvme_tier,scrub,match_index,details_cache,use_hint}_test)
+thread_tests=("${server_tests[@]}" {device,event_loop,registered_file,nvme_tier,scrub,match_index,details_cache,use_hint,device_pool,cuda_driver,client_gpu_pool}_test)
 one_of() { local IFS='|'; echo "^($*)\$"; }
 
 run_ctest() {
@@ -52,6 +52,9 @@ fi
 run_ctest release -L 'crash|sim'
 run_ctest release -LE 'model|crash|sim' -j"$quire_jobs"
 run_ctest release -L model
+say "CUDA: every unit for sm_80 and sm_90 against the baseline; the kernels and their GPU check alone"
+tools/cuda_check.sh
+bench/gpu_check.sh --build-only
 build_preset asan
 run_ctest asan -L unit -j"$quire_jobs"
 run_ctest asan -R "$(one_of "${server_tests[@]}")" -j"$quire_jobs"

@@ -220,9 +220,7 @@ VARIABLE_CODECS = [
 ]
 
 
-def pack_if_known(
-    codec: str, keys: np.ndarray, values: np.ndarray, dtype: str | None = None
-) -> quire.Packed:
+def pack_if_known(codec: str, keys: np.ndarray, values: np.ndarray, dtype: str | None = None) -> quire.Packed:
     try:
         return quire.pack(MODEL, TOKENS, keys, values, codec=codec, dtype=dtype)
     except quire.NotFound:
