@@ -103,6 +103,10 @@ int check_load(const quire_load_params* params) {
   if (int status =
           check_section(p.codec, p.plane, p.n_tokens, p.n_heads, p.head_dim, p.src, p.src_bytes))
     return status;
+  return check_load_engine(p);
+}
+
+int check_load_engine(const quire_load_params& p) {
   if (element_bytes(p.dst_dtype) == 0) return QUIRE_KERNEL_UNSUPPORTED;
   if (p.dst == nullptr || p.token_begin > p.token_end || p.token_end > p.n_tokens)
     return QUIRE_KERNEL_INVALID_ARGUMENT;

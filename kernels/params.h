@@ -10,6 +10,8 @@ namespace quire_kernels {
 // mask; no payload.
 int check_load(const quire_load_params* params);
 int check_store(const quire_store_params* params);
+// check_load() without what concerns the section itself: for callers that cannot read it.
+int check_load_engine(const quire_load_params& params);
 // quire_section_check().
 int check_section(int32_t codec, int32_t plane, uint32_t n_tokens, uint32_t n_heads,
                   uint32_t head_dim, const void* bytes, uint64_t n_bytes);

@@ -123,9 +123,9 @@ QUIRE_DEVICE int32_t judge_affine(float zero, float scale, uint32_t top, double 
   const double high =
       fabs(static_cast<double>(zero) + static_cast<double>(top) * static_cast<double>(scale));
   const double low = fabs(static_cast<double>(zero));
-  const double most = high <= low ? low : high;  // a NaN where one of them is
-  if (most <= limit) return 0;
-  return most <= kLargestDouble ? QUIRE_KERNEL_OUT_OF_RANGE : QUIRE_KERNEL_NON_FINITE;
+  if (high <= limit && low <= limit) return 0;
+  return high <= kLargestDouble && low <= kLargestDouble ? QUIRE_KERNEL_OUT_OF_RANGE
+                                                         : QUIRE_KERNEL_NON_FINITE;
 }
 QUIRE_DEVICE int32_t judge_value(float value, double limit) {
   const double magnitude = fabs(static_cast<double>(value));

@@ -54,15 +54,6 @@ int check_common(const Params& p, const void* bytes, uint64_t n_bytes, bool load
   return QUIRE_KERNEL_OK;
 }
 
-// The CPU's checks of the engine's side, of rotation and of the struct, with the sections' own
-// check done above and row numbers, which may be device memory, left to the kernel.
-template <typename Params>
-void as_raw(Params* p, uint64_t* bytes) {
-  p->codec = QUIRE_CODEC_RAW_F32;
-  p->flags = 0;
-  *bytes = quire_section_bytes(p->codec, p->plane, p->n_tokens, p->n_heads, p->head_dim);
-}
-
 // Of elements as they are stored; another number than every dtype's where they are coded.
 int32_t stored_dtype(int32_t codec) {
   const bool exponent = plane_spec(codec, QUIRE_PLANE_KEY).kind == SectionKind::kExponent;
@@ -141,11 +132,12 @@ int check_launch(const quire_cuda_launch* launch) {
 int check_cuda_load(const quire_load_params& params) {
   if (params.struct_bytes != sizeof(params)) return QUIRE_KERNEL_BAD_STRUCT;
   if (int status = check_common(params, params.src, params.src_bytes, true)) return status;
-  quire_load_params raw = params;
-  as_raw(&raw, &raw.src_bytes);
-  raw.token_begin = raw.token_end;  // no rows to look at
+  // Row numbers may be device memory: the kernel looks at them.
+  quire_load_params engine = params;
+  engine.flags = 0;
+  engine.token_begin = engine.token_end;
   if (params.token_begin > params.token_end) return QUIRE_KERNEL_INVALID_ARGUMENT;
-  if (int status = quire_kernels::check_load(&raw)) return status;
+  if (int status = quire_kernels::check_load_engine(engine)) return status;
   const uint32_t element = element_bytes(params.dst_dtype);
   if (!aligned(params.dst, element) || !aligned(params.dst_token, 8) ||
       !strides_are_whole(params.dst_token_stride, params.dst_head_stride, params.dst_dim_stride,
@@ -164,22 +156,22 @@ int check_cuda_store(const quire_store_params& params) {
   if (params.struct_bytes != sizeof(params)) return QUIRE_KERNEL_BAD_STRUCT;
   if (int status = check_common(params, params.dst, params.dst_bytes, false)) return status;
   // Seen as a load: the same engine side, and no row numbers that the host would read.
-  quire_load_params raw = {};
-  raw.struct_bytes = sizeof(raw);
-  raw.plane = params.plane;
-  raw.n_tokens = params.n_tokens;
-  raw.n_heads = params.n_heads;
-  raw.head_dim = params.head_dim;
-  raw.dst_dtype = params.src_dtype;
-  raw.src = params.dst;
-  raw.dst = const_cast<void*>(params.src);
-  raw.dst_tokens = params.src_tokens;
-  raw.dst_token_stride = params.src_token_stride;
-  raw.dst_head_stride = params.src_head_stride;
-  raw.dst_dim_stride = params.src_dim_stride;
-  raw.rotation = params.rotation;
-  as_raw(&raw, &raw.src_bytes);
-  if (int status = quire_kernels::check_load(&raw)) return status;
+  quire_load_params engine = {};
+  engine.struct_bytes = sizeof(engine);
+  engine.plane = params.plane;
+  engine.n_tokens = params.n_tokens;
+  engine.n_heads = params.n_heads;
+  engine.head_dim = params.head_dim;
+  engine.dst_dtype = params.src_dtype;
+  engine.src = params.dst;
+  engine.src_bytes = params.dst_bytes;
+  engine.dst = const_cast<void*>(params.src);
+  engine.dst_tokens = params.src_tokens;
+  engine.dst_token_stride = params.src_token_stride;
+  engine.dst_head_stride = params.src_head_stride;
+  engine.dst_dim_stride = params.src_dim_stride;
+  engine.rotation = params.rotation;
+  if (int status = quire_kernels::check_load_engine(engine)) return status;
   const uint32_t element = element_bytes(params.src_dtype);
   if (!aligned(params.src, element) || !aligned(params.src_token, 8) ||
       !strides_are_whole(params.src_token_stride, params.src_head_stride, params.src_dim_stride,

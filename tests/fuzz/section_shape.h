@@ -99,11 +99,11 @@ inline std::vector<std::byte> section_seed(CodecId codec, Plane plane) {
   expect(encode_section(p).is_ok(), "a seed is encoded");
   const uint16_t shape[3] = {static_cast<uint16_t>(codec), kTokens - 1,
                              static_cast<uint16_t>(dims - 1)};
-  std::vector<std::byte> input(kShapeBytes);
+  std::vector<std::byte> input(kShapeBytes + written);
   std::memcpy(input.data(), shape, sizeof(shape));
   input[6] = static_cast<std::byte>(plane == Plane::kValue);
   input[7] = static_cast<std::byte>(n_heads - 1);
-  input.insert(input.end(), section.begin(), section.begin() + static_cast<ptrdiff_t>(written));
+  std::memcpy(input.data() + kShapeBytes, section.data(), written);
   return input;
 }
 

@@ -28,6 +28,23 @@ TEST(CudaLoad, WrongRowNumbersAreLeftOut) {
   }
 }
 
+TEST(CudaLoad, EngineMemoryMayBeginRightBehindASection) {
+  Case c;
+  c.codec = QUIRE_CODEC_INT4_CHANNEL64;
+  Fixture fixture(c);
+  Aligned from = fixture.random_engine();
+  Aligned section(fixture.section_bytes());
+  make_section(&fixture, c, &from, &section);
+  Aligned pool(fixture.section_bytes() + fixture.engine_bytes());
+  memcpy(pool.data(), section.data(), fixture.section_bytes());
+  int32_t status = 0;
+  const quire_cuda_launch launch = launch_on(&status);
+  const quire_load_params p =
+      fixture.load_params(pool.data(), pool.data() + fixture.section_bytes());
+  EXPECT_EQ(quire_cuda_load_batch(&p, 1, &launch, nullptr), QUIRE_KERNEL_OK);
+  EXPECT_EQ(status, 0);
+}
+
 TEST(CudaLoad, BadPayloadsAreReported) {
   struct {
     int32_t codec, plane;

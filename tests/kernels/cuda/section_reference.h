@@ -157,7 +157,7 @@ inline void encode_run(const Shape& shape, uint32_t head, uint32_t run,
       memcpy(section + at.side + 4 * d, &zeros[d], 4);
       memcpy(section + at.wide_scales + 4 * d, &scales[d], 4);
     } else {
-      uint16_t pair[2];
+      uint16_t pair[2] = {0, 0};
       half_affine(low, high, top, &pair[0], &pair[1]);
       memcpy(section + at.side + 4 * d, pair, 4);
       zeros[d] = half_to_float(pair[0]);
