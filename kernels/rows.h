@@ -52,6 +52,12 @@ struct RowOps {
   void (*transpose)(uint32_t element_bytes, const Byte* src, int64_t src_stride, uint32_t rows,
                     uint32_t columns, Byte* dst, int64_t dst_stride);
 
+  // Rows from cache to memory that is not read soon, past the caches: dst[i] and row_bytes are
+  // multiples of 64, src holds the rows side by side. Visible to other threads after
+  // stream_fence().
+  void (*stream_rows)(const Byte* src, uint64_t row_bytes, Byte* const* dst, uint32_t n);
+  void (*stream_fence)();
+
   // n pairs of fp16 -> fp32, exact.
   void (*widen_pairs)(const Byte* pairs, float* first, float* second, uint32_t n);
   // max_abs_bits() of the values that n fp16 pairs {zero, scale} give codes 0 and top.

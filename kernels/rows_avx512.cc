@@ -152,6 +152,16 @@ void avx512::rotate(int32_t style, const float* table, float* row, uint32_t rota
 
 namespace {
 
+void stream_rows(const Byte* src, uint64_t row_bytes, Byte* const* dst, uint32_t n) {
+  for (uint32_t i = 0; i < n; ++i, src += row_bytes)
+    for (uint64_t at = 0; at < row_bytes; at += 64)
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(dst[i] + at), _mm512_load_si512(src + at));
+}
+
+void stream_fence() {
+  _mm_sfence();
+}
+
 constexpr RowOps kAvx512Rows = {
     .name = "avx512",
     .widen = widen,
@@ -159,6 +169,8 @@ constexpr RowOps kAvx512Rows = {
     .max_abs_bits = max_abs_bits,
     .rotate = avx512::rotate,
     .transpose = transpose,
+    .stream_rows = stream_rows,
+    .stream_fence = stream_fence,
     .widen_pairs = avx512::widen_pairs,
     .max_affine_bits = avx512::max_affine_bits,
     .has_fp8_nan = avx512::has_fp8_nan,

@@ -116,6 +116,12 @@ uint32_t fetch_turned(int32_t dtype, const Byte* src, uint32_t order, float* row
   return largest;
 }
 
+void stream_rows(const Byte* src, uint64_t row_bytes, Byte* const* dst, uint32_t n) {
+  for (uint32_t i = 0; i < n; ++i) memcpy(dst[i], src + i * row_bytes, row_bytes);
+}
+
+void stream_fence() {}
+
 constexpr RowOps kScalarRows = {
     .name = "scalar",
     .widen = scalar::widen,
@@ -123,6 +129,8 @@ constexpr RowOps kScalarRows = {
     .max_abs_bits = max_abs_bits,
     .rotate = scalar::rotate,
     .transpose = transpose,
+    .stream_rows = stream_rows,
+    .stream_fence = stream_fence,
     .widen_pairs = scalar::widen_pairs,
     .max_affine_bits = scalar::max_affine_bits,
     .has_fp8_nan = scalar::has_fp8_nan,

@@ -3,6 +3,7 @@
 #ifndef QUIRE_TESTS_KERNELS_CUDA_SECTION_REFERENCE_H_
 #define QUIRE_TESTS_KERNELS_CUDA_SECTION_REFERENCE_H_
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <vector>
