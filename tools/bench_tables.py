@@ -52,6 +52,12 @@ BENCHES = [
           about="Blocks of 512 tokens hit as part of a contiguous prefix, by capacity in % of the trace's unique blocks "
           "(params: policy, capacity). Floor: Belady's bound."),
     Bench("slab", "Host memory lost by rounding", "quire-bench slab --synthetic 1"),
+    Bench("kernels", "Loads and stores of every codec", "quire-bench kernels", "--rounds 1 --bytes 4194304",
+          "One core, sections of 256 tokens and 8 heads, bf16 engine memory of 64 MiB and more, K moved by a rotation. Shares "
+          "of memcpy of the same bytes in the same rounds, in thread CPU time."),
+    Bench("attention", "Attention over pages and over chunks as they are stored", "quire-bench attention", "--rounds 1",
+          "One core, AVX-512; GB/s of the bf16 bytes that the KV stands for. Floor of a decode: decoding bf16 pages; of "
+          "scattered rows: a full causal attention of as many products."),
     Bench("codec", "Codecs", "quire-bench codec", "--rounds 1 --speed-bytes 1048576",
           "Real KV of two models over 768 tokens of the Debian handbook (quire-kv-dump), in slices of 256 tokens, K "
           "stored before rope and turned to its place after decoding. encode, decode, decode + move: share of memcpy of "
@@ -161,6 +167,11 @@ def ratio_text(line: dict[str, Any]) -> str:
 def path_text(line: dict[str, Any]) -> str:
     if line["section"] == "slab":
         return f"{line['bench']}, {line['params']['model']}, {line['params']['chunks']}"
+    if line["section"] in ("kernels", "attention"):
+        words = [
+            str(value) for key, value in line["params"].items() if key in ("codec", "kv", "plane", "head_dim")
+        ]
+        return ", ".join([line["bench"], *words])
     if line["section"] == "replay":
         return f"{line['params']['policy']}, {line['params']['capacity_percent']:.0f} %"
     n_bytes = line["params"].get("object_bytes")
@@ -249,6 +260,10 @@ def document(lines: list[dict[str, Any]]) -> str:
         of_bench = [line for line in lines if line["section"] == bench.name]
         if of_bench:
             parts.append(table(bench, of_bench))
+    parts.append(
+        "## On a GPU\n\nNot measured: no GPU was at hand. `bench/gpu_check.sh` checks every CUDA kernel against the CPU's "
+        "and float64 references, measures the machine's ceilings and prints the table that belongs here.\n"
+    )
     return "\n".join(parts).rstrip() + "\n"
 
 

@@ -60,14 +60,39 @@ void print_json(const Result& result, std::ostream& out) {
   out << json.dump() << '\n' << std::flush;
 }
 
+namespace {
+
+// The bench and, where several results bear its name, the parameters that tell them apart.
+std::string label(const Result& result, const std::vector<Result>& all) {
+  std::string text = result.bench;
+  for (const auto& [key, value] : result.params.items()) {
+    const bool differs = std::any_of(all.begin(), all.end(), [&](const Result& other) {
+      return other.bench == result.bench && other.params.contains(key) &&
+             other.params[key] != value;
+    });
+    if (differs && value.is_primitive())
+      text += " " + (value.is_string() ? value.get<std::string>() : value.dump());
+  }
+  return text;
+}
+
+}  // namespace
+
 void print_table(const std::vector<Result>& results, std::ostream& out) {
-  char line[256];
-  std::snprintf(line, sizeof(line), "%-26s %12s %12s  %-8s %7s  %-22s %s\n", "bench", "value",
+  std::vector<std::string> labels;
+  int width = 26;
+  for (const Result& r : results) {
+    labels.push_back(label(r, results));
+    width = std::max(width, static_cast<int>(labels.back().size()));
+  }
+  char line[512];
+  std::snprintf(line, sizeof(line), "%-*s %12s %12s  %-8s %7s  %-22s %s\n", width, "bench", "value",
                 "floor", "unit", "ratio", "goal", "floor is");
   out << line;
-  for (const Result& r : results) {
-    std::snprintf(line, sizeof(line), "%-26s %12.4g %12.4g  %-8s %7.3f  %-22s %s\n",
-                  r.bench.c_str(), r.value, r.floor, r.unit.c_str(), r.ratio(),
+  for (size_t i = 0; i < results.size(); ++i) {
+    const Result& r = results[i];
+    std::snprintf(line, sizeof(line), "%-*s %12.4g %12.4g  %-8s %7.3f  %-22s %s\n", width,
+                  labels[i].c_str(), r.value, r.floor, r.unit.c_str(), r.ratio(),
                   goal_text(r).c_str(), r.floor_name.c_str());
     out << line;
   }
