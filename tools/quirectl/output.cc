@@ -4,6 +4,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "codecs/registry.h"
 #include "tools/quirectl/format.h"
 #include "tools/quirectl/output_parts.h"
 
@@ -79,20 +80,13 @@ const char* frame_text(pb::PositionFrame frame) {
   }
 }
 
-// Names of codecs/codec_ids.h; a newer server may know more.
+// The names that command lines take; a newer server may know more codecs.
 std::string codec_text(uint32_t codec) {
-  switch (codec) {
-    case 1:
-      return "raw_f16";
-    case 2:
-      return "raw_bf16";
-    case 3:
-      return "raw_f32";
-    case 16:
-      return "int8_channel";
-    default:
-      return "codec_" + std::to_string(codec);
+  if (codec <= UINT16_MAX) {
+    const auto known = find_codec(static_cast<CodecId>(codec));
+    if (known) return std::string((*known)->name);
   }
+  return "codec-" + std::to_string(codec);
 }
 
 template <typename Tiers>

@@ -195,7 +195,7 @@ TEST_F(QuirectlTest, LsPagesAndFilters) {
   EXPECT_EQ(acme["more"], false);
   EXPECT_EQ(acme["objects"][0]["id"], test_id({4, 1}).to_hex());
   EXPECT_EQ(acme["objects"][0]["tiers"], json({"host", "nvme"}));
-  EXPECT_EQ(acme["objects"][0]["codec"], "int8_channel");
+  EXPECT_EQ(acme["objects"][0]["codec"], "int8-channel");
   EXPECT_EQ(acme["objects"][0]["pinned_until_wall_ms"], nullptr);
   EXPECT_EQ(run_json({"ls", "--tier", "rocks"})["objects"].size(), 0u);
   EXPECT_EQ(run({"ls", "--tier", "tape"}).exit_code, kExitUsage);
