@@ -13,7 +13,6 @@ constexpr uint32_t kSampledRows = 4;  // exp4's table is made from every fourth 
 // Exponents up to this one are below fp16's largest number / sqrt(2), the least of all limits that
 // a load compares with: no need to know the largest element better.
 constexpr uint32_t kHarmlessExponent = 141;
-constexpr uint32_t kNonFiniteExponent = 255;
 
 uint32_t get_u32(const Byte* from) {
   uint32_t value;
