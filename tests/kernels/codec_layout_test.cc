@@ -144,7 +144,8 @@ TEST_P(CodecLayoutTest, OffsetsBeyondTwoGibibytesReachTheirRows) {
   const uint64_t bytes = static_cast<uint64_t>(2 * stride + head_stride) + 4096;
   void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) GTEST_SKIP() << "no address space";
+  if (memory == MAP_FAILED)
+    GTEST_SKIP() << "an address range beyond 2^31 bytes cannot be reserved here";
   for (const CodecName& codec : kQuantised) {
     Section section = stored(codec.codec, QUIRE_PLANE_KEY, shape, random_);
     Engine plain(QUIRE_DTYPE_BF16, shape, shape.tokens, false);

@@ -69,7 +69,7 @@ TEST_F(CudaDriverTest, DescribesTheDevice) {
   EXPECT_EQ(*driver->device_count(), 1u);
   const auto info = driver->device_info(0);
   ASSERT_TRUE(info.is_ok()) << info.status().to_string();
-  EXPECT_EQ(info->name, "stub");
+  EXPECT_EQ(info->name, "stand-in");
   EXPECT_EQ(info->uuid[15], 15);
   EXPECT_EQ(info->granularity_bytes, kChunk);
   EXPECT_EQ(driver->device_info(1).status().code(), StatusCode::kUnavailable);

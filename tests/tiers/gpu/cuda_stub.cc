@@ -87,7 +87,7 @@ int device_get(int* device, int ordinal) {
   return ordinal == 0 ? 0 : 101;
 }
 int device_name(char* name, int bytes, int) {
-  std::strncpy(name, "stub", static_cast<size_t>(bytes));
+  std::strncpy(name, "stand-in", static_cast<size_t>(bytes));
   return 0;
 }
 int device_uuid(char* uuid, int) {
@@ -141,7 +141,7 @@ int create(unsigned long long* memory, size_t bytes, const Properties* propertie
            unsigned long long flags) {
   ENTER("cuMemCreate")
   if (flags != 0 || !sound(*properties) || bytes % kGranularity != 0) return kInvalidValue;
-  const int fd = memfd_create("cuda-stub", MFD_CLOEXEC);
+  const int fd = memfd_create("cuda-stand-in", MFD_CLOEXEC);
   if (ftruncate(fd, static_cast<off_t>(bytes)) != 0) return 2;
   *memory = next_memory++;
   memories[*memory] = fd;
