@@ -10,12 +10,18 @@
  * before anything is launched; a wrong one launches nothing. Row numbers and payloads are seen by
  * the kernels alone: the first failure is left in *device_status and the rows concerned are not
  * written (never outside the destination). Look at it after the stream.
- *  - Work is queued on launch->stream of the current device, in waves of up to 27 sections a
+ *  - Work is queued on launch->stream of the current device, in waves of up to 24 sections a
  * launch, ordered by format: sections of one batch must not overlap each other's destinations.
  * Calls are reentrant and allocate nothing; they can be captured in a graph.
- *  - Supported, head_dim <= 256: loads and stores of the codecs of fixed size; loads of lossless
- * bf16 (4, 5) and of mixed precision (64, 65), which take the path DIRECT. Others, and stores of
- * these: QUIRE_KERNEL_UNSUPPORTED. Bytes and values equal the CPU's.
+ *  - Supported, head_dim <= 256: loads and stores of all codecs of quire_kernels.h; loads of
+ * lossless bf16 (4, 5) and of mixed precision (64, 65) take the path DIRECT. Others:
+ * QUIRE_KERNEL_UNSUPPORTED. Bytes and values equal the CPU's.
+ *  - Stores of variable size (4, 5, 64, 65): dst_written is 8-byte aligned memory of the device
+ * and may not be NULL; the kernel leaves the section's size there, which holds where *device_status
+ * is still 0 after the stream (until then look at dst_bytes for room). `salient` is the device's
+ * too. Sections of more than 2^32 - 1 elements are UNSUPPORTED. Of fixed sizes dst_written is host
+ * memory and filled before the call returns. One CTA makes a section of lossless bf16, so a batch
+ * of all layers fills the device where a single section does not.
  *  - The headers of sections of variable size are read by the kernels. A section that contradicts
  * itself gives QUIRE_KERNEL_CORRUPT and none of the rows concerned is written; of lossless bf16 a
  * load of some tokens looks at the header and at the blocks of 64 rows that it reads, not at the

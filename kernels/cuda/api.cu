@@ -36,7 +36,7 @@ struct Wave {
   }
   int add(Section section) {
     section.unit_begin = pack.n_units;
-    const uint32_t units = count_units(section);
+    const uint32_t units = store ? count_store_units(section) : count_units(section);
     if (units == 0) return 0;
     pack.sections[pack.n_sections++] = section;
     pack.n_units += units;
@@ -46,7 +46,8 @@ struct Wave {
  private:
   int queue() {
     const bool run_units = store && format >= kFormatChannel8 && format <= kFormatNormalised;
-    const uint32_t units_of_cta = ring || run_units ? 1 : kWarps;
+    const bool variable = store && format >= kFormatExponent4;
+    const uint32_t units_of_cta = ring || run_units || variable ? 1 : kWarps;
     uint32_t ctas = (pack.n_units + units_of_cta - 1) / units_of_cta;
     const uint32_t most = launch->max_ctas != 0 ? launch->max_ctas
                                                 : kCtasPerMultiprocessor *
@@ -56,6 +57,8 @@ struct Wave {
     if (store) {
       if (format <= kFormatRawF32) return launch_store_raw(pack, ctas, stream);
       if (format == kFormatNormalised) return launch_store_normalised(pack, ctas, stream);
+      if (format >= kFormatMixed4Key) return launch_store_mixed(pack, format, ctas, stream);
+      if (format >= kFormatExponent4) return launch_store_exponent(pack, ctas, stream);
       return run_units ? launch_store_channel(pack, ctas, stream)
                        : launch_store_token(pack, ctas, stream);
     }
@@ -171,8 +174,9 @@ extern "C" int quire_cuda_store_batch(const struct quire_store_params* params, s
       Section section;
       describe_store(params[i], &section);
       if (wave.add(section) != 0) return refuse(QUIRE_KERNEL_UNSUPPORTED, i, failed_index);
-      // The host knows the size of formats that have kernels.
-      if (params[i].dst_written != nullptr) *params[i].dst_written = params[i].dst_bytes;
+      // Of variable sizes the kernel says it, in device memory.
+      if (section.written == nullptr && params[i].dst_written != nullptr)
+        *params[i].dst_written = params[i].dst_bytes;
     }
     if (wave.flush() != 0) return QUIRE_KERNEL_UNSUPPORTED;
   }

@@ -8,23 +8,13 @@
 #define QUIRE_KERNELS_CUDA_LOAD_MIXED_CUH_
 
 #include "kernels/cuda/load_rows.cuh"
+#include "kernels/cuda/mixed.cuh"
 #include "kernels/cuda/runtime.cuh"
 #include "kernels/cuda/units.h"
 
 namespace quire_cuda {
 
-constexpr uint32_t kNoToken = 0xffffffff;
 constexpr uint32_t kMixedHeaderWords = sizeof(quire_kernels::MixedHeader) / 4;
-
-template <int32_t kCodec_, int32_t kPlane_>
-struct MixedFormat {
-  static constexpr int32_t kCodec = kCodec_;
-  static constexpr int32_t kPlane = kPlane_;
-  static constexpr PlaneSpec kSalient =
-      quire_kernels::plane_spec(quire_kernels::mixed_spec(kCodec).salient, kPlane);
-  static constexpr PlaneSpec kOther =
-      quire_kernels::plane_spec(quire_kernels::mixed_spec(kCodec).other, kPlane);
-};
 
 // What header and map say; equal in all lanes.
 struct MixedPlan {
@@ -104,20 +94,6 @@ QUIRE_DEVICE uint32_t find_tokens(const Section& s, const MixedPlan& plan, bool 
   const uint32_t token = tokens[lane];
   sync_warp();  // the next block writes there
   return token;
-}
-
-// A sub-section as a section of its own, with the engine's side of the whole.
-QUIRE_DEVICE Section part_of(const Section& s, PlaneSpec spec, uint64_t offset, uint32_t tokens) {
-  Section part = s;
-  part.bytes = s.bytes + offset;
-  part.spec = spec;
-  part.n_tokens = tokens;
-  if (spec.hadamard_max != 0) {
-    const uint32_t order = quire_kernels::hadamard_order(s.head_dim, spec.hadamard_max);
-    part.hadamard = static_cast<uint8_t>(order);
-    if (order > 1) part.limit = s.limit / sqrt(static_cast<double>(order));
-  }
-  return part;
 }
 
 template <typename F>

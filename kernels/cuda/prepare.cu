@@ -20,22 +20,21 @@ bool strides_are_whole(int64_t a, int64_t b, int64_t c, uint32_t element) {
 }
 
 // Formats that have kernels.
-int check_format(int32_t codec, int32_t plane, uint32_t head_dim, bool load) {
+int check_format(int32_t codec, int32_t plane, uint32_t head_dim) {
   if (plane != QUIRE_PLANE_KEY && plane != QUIRE_PLANE_VALUE) return QUIRE_KERNEL_UNSUPPORTED;
   const SectionKind kind = plane_spec(codec, plane).kind;
-  if (kind == SectionKind::kUnknown || head_dim > kHeadDimMax ||
-      (!load && quire_kernels::variable_size(codec)))
-    return QUIRE_KERNEL_UNSUPPORTED;
-  return QUIRE_KERNEL_OK;
+  return kind == SectionKind::kUnknown || head_dim > kHeadDimMax ? QUIRE_KERNEL_UNSUPPORTED
+                                                                 : QUIRE_KERNEL_OK;
 }
 
-// Of variable sizes the kernel knows more: the header may be device memory.
+// A store has room for the largest section. Of loads of variable size the kernel knows more: the
+// header may be device memory.
 template <typename Params>
-int check_section_bytes(const Params& p, const void* bytes, uint64_t n_bytes) {
+int check_section_bytes(const Params& p, const void* bytes, uint64_t n_bytes, bool load) {
   const uint64_t most =
       quire_section_bytes_max(p.codec, p.plane, p.n_tokens, p.n_heads, p.head_dim);
   if (most == 0 || bytes == nullptr || !aligned(bytes, 4)) return QUIRE_KERNEL_INVALID_ARGUMENT;
-  if (!quire_kernels::variable_size(p.codec))
+  if (!load || !quire_kernels::variable_size(p.codec))
     return n_bytes == most ? QUIRE_KERNEL_OK : QUIRE_KERNEL_INVALID_ARGUMENT;
   const bool possible =
       n_bytes > 0 && n_bytes <= most && n_bytes % quire_kernels::kBlockAlignment == 0;
@@ -44,8 +43,8 @@ int check_section_bytes(const Params& p, const void* bytes, uint64_t n_bytes) {
 
 template <typename Params>
 int check_common(const Params& p, const void* bytes, uint64_t n_bytes, bool load) {
-  if (int status = check_format(p.codec, p.plane, p.head_dim, load)) return status;
-  if (int status = check_section_bytes(p, bytes, n_bytes)) return status;
+  if (int status = check_format(p.codec, p.plane, p.head_dim)) return status;
+  if (int status = check_section_bytes(p, bytes, n_bytes, load)) return status;
   if (p.rotation.table != nullptr && p.rotation.style == QUIRE_ROPE_STYLE_NEOX &&
       p.rotation.rotary_dims > p.head_dim)
     return QUIRE_KERNEL_INVALID_ARGUMENT;
@@ -152,6 +151,14 @@ int check_cuda_load(const quire_load_params& params) {
   return QUIRE_KERNEL_OK;
 }
 
+// Sizes and counts of a store of variable size fit 32 bits.
+static int check_variable_store(const quire_store_params& p) {
+  if (!quire_kernels::variable_size(p.codec)) return QUIRE_KERNEL_OK;
+  if (p.dst_written == nullptr || !aligned(p.dst_written, 8)) return QUIRE_KERNEL_INVALID_ARGUMENT;
+  const uint64_t elements = uint64_t{p.n_tokens} * p.n_heads * p.head_dim;
+  return elements <= UINT32_MAX ? QUIRE_KERNEL_OK : QUIRE_KERNEL_UNSUPPORTED;
+}
+
 int check_cuda_store(const quire_store_params& params) {
   if (params.struct_bytes != sizeof(params)) return QUIRE_KERNEL_BAD_STRUCT;
   if (int status = check_common(params, params.dst, params.dst_bytes, false)) return status;
@@ -180,9 +187,9 @@ int check_cuda_store(const quire_store_params& params) {
   if (params.src_token == nullptr && int64_t{params.n_tokens} > params.src_tokens)
     return QUIRE_KERNEL_INVALID_ARGUMENT;
   if ((params.flags & QUIRE_KERNEL_KEEP_NON_FINITE) != 0 &&
-      (params.codec != params.src_dtype || quire_kernels::rotates(params.rotation)))
+      (stored_dtype(params.codec) != params.src_dtype || quire_kernels::rotates(params.rotation)))
     return QUIRE_KERNEL_INVALID_ARGUMENT;
-  return QUIRE_KERNEL_OK;
+  return check_variable_store(params);
 }
 
 void describe_load(const quire_load_params& p, Section* s) {
@@ -218,6 +225,8 @@ void describe_store(const quire_store_params& p, Section* s) {
   s->token_row = p.src_token;
   s->token_end = p.n_tokens;
   s->engine_dtype = static_cast<uint8_t>(p.src_dtype);
+  s->salient = p.salient;
+  s->written = quire_kernels::variable_size(p.codec) ? p.dst_written : nullptr;
   describe_common(p, s);
   if (s->spec.kind == SectionKind::kChannel || s->spec.kind == SectionKind::kNormalised)
     s->unit_tokens = s->spec.run_tokens;
@@ -237,6 +246,11 @@ static uint32_t mixed_units_of_head(const Section& s) {
   const uint32_t tokens = s.token_end - s.token_begin;
   const uint32_t skipped = s.token_begin == 0 ? 0 : 2 * (kBlockTokens - 1);
   return (skipped + tokens + 2 * (kBlockTokens - 1)) / kBlockTokens;
+}
+
+uint32_t count_store_units(const Section& s) {
+  if (s.spec.kind == SectionKind::kExponent) return 1;
+  return s.spec.kind == SectionKind::kMixed ? s.n_heads : count_units(s);
 }
 
 uint32_t count_units(const Section& s) {

@@ -45,6 +45,7 @@ void describe_store(const quire_store_params& params, Section* section);
 
 // Units of work of a section; unit_tokens is set.
 uint32_t count_units(const Section& section);
+uint32_t count_store_units(const Section& section);
 // Tokens of a unit that fits a stage of the ring with its side data; 0 where the ring cannot be.
 uint32_t ring_unit_tokens(const Section& section);
 

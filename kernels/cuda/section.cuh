@@ -41,6 +41,8 @@ struct Section {
   int64_t table_token_stride;
   double limit;  // load: the largest magnitude that may be decoded
   uint64_t n_bytes;
+  const uint8_t* salient;  // store of kMixed: a byte per token, or null
+  uint64_t* written;       // store of variable size
   PlaneSpec spec;
   uint32_t n_tokens;
   uint32_t n_heads;

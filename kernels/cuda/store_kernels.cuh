@@ -13,14 +13,14 @@
 
 namespace quire_cuda {
 
-// A section of raw elements from the lane's bits or values.
+// Raw elements from the lane's bits or values, and the status of the row's part.
 template <typename F>
-QUIRE_DEVICE int32_t store_raw_lane(const Section& s, const RowShape& shape, const EngineLane& lane,
-                                    const float (&v)[kVectorDims], int32_t bad,
-                                    unsigned char* row) {
-  constexpr uint32_t kElementBytes = F::kBits / 8;
+QUIRE_DEVICE int32_t element_words(const Section& s, const EngineLane& lane,
+                                   const float (&v)[kVectorDims], int32_t bad,
+                                   uint32_t (&words)[kVectorDims]) {
   const bool copies = (s.flags & kCopies) != 0;
-  uint32_t words[kVectorDims] = {};
+#pragma unroll
+  for (uint32_t i = 0; i < kVectorDims; ++i) words[i] = 0;
 #pragma unroll
   for (uint32_t i = 0; i < kVectorDims; ++i) {
     if (F::kBits == 32) {
@@ -42,11 +42,17 @@ QUIRE_DEVICE int32_t store_raw_lane(const Section& s, const RowShape& shape, con
     bad = finite || (s.flags & kKeepNonFinite) ? 0 : QUIRE_KERNEL_NON_FINITE;
   else if (bad == 0 && !finite)
     bad = QUIRE_KERNEL_OUT_OF_RANGE;
-  unsigned char* at = row + shape.dim * kElementBytes;
+  return bad;
+}
+
+template <typename F>
+QUIRE_DEVICE void write_elements(const Section& s, const RowShape& shape,
+                                 const uint32_t (&words)[kVectorDims], unsigned char* row) {
+  unsigned char* at = row + shape.dim * (F::kBits / 8);
   if (s.flags & kVectorBytes) {
     st_cs_16(at, make_uint4(words[0], words[1], words[2], words[3]));
     if (F::kBits == 32) st_cs_16(at + 16, make_uint4(words[4], words[5], words[6], words[7]));
-    return bad;
+    return;
   }
 #pragma unroll
   for (uint32_t i = 0; i < kVectorDims; ++i) {
@@ -57,7 +63,6 @@ QUIRE_DEVICE int32_t store_raw_lane(const Section& s, const RowShape& shape, con
       *reinterpret_cast<uint16_t*>(at + 2 * i) =
           static_cast<uint16_t>(words[i / 2] >> (16 * (i % 2)));
   }
-  return bad;
 }
 
 // Rows with their own scale. All lanes of the warp call; rows that are not there write nothing.
@@ -112,6 +117,51 @@ QUIRE_DEVICE int32_t store_token_lane(const Section& s, const RowShape& shape, c
   return fits ? 0 : QUIRE_KERNEL_OUT_OF_RANGE;
 }
 
+// Rows first .. first + kBlockTokens - 1 of one head. kListed: each lane says in `listed` which
+// token of the engine one of them is; else they are first and those after it. All lanes of the warp
+// call.
+template <typename F, bool kListed = false>
+QUIRE_DEVICE void store_block(const Section& s, uint32_t head, uint32_t first, float* scratch,
+                              int32_t* status, uint32_t listed = 0) {
+  const RowShape shape = row_shape(s.head_dim);
+  const BlockPlace at = block_place<F>(s, head, first);
+  const int64_t own_row = engine_row_of(s, kListed ? listed : first + lane_id(), status);
+  const uint32_t steps = (kBlockTokens + shape.rows - 1) / shape.rows;
+  int32_t bad = 0;
+  for (uint32_t step = 0; step < steps; ++step) {
+    const uint32_t local = step * shape.rows + shape.row;
+    const uint32_t inside = first + local;
+    const uint32_t token = kListed ? shfl(listed, local & 31) : inside;
+    const int64_t row = shfl_row(own_row, local & 31);
+    const bool present = shape.row < shape.rows && local < kBlockTokens && inside < s.n_tokens;
+    EngineLane lane;
+    read_engine(s, shape, head, present ? row : -1, &lane);
+    float v[kVectorDims];
+    int32_t wrong = fetch_lane(s, shape, lane, present, token, scratch, v);
+    if constexpr (F::kRaw) {
+      uint32_t words[kVectorDims];
+      if (present) {
+        wrong = element_words<F>(s, lane, v, wrong, words);
+        write_elements<F>(s, shape, words, s.bytes + at.codes + uint64_t{inside} * at.row_bytes);
+      }
+    } else {
+      // A NaN spreads over its row: what is reported is the NaN.
+      const bool spreads = warp_any(wrong != 0);
+      const int32_t encoded = store_token_lane<F>(s, shape, at, present, inside, v);
+      if (!spreads) wrong = encoded;
+    }
+    if (wrong != 0) bad = wrong;
+  }
+  if (bad != 0) set_status(status, bad);
+  if (!F::kRaw && first + kBlockTokens >= s.n_tokens) {
+    const uint64_t row_side = F::kKind == SectionKind::kFp8 ? 2 : 4 * at.groups;
+    clear_bytes(s.bytes, at.token_side + row_side * s.n_tokens, at.codes, lane_id(), 32);
+    const uint64_t bytes = uint64_t{s.n_tokens} * at.row_bytes;
+    clear_bytes(s.bytes, at.codes + bytes, at.codes + quire_kernels::align_block(bytes), lane_id(),
+                32);
+  }
+}
+
 template <typename F>
 __global__ void __launch_bounds__(kWarps * 32)
     store_tokens(const __grid_constant__ SectionPack pack) {
@@ -120,42 +170,8 @@ __global__ void __launch_bounds__(kWarps * 32)
   for (uint32_t unit = blockIdx.x * kWarps + warp_id(); unit < pack.n_units;
        unit += gridDim.x * kWarps) {
     const Section& s = section_of_unit(pack, unit);
-    const uint32_t head = (unit - s.unit_begin) % s.n_heads;
-    const uint32_t first = (unit - s.unit_begin) / s.n_heads * kBlockTokens;
-    const RowShape shape = row_shape(s.head_dim);
-    const BlockPlace at = block_place<F>(s, head, first);
-    const int64_t own_row = engine_row_of(s, first + lane_id(), pack.status);
-    const uint32_t steps = (kBlockTokens + shape.rows - 1) / shape.rows;
-    int32_t bad = 0;
-    for (uint32_t step = 0; step < steps; ++step) {
-      const uint32_t local = step * shape.rows + shape.row;
-      const uint32_t token = first + local;
-      const int64_t row = shfl_row(own_row, local & 31);
-      const bool present = shape.row < shape.rows && local < kBlockTokens && token < s.n_tokens;
-      EngineLane lane;
-      read_engine(s, shape, head, present ? row : -1, &lane);
-      float v[kVectorDims];
-      int32_t wrong = fetch_lane(s, shape, lane, present, token, scratch, v);
-      if constexpr (F::kRaw) {
-        if (present)
-          wrong = store_raw_lane<F>(s, shape, lane, v, wrong,
-                                    s.bytes + at.codes + uint64_t{token} * at.row_bytes);
-      } else {
-        // A NaN spreads over its row: what is reported is the NaN.
-        const bool spreads = warp_any(wrong != 0);
-        const int32_t encoded = store_token_lane<F>(s, shape, at, present, token, v);
-        if (!spreads) wrong = encoded;
-      }
-      if (wrong != 0) bad = wrong;
-    }
-    if (bad != 0) set_status(pack.status, bad);
-    if (!F::kRaw && first + kBlockTokens >= s.n_tokens) {
-      const uint64_t row_side = F::kKind == SectionKind::kFp8 ? 2 : 4 * at.groups;
-      clear_bytes(s.bytes, at.token_side + row_side * s.n_tokens, at.codes, lane_id(), 32);
-      const uint64_t bytes = uint64_t{s.n_tokens} * at.row_bytes;
-      clear_bytes(s.bytes, at.codes + bytes, at.codes + quire_kernels::align_block(bytes),
-                  lane_id(), 32);
-    }
+    const uint32_t local = unit - s.unit_begin;
+    store_block<F>(s, local % s.n_heads, local / s.n_heads * kBlockTokens, scratch, pack.status);
   }
 }
 
@@ -204,9 +220,11 @@ QUIRE_DEVICE int32_t channel_sides(const Section& s, const BlockPlace& at, uint3
   return bad;
 }
 
-template <typename F>
+// kListed: the run's rows are the engine's tokens listed[0], listed[1], ... All threads of the
+// block call.
+template <typename F, bool kListed = false>
 QUIRE_DEVICE void store_run(const Section& s, uint32_t head, uint32_t run, const RunShared& shared,
-                            float* scratch, int32_t* status) {
+                            float* scratch, int32_t* status, const uint32_t* listed = nullptr) {
   const RowShape shape = row_shape(s.head_dim);
   const uint32_t first = run * s.spec.run_tokens;
   const uint32_t left = s.n_tokens - first;
@@ -222,8 +240,8 @@ QUIRE_DEVICE void store_run(const Section& s, uint32_t head, uint32_t run, const
   for (uint32_t pass = 0; pass < 2; ++pass) {
     for (uint32_t begin = 0; begin < n; begin += group_rows) {
       const uint32_t inside = begin + line;
-      const uint32_t token = first + inside;
       const bool present = holds && inside < n;
+      const uint32_t token = kListed && present ? listed[inside] : first + inside;
       int64_t row = present ? (s.token_row != nullptr ? s.token_row[token] : token) : -1;
       if (present && (row < 0 || row >= s.engine_tokens)) {
         bad = QUIRE_KERNEL_INVALID_ARGUMENT;

@@ -24,6 +24,8 @@ int launch_store_raw(const SectionPack& pack, uint32_t ctas, void* stream);
 int launch_store_channel(const SectionPack& pack, uint32_t ctas, void* stream);
 int launch_store_normalised(const SectionPack& pack, uint32_t ctas, void* stream);
 int launch_store_token(const SectionPack& pack, uint32_t ctas, void* stream);
+int launch_store_exponent(const SectionPack& pack, uint32_t ctas, void* stream);
+int launch_store_mixed(const SectionPack& pack, int format, uint32_t ctas, void* stream);
 
 }  // namespace quire_cuda
 

@@ -41,6 +41,10 @@ struct Aligned {
   Bytes storage;
 };
 
+enum class Salient { kNone, kAll, kFew, kMost, kFirst, kAlternating };
+inline constexpr Salient kAllSalient[] = {Salient::kNone, Salient::kAll,   Salient::kFew,
+                                          Salient::kMost, Salient::kFirst, Salient::kAlternating};
+
 struct Case {
   int32_t codec = QUIRE_CODEC_RAW_BF16;
   int32_t plane = QUIRE_PLANE_KEY;
@@ -59,7 +63,21 @@ struct Case {
   bool masked = false;
   bool shuffled_rows = true;
   uint32_t max_ctas = 0;
+  Salient salient = Salient::kFew;  // mixed precision
 };
+
+inline std::vector<uint8_t> marks_of(Salient salient, uint32_t n_tokens) {
+  std::mt19937 random(23);
+  std::vector<uint8_t> marks(n_tokens);
+  for (uint32_t token = 0; token < n_tokens; ++token) {
+    const bool few = random() % 5 == 0;
+    marks[token] = salient == Salient::kAll || (salient == Salient::kFew && few) ||
+                   (salient == Salient::kMost && !few) ||
+                   (salient == Salient::kFirst && token < 40) ||
+                   (salient == Salient::kAlternating && token % 2 == 1);
+  }
+  return marks;
+}
 
 // Engine memory with room for `rows` tokens, the section, and both parameter structs.
 class Fixture {
@@ -70,7 +88,8 @@ class Fixture {
         rows_(c.n_tokens + 13),
         element_(element_bytes(c.dtype)),
         engine_bytes_(uint64_t{rows_} * c.n_heads * c.head_dim * element_),
-        section_bytes_(plain_section_bytes(c.codec, c.plane, c.n_tokens, c.n_heads, c.head_dim)),
+        section_bytes_(section_bytes_max(c.codec, c.plane, c.n_tokens, c.n_heads, c.head_dim)),
+        marks_(marks_of(c.salient, c.n_tokens)),
         rows_of_tokens_(rows_),
         mask_(c.n_tokens, 1),
         table_(size_t{c.n_tokens} * std::max(c.rotary_dims, 2u)) {
@@ -87,6 +106,7 @@ class Fixture {
   }
 
   uint64_t engine_bytes() const { return engine_bytes_; }
+  // The most, of codecs of variable size.
   uint64_t section_bytes() const { return section_bytes_; }
 
   // Keys have constant channels and outliers; all values fit every dtype.
@@ -136,6 +156,7 @@ class Fixture {
     p.src_dim_stride = dim_stride();
     p.src_token = c_.shuffled_rows ? rows_of_tokens_.data() : nullptr;
     p.rotation = rotation();
+    p.salient = c_.salient == Salient::kNone ? nullptr : marks_.data();
     p.dst = section;
     p.dst_bytes = section_bytes_;
     return p;
@@ -174,6 +195,7 @@ class Fixture {
   uint32_t element_;
   uint64_t engine_bytes_;
   uint64_t section_bytes_;
+  std::vector<uint8_t> marks_;
   std::vector<int64_t> rows_of_tokens_;
   std::vector<uint8_t> mask_;
   std::vector<float> table_;

@@ -2,100 +2,13 @@
 // that are wrong.
 #include <functional>
 
-#include "tests/kernels/cuda/cuda_fixture.h"
+#include "tests/kernels/cuda/variable_fixture.h"
 
 namespace quire_kernels::cuda_test {
 namespace {
 
-constexpr int32_t kExponentCodecs[] = {QUIRE_CODEC_BF16_EXP4, QUIRE_CODEC_BF16_WINDOW3};
-
-enum class Data { kKeyLike, kNoEscapes, kManyEscapes, kAnyExponent, kZeros };
-constexpr Data kAllData[] = {Data::kKeyLike, Data::kNoEscapes, Data::kManyEscapes,
-                             Data::kAnyExponent, Data::kZeros};
-
-uint32_t random_exponent(Data data, std::mt19937* random) {
-  switch (data) {
-    case Data::kNoEscapes:
-      return 124 + (*random)() % 6;
-    case Data::kManyEscapes:  // more than a block's staging; coded all the same
-      return (*random)() % 3 != 0 ? 120 + (*random)() % 6 : 100 + (*random)() % 20;
-    case Data::kAnyExponent:
-      return (*random)() % 142;
-    default:
-      return 0;
-  }
-}
-
-struct Stored {
-  explicit Stored(const Case& c, Data data) : section(0) {
-    Case bf16;
-    bf16.codec = c.codec;
-    bf16.plane = c.plane;
-    bf16.n_tokens = c.n_tokens;
-    bf16.n_heads = c.n_heads;
-    bf16.head_dim = c.head_dim;
-    Fixture fixture(bf16, 5);
-    Aligned engine = fixture.random_engine();
-    std::mt19937 random(6);
-    for (uint64_t i = 0; data != Data::kKeyLike && i + 1 < fixture.engine_bytes(); i += 2) {
-      const auto bits = static_cast<uint16_t>(random_exponent(data, &random) << 7 |
-                                              (data == Data::kZeros ? 0 : random() & 0x807f));
-      memcpy(engine.data() + i, &bits, 2);
-    }
-    section = Aligned(fixture.section_bytes());
-    quire_store_params params = fixture.store_params(engine.data(), section.data());
-    params.dst_written = &bytes;
-    EXPECT_EQ(quire_store(&params), QUIRE_KERNEL_OK);
-  }
-  bool plain() { return section.data()[0] == kExponentPlain; }
-  uint32_t escapes() {
-    uint32_t n;
-    memcpy(&n, section.data() + offsetof(ExponentHeader, escape_count), 4);
-    return n;
-  }
-  Aligned section;
-  uint64_t bytes = 0;
-};
-
-struct Loaded {
-  int status;
-  Aligned engine;
-};
-Loaded load_by_cuda(const Case& c, const Fixture& fixture, const unsigned char* section,
-                    uint64_t bytes, uint32_t flags = 0) {
-  Loaded loaded{0, Aligned(fixture.engine_bytes(), kPoison)};
-  quire_load_params params = fixture.load_params(section, loaded.engine.data());
-  params.src_bytes = bytes;
-  params.flags = flags;
-  int32_t status = 0;
-  quire_cuda_launch launch = launch_on(&status, c.path);
-  launch.max_ctas = c.max_ctas;
-  loaded.status = quire_cuda_load_batch(&params, 1, &launch, nullptr);
-  if (loaded.status == QUIRE_KERNEL_OK) loaded.status = status;
-  return loaded;
-}
-Loaded load_by_cpu(const Fixture& fixture, const unsigned char* section, uint64_t bytes,
-                   uint32_t flags = 0) {
-  Loaded loaded{0, Aligned(fixture.engine_bytes(), kPoison)};
-  quire_load_params params = fixture.load_params(section, loaded.engine.data());
-  params.src_bytes = bytes;
-  params.flags = flags;
-  loaded.status = quire_load(&params);
-  return loaded;
-}
-
-void expect_equal_load(const Case& c, Stored* stored) {
-  SCOPED_TRACE(name_of(c));
-  const Fixture fixture(c);
-  Loaded cuda = load_by_cuda(c, fixture, stored->section.data(), stored->bytes);
-  Loaded cpu = load_by_cpu(fixture, stored->section.data(), stored->bytes);
-  ASSERT_EQ(cpu.status, QUIRE_KERNEL_OK);
-  EXPECT_EQ(cuda.status, QUIRE_KERNEL_OK);
-  EXPECT_TRUE(cuda.engine == cpu.engine)
-      << first_difference(cuda.engine.data(), cpu.engine.data(), fixture.engine_bytes());
-}
 void check_exponent_load(const Case& c, Data data = Data::kKeyLike) {
-  Stored stored(c, data);
+  Stored stored = stored_exponents(c, data);
   expect_equal_load(c, &stored);
 }
 
@@ -106,7 +19,7 @@ TEST(CudaLoadExponent, EveryKindOfDataAndDtype) {
         Case c;
         c.codec = codec;
         c.dtype = dtype;
-        Stored stored(c, data);
+        Stored stored = stored_exponents(c, data);
         const uint32_t elements = c.n_tokens * c.n_heads * c.head_dim;
         EXPECT_EQ(stored.plain(), data == Data::kAnyExponent);
         if (data == Data::kNoEscapes) {
@@ -144,7 +57,7 @@ TEST(CudaLoadExponent, TokenCountsAndRanges) {
       c.n_tokens = n_tokens;
       c.n_heads = 3;
       c.head_dim = 16;
-      Stored stored(c, Data::kManyEscapes);
+      Stored stored = stored_exponents(c, Data::kManyEscapes);
       for (uint32_t begin : {0u, 1u, 33u, 64u, 130u, 256u})
         for (uint32_t length : {1u, 31u, 64u, 100u, 600u}) {
           if (begin >= n_tokens) continue;
@@ -225,7 +138,7 @@ TEST(CudaLoadExponent, ManySectionsOfBothCodecs) {
     c.head_dim = 16;
     cases.push_back(c);
     fixtures.emplace_back(c, i);
-    stored.emplace_back(c, kAllData[i % 5]);
+    stored.push_back(stored_exponents(c, kAllData[i % 5]));
     engines.emplace_back(fixtures.back().engine_bytes(), kPoison);
   }
   for (size_t i = 0; i < cases.size(); ++i) {
@@ -240,11 +153,6 @@ TEST(CudaLoadExponent, ManySectionsOfBothCodecs) {
     Loaded cpu = load_by_cpu(fixtures[i], stored[i].section.data(), stored[i].bytes);
     EXPECT_TRUE(engines[i] == cpu.engine) << i;
   }
-}
-
-// The section alone in its memory, so that ASan sees what is read beyond it.
-Bytes exact_bytes(Stored* stored) {
-  return {stored->section.data(), stored->section.data() + stored->bytes};
 }
 
 // The whole range is loaded: kernels and CPU refuse the same sections, and refused rows stay.
@@ -265,9 +173,9 @@ TEST(CudaLoadExponent, FlippedBytesGetTheCpusAnswer) {
       c.n_tokens = 50;
       c.n_heads = 3;
       c.head_dim = 20;
-      Stored stored(c, data);
+      Stored stored = stored_exponents(c, data);
       const Fixture fixture(c);
-      const Bytes good = exact_bytes(&stored);
+      const Bytes good = stored.exact();
       std::mt19937 random(17);
       const auto try_one = [&](uint64_t at, unsigned char bits) {
         SCOPED_TRACE("codec " + std::to_string(codec) + " byte " + std::to_string(at) + " ^ " +
@@ -296,10 +204,10 @@ TEST(CudaLoadExponent, IndexBeginsAtZero) {
   for (int32_t codec : kExponentCodecs) {
     Case c;
     c.codec = codec;
-    Stored stored(c, Data::kManyEscapes);
+    Stored stored = stored_exponents(c, Data::kManyEscapes);
     const Fixture fixture(c);
     ASSERT_NE(stored.escapes() % kBlockAlignment, 0u);
-    Bytes bad = exact_bytes(&stored);
+    Bytes bad = stored.exact();
     const auto add_one = [&](uint64_t at) {
       uint32_t value;
       memcpy(&value, &bad[at], 4);
@@ -320,7 +228,7 @@ TEST(CudaLoadExponent, WrongSizesAreCorrupt) {
     for (Data data : {Data::kKeyLike, Data::kAnyExponent}) {
       Case c;
       c.codec = codec;
-      Stored stored(c, data);
+      Stored stored = stored_exponents(c, data);
       const Fixture fixture(c);
       for (uint64_t bytes = 0; bytes + 64 <= stored.bytes; bytes += 64 * 7) {
         const Bytes cut(stored.section.data(), stored.section.data() + bytes);

@@ -1,83 +1,12 @@
 // Loads of mixed precision by the CUDA kernels: the CPU's bytes, and the CPU's answer to sections
 // that are wrong.
-#include "tests/kernels/cuda/cuda_fixture.h"
+#include "tests/kernels/cuda/variable_fixture.h"
 
 namespace quire_kernels::cuda_test {
 namespace {
 
-constexpr int32_t kMixedCodecs[] = {QUIRE_CODEC_MIXED_INT8_INT4, QUIRE_CODEC_MIXED_INT8_INT2};
-
-enum class Salient { kNone, kAll, kFew, kMost, kFirst, kAlternating };
-constexpr Salient kAllSalient[] = {Salient::kNone, Salient::kAll,   Salient::kFew,
-                                   Salient::kMost, Salient::kFirst, Salient::kAlternating};
-
-std::vector<uint8_t> marks_of(Salient salient, uint32_t n_tokens) {
-  std::mt19937 random(23);
-  std::vector<uint8_t> marks(n_tokens);
-  for (uint32_t token = 0; token < n_tokens; ++token) {
-    const bool few = random() % 5 == 0;
-    marks[token] = salient == Salient::kAll || (salient == Salient::kFew && few) ||
-                   (salient == Salient::kMost && !few) ||
-                   (salient == Salient::kFirst && token < 40) ||
-                   (salient == Salient::kAlternating && token % 2 == 1);
-  }
-  return marks;
-}
-
-struct Stored {
-  Stored(const Case& c, Salient salient) : section(0) {
-    Case source = c;
-    source.style = QUIRE_ROPE_STYLE_NONE;
-    Fixture fixture(source, 5);
-    Aligned engine = fixture.random_engine();
-    section = Aligned(section_bytes_max(c.codec, c.plane, c.n_tokens, c.n_heads, c.head_dim));
-    const std::vector<uint8_t> marks = marks_of(salient, c.n_tokens);
-    quire_store_params params = fixture.store_params(engine.data(), section.data());
-    params.dst_bytes = section_bytes_max(c.codec, c.plane, c.n_tokens, c.n_heads, c.head_dim);
-    params.salient = marks.data();
-    params.dst_written = &bytes;
-    EXPECT_EQ(quire_store(&params), QUIRE_KERNEL_OK);
-  }
-  Aligned section;
-  uint64_t bytes = 0;
-};
-
-struct Loaded {
-  int status;
-  Aligned engine;
-};
-Loaded load_by_cuda(const Case& c, const Fixture& fixture, const unsigned char* section,
-                    uint64_t bytes) {
-  Loaded loaded{0, Aligned(fixture.engine_bytes(), kPoison)};
-  quire_load_params params = fixture.load_params(section, loaded.engine.data());
-  params.src_bytes = bytes;
-  int32_t status = 0;
-  quire_cuda_launch launch = launch_on(&status, c.path);
-  launch.max_ctas = c.max_ctas;
-  loaded.status = quire_cuda_load_batch(&params, 1, &launch, nullptr);
-  if (loaded.status == QUIRE_KERNEL_OK) loaded.status = status;
-  return loaded;
-}
-Loaded load_by_cpu(const Fixture& fixture, const unsigned char* section, uint64_t bytes) {
-  Loaded loaded{0, Aligned(fixture.engine_bytes(), kPoison)};
-  quire_load_params params = fixture.load_params(section, loaded.engine.data());
-  params.src_bytes = bytes;
-  loaded.status = quire_load(&params);
-  return loaded;
-}
-
-void expect_equal_load(const Case& c, Stored* stored) {
-  SCOPED_TRACE(name_of(c));
-  const Fixture fixture(c);
-  Loaded cuda = load_by_cuda(c, fixture, stored->section.data(), stored->bytes);
-  Loaded cpu = load_by_cpu(fixture, stored->section.data(), stored->bytes);
-  ASSERT_EQ(cpu.status, QUIRE_KERNEL_OK);
-  EXPECT_EQ(cuda.status, QUIRE_KERNEL_OK);
-  EXPECT_TRUE(cuda.engine == cpu.engine)
-      << first_difference(cuda.engine.data(), cpu.engine.data(), fixture.engine_bytes());
-}
 void check_mixed_load(const Case& c, Salient salient = Salient::kFew) {
-  Stored stored(c, salient);
+  Stored stored = stored_mixed(c, salient);
   expect_equal_load(c, &stored);
 }
 
@@ -117,7 +46,7 @@ TEST(CudaLoadMixed, TokenCountsAndRanges) {
       for (Salient salient : {Salient::kFew, Salient::kMost, Salient::kAlternating}) {
         c.token_begin = 0;
         c.token_end = ~0u;
-        Stored stored(c, salient);
+        Stored stored = stored_mixed(c, salient);
         expect_equal_load(c, &stored);
         for (uint32_t begin : {1u, 33u, 130u})
           for (uint32_t length : {1u, 31u, 100u, 2000u}) {
@@ -183,9 +112,9 @@ TEST(CudaLoadMixed, FlippedBytesGetTheCpusAnswer) {
   for_every_plane([](Case c) {
     c.n_tokens = 75;
     c.head_dim = 24;
-    Stored stored(c, Salient::kFew);
+    Stored stored = stored_mixed(c, Salient::kFew);
     const Fixture fixture(c);
-    const Bytes good(stored.section.data(), stored.section.data() + stored.bytes);
+    const Bytes good = stored.exact();
     std::mt19937 random(17);
     const auto try_one = [&](uint64_t at, unsigned char bits) {
       SCOPED_TRACE("codec " + std::to_string(c.codec) + " plane " + std::to_string(c.plane) +
@@ -210,7 +139,7 @@ TEST(CudaLoadMixed, FlippedBytesGetTheCpusAnswer) {
 TEST(CudaLoadMixed, AnotherMapOfTheSameCountLoads) {
   Case c;
   c.codec = QUIRE_CODEC_MIXED_INT8_INT4;
-  Stored stored(c, Salient::kFirst);
+  Stored stored = stored_mixed(c, Salient::kFirst);
   unsigned char* map = stored.section.data() + sizeof(MixedHeader);
   map[1] = 0x7f;
   map[8] = 0x20;
@@ -224,7 +153,7 @@ TEST(CudaLoadMixed, AnotherMapOfTheSameCountLoads) {
 
 TEST(CudaLoadMixed, WrongSizesAreCorrupt) {
   for_every_plane([](Case c) {
-    Stored stored(c, Salient::kFew);
+    Stored stored = stored_mixed(c, Salient::kFew);
     const Fixture fixture(c);
     for (uint64_t bytes = 0; bytes + 64 <= stored.bytes; bytes += 64 * 7) {
       std::vector<uint32_t> cut((bytes + 4) / 4);
