@@ -3,6 +3,7 @@
 Needs the extra ``quire[transformers]`` (torch, transformers; gguf and accelerate for GGUF files).
 """
 
+from .edits import kept_runs, plan_of_edit
 from .engine import Engine, Prefilled
 from .errors import ModelUnsupported, RopeCannotMove
 from .generation import Generated, extend, force, generate
@@ -14,12 +15,14 @@ from .recipes import (
     behind_prefix,
     in_context,
     isolated,
+    run_digest,
 )
 from .shape import LayerSpec, ModelShape
 from .sources import ChunkKv, KvSource, StoredKv
 from .state import KvState, OldKv
 from .stats import ChunkStats, ColumnMass, SegmentMass
 from .store import StorePlan, pack, plan_from_store, put
+from .variants import plan_of_variants
 
 __all__ = [
     "ChunkKv",
@@ -49,9 +52,13 @@ __all__ = [
     "generate",
     "in_context",
     "isolated",
+    "kept_runs",
     "pack",
     "plan_from_store",
+    "plan_of_edit",
     "plan_of_parts",
     "plan_of_segments",
+    "plan_of_variants",
     "put",
+    "run_digest",
 ]

@@ -6,8 +6,8 @@ Not for serving: clear, per-layer, one prompt at a time. Results are the oracle 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +25,9 @@ from .compose import check_movable, compose
 from .errors import ModelUnsupported
 from .forward import ForwardResult, LayerEvent, run_layers
 from .plan import ReusePlan
-from .policies.base import Charge, Fixup, PolicyInput, RowPolicy, charge_of
-from .policy_run import LayerHooks, accepts, question_pass, select_checked
-from .recipes import Recipe, isolated
+from .policies.base import Charge, Fixup, Notes, PolicyInput, RowPolicy, charge_of
+from .policy_run import LayerHooks, accepts, arranged, question_pass, select_checked
+from .recipes import Recipe, isolated, run_digest
 from .rope import Angles, Rope
 from .shape import learn_shape, parameters_digest
 from .sources import ChunkKv
@@ -42,7 +42,8 @@ SELF_TEST_KL_MAX = 0.05  # other dtypes
 @dataclass(frozen=True)
 class Prefilled:
     """A prompt ready to be continued. logits: fp32 [vocabulary] of its last token. rows_by_layer:
-    the cells computed at each layer. question_mass: layer -> [cell], where the policy asked."""
+    the cells computed at each layer. question_mass: layer -> [cell], where the policy asked. notes:
+    what the policy remembers of this request."""
 
     state: KvState
     logits: Tensor
@@ -51,6 +52,7 @@ class Prefilled:
     policy: str = "full"
     question_mass: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     plan: ReusePlan | None = None
+    notes: Notes = field(default_factory=dict)
 
 
 class Engine:
@@ -124,7 +126,13 @@ class Engine:
         return KvState.over(self.shape, self.tensor(tokens), None, self.dtype)
 
     def run(self, state: KvState, rows: Tensor, **arguments: object) -> ForwardResult:
-        """The bare forward of forward.py over some cells of a state."""
+        """The bare forward of forward.py over some cells of a state, with the state's fix-up."""
+        fixup = state.fixup
+        if fixup is not None:
+            if type(fixup).on_layer is not Fixup.on_layer:
+                arguments.setdefault("adjust_kv", fixup.on_layer)
+            if type(fixup).on_logits is not Fixup.on_logits:
+                arguments.setdefault("adjust_logits", fixup.on_logits)
         with torch.inference_mode():
             return run_layers(
                 self._blocks,
@@ -202,38 +210,38 @@ class Engine:
         if policy is None:
             raise InvalidArgument("a plan needs a policy: which rows are computed again")
         needs = policy.needs(self.shape)
-        used = plan.keeping(lambda segment: accepts(policy, needs, segment))
+        used = plan.keeping(lambda segment: accepts(policy, needs, plan, segment))
         check_movable(used, self.shape)
+        used = arranged(policy, used)
         ids = self.tensor(plan.tokens)
         with torch.inference_mode():
             old = compose(used, self.shape, self.rope, self.dtype, self.device)
         mass, question_rows = question_pass(self, used, ids, old, needs)
-        given = PolicyInput(used, self.shape, mass)
+        given = PolicyInput(used, self.shape, mass, old)
         reusable = used.reusable
         chosen = select_checked(policy, given)
         rows = torch.from_numpy(np.union1d(used.fresh, chosen)).to(self.device)
         positions = torch.from_numpy(used.positions).to(self.device)
         state = KvState.over(self.shape, ids, old, self.dtype, positions)
-        fixup = policy.fixup(given) or Fixup()
-        hooks = LayerHooks(self.shape, policy, needs, used, rows)
+        state.fixup = policy.fixup(replace(given, rows=chosen))
+        hooks = LayerHooks(self.shape, policy, needs, used, rows, given.notes)
         result = self.run(
             state,
             rows,
             hook=hooks if needs.probe_layers else None,
             hook_after_attention=needs.needs_column_sums,
             observers=[*observers, *hooks.observers],
-            adjust_kv=None if type(fixup).on_layer is Fixup.on_layer else fixup.on_layer,
-            adjust_logits=None if type(fixup).on_logits is Fixup.on_logits else fixup.on_logits,
         )
         last = torch.tensor([plan.n_tokens - 1], device=self.device)
         by_layer = _as_arrays(result)
         stale = np.setdiff1d(reusable, by_layer[-1], assume_unique=True)
         state.reused = torch.from_numpy(stale).to(self.device)
         lossy = any(s.source is not None and not s.source.lossless for s in used.segments)
-        state.exact = not (len(stale) or lossy)
+        moved = any(s.first_position != s.token_begin for s in used.segments)
+        state.exact = not (len(stale) or lossy or moved or state.fixup is not None)
         charge = charge_of(by_layer, plan.reusable, self.shape.n_layers, question_rows)
         logits = self.logits_of(result, last)[0]
-        return Prefilled(state, logits, by_layer, charge, policy.name, mass, used)
+        return Prefilled(state, logits, by_layer, charge, policy.name, mass, used, given.notes)
 
     # -- chunks ----------------------------------------------------------------------------------
 
@@ -289,21 +297,18 @@ class Engine:
                 torch.stack([received.rows_seen[i][n_lead:] for i in layers]).cpu(),
                 torch.stack([given.by_layer[i] for i in layers]).cpu(),
                 tuple(end - begin for begin, end in pairwise(bounds)),
+                self.shape.full_layers,
             )
             if stats
             else None,
+            tuple(run_digest(run) for run in recipe.runs),
         )
 
 
 def _segment_bounds(recipe: Recipe, n_tokens: int) -> list[int]:
-    """Cuts of a recipe's lead (what is in front of the neighbours, each of them) and the chunk."""
-    n_lead = len(recipe.lead)
-    cuts = {0, n_lead, n_lead + n_tokens}
-    at = n_lead
-    for neighbour in reversed(recipe.neighbours):
-        at -= len(neighbour)
-        cuts.add(at)
-    return sorted(cuts)
+    """Cuts of a recipe's runs and the chunk."""
+    lengths = [*(len(run) for run in recipe.runs), n_tokens]
+    return [0, *accumulate(lengths)]
 
 
 def _as_arrays(result: ForwardResult) -> tuple[NDArray[np.int64], ...]:

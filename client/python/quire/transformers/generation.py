@@ -11,8 +11,10 @@ from torch import Tensor
 
 from ..errors import InvalidArgument, ResourceExhausted
 from ..ids import Tokens
+from .decode_capture import DecodeRecorder
 from .engine import Engine, Prefilled
 from .policies.base import DecodeView, RowPolicy
+from .sources import ChunkKv
 from .state import KvState
 from .stats import ColumnMass
 
@@ -21,12 +23,14 @@ NEW_TOKENS_MAX = 1 << 16
 
 @dataclass(frozen=True)
 class Generated:
-    """refreshed: how many reused rows were computed again while decoding."""
+    """refreshed: how many reused rows were computed again while decoding. chunk: the KV of the new
+    tokens as decoding left it, where it was to be captured."""
 
     tokens: list[int]
     state: KvState
     logits: Tensor
     refreshed: int = 0
+    chunk: ChunkKv | None = None
 
 
 def extend(engine: Engine, state: KvState, tokens: Tokens) -> Tensor:
@@ -62,10 +66,13 @@ def generate(
     seed: int = 0,
     stop: Collection[int] = (),
     policy: RowPolicy | None = None,
+    capture: bool = False,
+    salt: bytes = b"",
 ) -> Generated:
     """Tokens after a prefilled prompt; a stop token ends them and is not among them.
 
-    temperature 0 is greedy. policy: for its on_decode(), where it needs it. The prefilled state
+    temperature 0 is greedy. policy: for its on_decode(), where it needs it. capture: keep the KV of
+    the new tokens, the last one's too, with what later tokens paid to them. The prefilled state
     stays as it is.
     """
     if not 0 < max_new_tokens <= NEW_TOKENS_MAX:
@@ -77,18 +84,20 @@ def generate(
     wants_hook = policy is not None and policy.needs(engine.shape).needs_decode_hook
     mass = np.zeros(state.n_cells, dtype=np.float32)
     stale, refreshed = state.reused, 0
+    notes = dict(start.notes)
     tokens: list[int] = []
+    recorder = DecodeRecorder(engine, state.n_cells, max_new_tokens) if capture else None
     for step in range(max_new_tokens):
         token = _pick(logits, temperature, generator)
         if token in stop:
             break
         tokens.append(token)
-        if step + 1 == max_new_tokens:
+        if step + 1 == max_new_tokens and not capture:
             break
         rows = state.append(torch.tensor([token], device=engine.device))
         observers: tuple[ColumnMass, ...] = ()
         if wants_hook and policy is not None and start.plan is not None:
-            view = DecodeView(step, mass, stale.cpu().numpy(), start.plan)
+            view = DecodeView(step, mass, stale.cpu().numpy(), start.plan, notes)
             again = torch.from_numpy(np.asarray(policy.on_decode(view), dtype=np.int64))
             again = again.to(engine.device)
             if not bool(torch.isin(again, torch.from_numpy(start.plan.reusable)).all()):
@@ -97,9 +106,13 @@ def generate(
             stale = stale[~torch.isin(stale, again)]
             rows = torch.cat([again.unique(), rows])
             observers = (ColumnMass(engine.shape.full_layers, state.n_cells, state.n_cells - 1),)
-        result = engine.run(state, rows, observers=observers)
+        watching = [*observers, *(recorder.observers if recorder else ())]
+        result = engine.run(state, rows, observers=watching, hook=recorder)
         for observer in observers:
             mass = observer.fused().cpu().numpy()
         logits = engine.logits_of(result, rows[-1:])[0]
     state.reused = stale
-    return Generated(tokens, state, logits, refreshed)
+    chunk = None
+    if recorder is not None and tokens:
+        chunk = recorder.chunk(state, start.state.exact, salt)
+    return Generated(tokens, state, logits, refreshed, chunk)

@@ -14,7 +14,15 @@ from ..reuse import SegmentKind
 from .attention import Observer
 from .forward import LayerEvent
 from .plan import PlanSegment, ReusePlan
-from .policies.base import LayerView, PolicyInput, PolicyNeeds, RowPolicy, Rows
+from .policies.base import (
+    LayerView,
+    Notes,
+    PolicyInput,
+    PolicyNeeds,
+    RowPolicy,
+    Rows,
+)
+from .policies.candidates import candidate_of
 from .shape import ModelShape
 from .state import KvState, OldKv
 from .stats import ColumnMass
@@ -23,14 +31,30 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 
-def accepts(policy: RowPolicy, needs: PolicyNeeds, segment: PlanSegment) -> bool:
+def accepts(policy: RowPolicy, needs: PolicyNeeds, plan: ReusePlan, segment: PlanSegment) -> bool:
     """Whether a policy uses what a plan offers for a segment."""
     if segment.source is None:
         return False
     if segment.kind == SegmentKind.PREFIX:
         return needs.uses_prefix
-    rank = policy.rank(segment.source.context_kind, segment.source.stats)
+    rank = policy.rank_candidate(candidate_of(plan, segment.token_begin, segment.source))
     return needs.uses_chunks and rank < float("inf")
+
+
+def arranged(policy: RowPolicy, plan: ReusePlan) -> ReusePlan:
+    """The plan with the policy's positions; InvalidArgument where it changed anything else."""
+    changed = policy.arrange(plan)
+    if changed is plan:
+        return plan
+    same = len(changed.segments) == len(plan.segments) and all(
+        (a.kind, a.token_begin, a.n_tokens, a.source_begin)
+        == (b.kind, b.token_begin, b.n_tokens, b.source_begin)
+        and a.source is b.source
+        for a, b in zip(changed.segments, plan.segments, strict=True)
+    )
+    if not same or not np.array_equal(changed.tokens, plan.tokens):
+        raise InvalidArgument(f"{policy.name}: only positions may be arranged")
+    return changed
 
 
 def question_pass(
@@ -80,8 +104,10 @@ class LayerHooks:
         needs: PolicyNeeds,
         plan: ReusePlan,
         rows: Tensor,
+        notes: Notes | None = None,
     ) -> None:
         self._policy, self._needs, self._plan = policy, needs, plan
+        self._shape, self._notes = shape, {} if notes is None else notes
         self._fresh = torch.from_numpy(plan.fresh).to(rows.device)
         late = needs.needs_column_sums
         if not set(late) <= set(needs.probe_layers):
@@ -112,6 +138,9 @@ class LayerHooks:
             self._columns.by_layer[layer] if late and self._columns else None,
             self._question.by_layer[layer] if late and self._question else None,
             self._plan,
+            self._shape,
+            dict(self._question.by_layer) if self._question else {},
+            self._notes,
         )
         kept = self._policy.on_layer(view)
         if kept is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,12 +16,18 @@ from ..ids import Context, ContextKind, Tokens, as_tokens
 
 @dataclass(frozen=True)
 class Recipe:
-    """The tokens in front of a chunk while it is computed. neighbours: the runs of ``lead`` that
-    are other chunks (synthetic variants)."""
+    """The tokens in front of a chunk while it is computed. neighbours: the runs at the end of
+    ``lead`` that are other chunks."""
 
     kind: ContextKind
     lead: NDArray[np.uint32]
     neighbours: tuple[NDArray[np.uint32], ...] = ()
+
+    @property
+    def runs(self) -> tuple[NDArray[np.uint32], ...]:
+        """``lead`` cut up: what is in front of the neighbours, each of them."""
+        n_first = len(self.lead) - sum(len(tokens) for tokens in self.neighbours)
+        return tuple(run for run in (self.lead[:n_first], *self.neighbours) if len(run))
 
     def context(self, model: bytes, salt: bytes = b"") -> Context:
         if self.kind in (ContextKind.FIXED_PREFIX, ContextKind.CONTEXTUAL):
@@ -61,6 +68,17 @@ def behind_neighbours(neighbours: Sequence[Tokens], prefix: Tokens = ()) -> Reci
     return Recipe(ContextKind.SYNTHETIC, np.concatenate([as_tokens(prefix), *runs]), runs)
 
 
-def in_context(before: Tokens) -> Recipe:
-    """Exactly where it stands: the prefix of a prompt."""
-    return Recipe(ContextKind.CONTEXTUAL, as_tokens(before))
+def in_context(before: Tokens, runs: Sequence[Tokens] = ()) -> Recipe:
+    """Exactly where it stands: the prefix of a prompt. runs: the chunks at the end of ``before``,
+    whose shares of the attention are to be told apart (Cache-Craft)."""
+    lead, parts = as_tokens(before), tuple(as_tokens(tokens) for tokens in runs)
+    end = np.concatenate([lead[:0], *parts])
+    if len(end) > len(lead) or not np.array_equal(lead[len(lead) - len(end) :], end):
+        raise InvalidArgument("the runs are not the end of what is before the chunk")
+    return Recipe(ContextKind.CONTEXTUAL, lead, parts)
+
+
+def run_digest(tokens: Tokens) -> bytes:
+    """Names a run of tokens inside this process: SHA-256 of the ids, little-endian. No id of the
+    store: it knows neither model nor tenant."""
+    return hashlib.sha256(as_tokens(tokens).astype("<u4").tobytes()).digest()

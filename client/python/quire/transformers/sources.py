@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InvalidArgument, NonFinite
-from ..ids import Context, ContextKind
+from ..ids import Context, ContextKind, Phase
 from ..kv import describe, unpack
 from ..models import Model
 from .rope import Rope, rotate
@@ -64,7 +64,9 @@ class Target:
 class ChunkKv:
     """KV of a run of tokens in memory: keys before rope, values, [kv head][token][dim] per layer.
 
-    context says behind what it was computed; its first token was at base_position.
+    context says behind what it was computed; its first token was at base_position. lead_runs: the
+    digests of the runs of tokens in front of it. exact: False where it was computed over KV that
+    was itself an approximation: such a chunk is never stored.
     """
 
     tokens: NDArray[np.uint32]
@@ -73,14 +75,20 @@ class ChunkKv:
     context: Context = field(default_factory=Context)
     base_position: int = 0
     stats: ChunkStats | None = None
+    lead_runs: tuple[bytes, ...] = ()
+    exact: bool = True
 
     @property
     def lossless(self) -> bool:
-        return True
+        return self.exact
 
     @property
     def context_kind(self) -> ContextKind:
         return self.context.kind
+
+    @property
+    def phase(self) -> Phase:
+        return self.context.phase
 
     def __post_init__(self) -> None:
         n = len(self.tokens)
@@ -127,9 +135,14 @@ class StoredKv:
     """
 
     def __init__(
-        self, data: NDArray[np.uint8], model: Model, stats: ChunkStats | None = None
+        self,
+        data: NDArray[np.uint8],
+        model: Model,
+        stats: ChunkStats | None = None,
+        lead_runs: tuple[bytes, ...] = (),
     ) -> None:
         self._data = data
+        self.lead_runs = lead_runs
         self._model = model
         self._info = describe(data)
         self.stats = stats
@@ -149,6 +162,10 @@ class StoredKv:
     @property
     def context_kind(self) -> ContextKind:
         return self._info.context_kind
+
+    @property
+    def phase(self) -> Phase:
+        return self._info.phase
 
     def place(self, target: Target) -> None:
         on_cpu = target.keys[0].device.type == "cpu"

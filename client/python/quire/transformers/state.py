@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .shape import ModelShape
+
+if TYPE_CHECKING:
+    from .policies.base import Fixup
 
 _GROWTH_CELLS = 64
 
@@ -31,6 +35,7 @@ class KvState:
 
     Layers share the tensors of ``old`` until they are first written. ``exact`` is False as soon as
     a cell's KV is an approximation of a full prefill's: such KV is never stored under exact ids.
+    fixup: a policy's changes, applied by every forward over this state.
     """
 
     shape: ModelShape
@@ -42,6 +47,7 @@ class KvState:
     # Prompt cells that were loaded and may be refreshed while decoding.
     reused: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     n_prompt: int = 0
+    fixup: Fixup | None = None
     _owned: list[bool] = field(default_factory=list)
 
     @classmethod
@@ -116,6 +122,7 @@ class KvState:
             self.exact,
             self.reused,
             self.n_prompt,
+            self.fixup,
             [False] * self.shape.n_layers,
         )
 

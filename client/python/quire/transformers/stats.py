@@ -7,12 +7,16 @@ such layers with full ones only knowingly (the default is full-attention layers 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from ..errors import InvalidArgument, NonFinite
 from .attention import Block
 
 
@@ -91,15 +95,98 @@ class ChunkStats:
     received: [layer][token], the mass its tokens receive from the chunk's own rows.
     received_rows: [layer][token], how many rows can see the token in that layer.
     given: [layer][token][segment], what the chunk's rows give to each run of tokens before them
-    and, last, to the chunk itself; a row's sum is 1. segments are the runs' lengths.
+    and, last, to the chunk itself; a row's sum is 1. segments are the runs' lengths; the names of
+    all but the last are the source's lead_runs. layers: the ones that means over layers take (those
+    that see the whole prompt); empty: all.
+
+    Cache-Craft (SIGMOD'25): a = sum over runs j of inter(i,j) / (|Ci| |Cj|), b = intra(i) / |Ci|^2,
+    CCI = sigmoid(a / b), each a mean over layers.
     """
 
     received: Tensor
     received_rows: Tensor
     given: Tensor
     segments: tuple[int, ...] = field(default=())
+    layers: tuple[int, ...] = ()
+
+    def _mean(self, by_layer: Tensor) -> Tensor:
+        return (by_layer[list(self.layers)] if self.layers else by_layer).float().mean(dim=0)
+
+    @property
+    def n_tokens(self) -> int:
+        return self.given.shape[1]
+
+    @property
+    def inter_by_run(self) -> Tensor:
+        """[token][run]: mass given to each run before the chunk, mean over layers."""
+        return self._mean(self.given[:, :, :-1])
 
     @property
     def inter(self) -> Tensor:
         """[token]: mass given to what lies before the chunk, mean over layers."""
-        return self.given[:, :, :-1].sum(dim=2).mean(dim=0)
+        return self.inter_by_run.sum(dim=1)
+
+    @property
+    def inter_mass(self) -> Tensor:
+        """[run]: the chunk's mass on each run before it, mean over layers."""
+        return self.inter_by_run.sum(dim=0)
+
+    @property
+    def intra_mass(self) -> float:
+        """The chunk's mass on itself, mean over layers."""
+        return float(self._mean(self.given[:, :, -1]).sum())
+
+    @property
+    def received_mass(self) -> Tensor:
+        """[token]: mass its tokens receive, mean over layers."""
+        return self._mean(self.received)
+
+    def a(self, runs: Sequence[int] | None = None) -> float:
+        """Cache-Craft's a, over all runs or some of them."""
+        mass = self.inter_mass
+        chosen = range(len(self.segments) - 1) if runs is None else runs
+        return sum(float(mass[j]) / (self.n_tokens * self.segments[j]) for j in chosen)
+
+    @property
+    def b(self) -> float:
+        return self.intra_mass / self.n_tokens**2
+
+    def cci(self, runs: Sequence[int] | None = None) -> float:
+        """Cache-Craft's cache context index, in [0.5, 1]."""
+        ratio = self.a(runs) / max(self.b, 1e-30)
+        return 1.0 / (1.0 + math.exp(-min(ratio, 700.0)))
+
+    def fused(self) -> ChunkStats:
+        """The means over layers alone, as one layer: all that policies read, in a fraction."""
+        kept = self.layers[0] if self.layers else 0
+        return ChunkStats(
+            self.received_mass[None],
+            self.received_rows[kept : kept + 1],
+            self._mean(self.given)[None],
+            self.segments,
+        )
+
+    def vectors(self) -> dict[str, NDArray[np.float16]]:
+        """The fused statistics as fp16 vectors, for the store: "received" [token], "given"
+        [token][run, chunk last]. 2 + 2 x runs bytes a token."""
+        one = self.fused()
+        return {
+            "received": one.received[0].numpy().astype(np.float16),
+            "given": one.given[0].numpy().astype(np.float16),
+        }
+
+    @classmethod
+    def of_vectors(
+        cls, vectors: Mapping[str, NDArray[np.floating]], segments: Sequence[int]
+    ) -> ChunkStats:
+        """From vectors(); InvalidArgument where they do not fit together."""
+        received = torch.from_numpy(np.asarray(vectors["received"], dtype=np.float32))
+        given = torch.from_numpy(np.asarray(vectors["given"], dtype=np.float32))
+        n = received.numel()
+        if given.shape != (n, len(segments)) or not segments or segments[-1] != n:
+            raise InvalidArgument("statistics that do not fit the chunk's runs")
+        if not bool(torch.isfinite(received).all() and torch.isfinite(given).all()):
+            raise NonFinite("statistics with NaN or infinity")
+        # Inside a chunk token t is seen by the n - t rows from it on.
+        rows = torch.arange(n, 0, -1)
+        return cls(received[None], rows[None], given[None], tuple(segments))

@@ -11,7 +11,7 @@ import torch
 
 from .. import kv, reuse
 from ..client import Client
-from ..errors import QuireError
+from ..errors import FailedPrecondition, QuireError
 from ..ids import PositionFrame, Tokens, as_tokens
 from ..kv import Packed, Put
 from ..lease import Ack, Lease
@@ -26,6 +26,8 @@ DEFAULT_CODEC = "int8-channel"
 
 
 def _arguments(engine: Engine, chunk: ChunkKv, frame: PositionFrame) -> dict[str, Any]:
+    if not chunk.exact:
+        raise FailedPrecondition("this chunk was computed over approximate KV: it is not stored")
     keys = []
     positions = (chunk.base_position + torch.arange(len(chunk.tokens))).to(engine.device)
     for plane, spec in zip(chunk.keys, engine.shape.layers, strict=True):

@@ -3,12 +3,14 @@
 A method differs from another in the variant of a chunk it wants, in the rows it computes again at
 which layers, and in what it does to the KV it keeps. A policy says all three:
 
-  needs()       what the engine must gather, so that loads and passes can be planned
-  select_rows() rows at layer 0, from the plan and (where asked for) the question's attention
-  on_layer()    at probe layers: the subset of the rows that goes on
-  on_decode()   rows to compute again with the next token
-  fixup()       changes of the kept KV (deltas) or of logits (temperatures, scales)
-  rank()        which of several stored variants of a chunk it prefers
+  needs()          what the engine must gather, so that loads and passes can be planned
+  rank_candidate() which of several stored variants of a chunk it prefers in this prompt
+  arrange()        the positions of the chunks, where they are not those of the prompt
+  select_rows()    rows at layer 0, from the plan and (where asked for) the question's attention
+  on_layer()       at probe layers: the subset of the rows that goes on
+  on_decode()      rows to compute again with the next token
+  fixup()          changes of the kept KV (deltas) or of logits (temperatures, scales)
+  row_scores(), layer_scores()  the scores behind a choice, for policies that combine others
 
 Rows are cells of the prompt inside reused chunks, ascending. Fresh cells (the question, gaps) are
 always computed and never listed. The engine enforces: rows only shrink with depth; a row attends
@@ -20,18 +22,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import InvalidArgument
-from ...ids import ContextKind
+from ...ids import ContextKind, Phase
 from ..plan import PlanSegment, ReusePlan
 from ..shape import ModelShape
 from ..stats import ChunkStats
 
+if TYPE_CHECKING:
+    from ..state import OldKv
+
 Rows = NDArray[np.int64]
+# What a policy remembers of one request, by names of its own ("kvshare.deviation"). Policies are
+# shared by requests and keep nothing themselves.
+Notes = dict[str, NDArray[Any]]
+
+
+class Scores(NamedTuple):
+    """Greater is computed first; n_rows of the candidates are wanted."""
+
+    values: NDArray[np.floating]
+    n_rows: int
 
 
 class QuestionLayers(Enum):
@@ -49,6 +65,24 @@ class Variant:
 
     kinds: tuple[ContextKind, ...] = ()
     dummy_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class VariantCandidate:
+    """A stored variant of a chunk and the prompt it would be used in.
+
+    lead: digests (recipes.run_digest) of the runs of tokens that it was computed behind, in order;
+    empty where unknown. before: of the runs that stand before the chunk in the prompt; the first
+    n_prefix of them are the exact prefix.
+    """
+
+    kind: ContextKind
+    phase: Phase = Phase.PREFILL
+    n_tokens: int = 0
+    stats: ChunkStats | None = None
+    lead: tuple[bytes, ...] = ()
+    before: tuple[bytes, ...] = ()
+    n_prefix: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,12 +122,19 @@ class PolicyNeeds:
 
 @dataclass(frozen=True)
 class PolicyInput:
-    """What select_rows() sees. question_mass: layer -> [cell] column sums of the question's rows,
-    mean over heads; empty unless asked for."""
+    """What select_rows() and fixup() see.
+
+    question_mass: layer -> [cell] column sums of the question's rows, mean over heads; empty unless
+    asked for. old: the loaded KV, moved to its place. rows: for fixup() alone, what select_rows()
+    chose. notes: this request's memory.
+    """
 
     plan: ReusePlan
     shape: ModelShape
     question_mass: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
+    old: OldKv | None = None
+    rows: Rows | None = None
+    notes: Notes = field(default_factory=dict)
 
     def fused_mass(self) -> NDArray[np.float32]:
         """The mean over the layers that were asked for."""
@@ -107,7 +148,8 @@ class LayerView:
     """What on_layer() sees: the reused rows computed at this layer, [kv head][row][dim] tensors.
 
     old_keys, old_values, column_mass are None unless asked for. column_mass, question_mass: [cell],
-    summed over all rows of this layer, and over the question's alone.
+    summed over all rows of this layer, and over the question's alone. question_masses: the latter
+    of all layers up to this one that were asked for. notes: this request's memory.
     """
 
     layer: int
@@ -119,17 +161,21 @@ class LayerView:
     column_mass: Tensor | None
     question_mass: Tensor | None
     plan: ReusePlan
+    shape: ModelShape | None = None
+    question_masses: Mapping[int, Tensor] = field(default_factory=dict)
+    notes: Notes = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class DecodeView:
-    """What on_decode() sees: the last token's attention, [cell] mean over full-attention layers,
-    and the reused cells that were never computed here."""
+    """What on_decode() sees: the last token's attention, [cell] mean over full-attention layers
+    (zeros at step 0), the reused cells that were never computed here, this request's memory."""
 
     step: int
     column_mass: NDArray[np.float32]
     stale: Rows
     plan: ReusePlan
+    notes: Notes = field(default_factory=dict)
 
 
 class Fixup:
@@ -137,7 +183,8 @@ class Fixup:
 
     on_layer() gets a layer's whole cache before its attention and returns new tensors (it must not
     write the ones it got). on_logits() gets logits [head][row][cell] before softmax, -inf where
-    hidden, of the given rows over cells from cell_begin on.
+    hidden, of the given rows over cells from cell_begin on. Both go on while decoding, with the
+    cells that generation adds.
     """
 
     def on_layer(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,8 +207,20 @@ class RowPolicy:
     def needs(self, shape: ModelShape) -> PolicyNeeds:
         raise NotImplementedError
 
+    def arrange(self, plan: ReusePlan) -> ReusePlan:
+        """The same segments with the positions the policy wants."""
+        return plan
+
     def select_rows(self, given: PolicyInput) -> Rows:
         raise NotImplementedError
+
+    def row_scores(self, given: PolicyInput) -> Scores | None:
+        """[cell] scores behind select_rows(); None where rows do not follow from scores."""
+        return None
+
+    def layer_scores(self, view: LayerView) -> Scores | None:
+        """[row] scores behind on_layer(), likewise."""
+        return None
 
     def on_layer(self, view: LayerView) -> Rows | None:
         """None keeps all rows."""
@@ -179,6 +238,10 @@ class RowPolicy:
         if not kinds:
             return 0.0
         return float(kinds.index(kind)) if kind in kinds else float("inf")
+
+    def rank_candidate(self, candidate: VariantCandidate) -> float:
+        """rank() with the prompt in view."""
+        return self.rank(candidate.kind, candidate.stats)
 
 
 @dataclass(frozen=True)
@@ -221,7 +284,12 @@ def chunk_head(segment: PlanSegment, n_rows: int) -> Rows:
 def heaviest(candidates: Rows, scores: NDArray[np.floating], share: float) -> Rows:
     """The ceil(share x n) candidates of greatest score, ascending; of equals the first ones. The
     rule of client/reuse/policy.h."""
-    return heaviest_n(candidates, scores, int(np.ceil(np.float64(share) * len(candidates))))
+    return heaviest_n(candidates, scores, rows_of_share(share, len(candidates)))
+
+
+def rows_of_share(share: float, n_rows: int) -> int:
+    """ceil(share x n)."""
+    return int(np.ceil(np.float64(share) * n_rows))
 
 
 def heaviest_n(candidates: Rows, scores: NDArray[np.floating], n_rows: int) -> Rows:

@@ -1,0 +1,47 @@
+"""What variants are ranked by: neighbours present, order kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from ...ids import Phase
+from ...reuse import SegmentKind
+from ..plan import ReusePlan
+from ..recipes import run_digest
+from .base import VariantCandidate
+
+if TYPE_CHECKING:
+    from ..sources import KvSource
+
+
+def candidate_of(plan: ReusePlan, token_begin: int, source: KvSource) -> VariantCandidate:
+    """A source as a candidate for the segment of a plan that begins at token_begin."""
+    before = [s for s in plan.segments if s.token_end <= token_begin]
+    return VariantCandidate(
+        source.context_kind,
+        getattr(source, "phase", Phase.PREFILL),
+        len(source.tokens),
+        source.stats,
+        getattr(source, "lead_runs", ()),
+        tuple(run_digest(plan.tokens[s.token_begin : s.token_end]) for s in before),
+        sum(1 for s in before if s.kind == SegmentKind.PREFIX),
+    )
+
+
+def neighbours_missing(candidate: VariantCandidate) -> float:
+    """The share of the runs a candidate was computed behind that do not stand before it now; 1
+    where it was computed behind nothing, or nobody knows what."""
+    if not candidate.lead:
+        return 1.0
+    present = set(candidate.before)
+    return sum(run not in present for run in candidate.lead) / len(candidate.lead)
+
+
+def order_distance(old: Sequence[bytes], new: Sequence[bytes]) -> float:
+    """Kendall's tau distance of what both orders have, as a share of all pairs."""
+    place = {run: i for i, run in enumerate(new)}
+    common = [place[run] for run in old if run in place]
+    pairs = list(combinations(common, 2))
+    return sum(a > b for a, b in pairs) / len(pairs) if pairs else 0.0
