@@ -15,7 +15,11 @@
  *  - Beyond the CPU's limits: dims are multiples of 16 (decode) or 8 (rows) up to 256, key_dims =
  * value_dims; pages and chunks of f16 or bf16 elements or codes (no raw-f32), 16-byte aligned with
  * strides that are multiples of 16; no frame PRE_ROPE under a rotation. Otherwise UNSUPPORTED, or
- * INVALID_ARGUMENT where it is the alignment. page_threshold is accepted; no page is left out.
+ * INVALID_ARGUMENT where it is the alignment.
+ *  - page_threshold: key_bounds are device memory. Pages are left out by tiles of up to 64 tokens
+ * whose pages are all far below the greatest logit of the request's first 256 tokens, of its tail
+ * and of the tile's own 256 tokens before it (the CPU: of all tokens before); always the same ones.
+ * block_threshold looks at the tile's own 256 tokens alone.
  *  - Tokens that some row of a tile may see and another may not are multiplied by zero: they must
  * be finite. */
 #ifndef QUIRE_KERNELS_QUIRE_CUDA_ATTENTION_H_

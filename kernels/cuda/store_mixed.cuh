@@ -111,7 +111,8 @@ QUIRE_DEVICE void write_map(const Section& s, const quire_kernels::MixedBlocks& 
 }
 
 template <typename M>
-__global__ void __launch_bounds__(kThreads) store_mixed(const __grid_constant__ SectionPack pack) {
+__global__ void __launch_bounds__(kThreads, 3)
+    store_mixed(const __grid_constant__ SectionPack pack) {
   using Salient = Format<M::kSalient.kind, M::kSalient.bits, M::kSalient.wide_side>;
   using Other = Format<M::kOther.kind, M::kOther.bits, M::kOther.wide_side>;
   constexpr PlaneSpec kSalient = M::kSalient;

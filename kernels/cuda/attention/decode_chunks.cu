@@ -222,6 +222,12 @@ DecodeArguments arguments_of(const quire_decode_chunks_params& p) {
   a.scale = p.scale;
   a.softcap = p.softcap;
   a.block_threshold = p.block_threshold;
+  bool bounds = false;
+  for (uint32_t i = 0; p.n_refs > 0 && i < p.n_chunks; ++i)
+    bounds |= p.chunks[i].key_bounds != nullptr;
+  a.page_threshold = bounds ? p.page_threshold : 0;
+  a.page_tokens = p.page_tokens;
+  a.wave = DecodeWave::kAll;
   return a;
 }
 
@@ -258,6 +264,11 @@ int quire_cuda_decode_chunks(const struct quire_decode_chunks_params* params,
   if (error == 0)
     error =
         QUIRE_LAUNCH(plan_decode, 1 + a.n_requests + a.n_refs, kPlanThreads, 0, launch->stream, a);
+  if (a.page_threshold > 0) {
+    a.wave = DecodeWave::kFirst;
+    if (error == 0) error = launch_decode_pieces(a, shared_bytes, launch->stream);
+    a.wave = DecodeWave::kRest;
+  }
   if (error == 0) error = launch_decode_pieces(a, shared_bytes, launch->stream);
   if (error == 0)
     error = QUIRE_LAUNCH(merge_pieces, Dim3(a.n_requests, a.n_query_heads), kMergeThreads, 0,

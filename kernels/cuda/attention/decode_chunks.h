@@ -12,6 +12,11 @@ constexpr uint32_t kPiecesMax = 1u << 24;
 constexpr uint32_t kTileTokens = 64;
 constexpr uint32_t kHeadsOfTile = 8;  // query heads of one CTA: the columns of an mma
 
+// With a page threshold, pieces run in two waves. What a request is likely to look at - its first
+// piece, where attention sinks are, and its tail - comes first; all others leave out pages that lie
+// far below the greatest logit found there. The same pages every time, whatever runs when.
+enum class DecodeWave : uint32_t { kAll, kFirst, kRest };
+
 // An item is a chunk ref or the tail of one request, in that order; a piece a part of an item.
 struct DecodeArguments {
   quire_head_rows query;
@@ -40,6 +45,9 @@ struct DecodeArguments {
   float scale;
   float softcap;
   float block_threshold;
+  float page_threshold;  // 0 where no chunk has bounds
+  uint32_t page_tokens;
+  DecodeWave wave;
   uint32_t stage_bytes;  // of the codes of one tile of K or V
 };
 

@@ -34,11 +34,14 @@ struct DecodeShared {
   float* zero_sum;
   float* factor;
   float* value_scale;  // [1]
+  float* floor;        // of the first wave's greatest logits
   uint32_t* used;      // [warps]
+  uint32_t* far;       // [warps]
   unsigned char* stage;
 };
 
-constexpr uint32_t kHeadArrays = 9;
+static_assert(2 * kDecodeWarps <= kHeadsOfTile);  // used and far share one of them
+constexpr uint32_t kHeadArrays = 10;
 constexpr uint32_t kWeightStride = kTileTokens + kRowPad;
 
 QUIRE_HD uint32_t decode_fixed_bytes(uint32_t dims) {
@@ -72,7 +75,9 @@ QUIRE_DEVICE DecodeShared carve(unsigned char* at, uint32_t dims) {
   s.zero_sum = s.of_head + 5 * kHeadsOfTile;
   s.factor = s.of_head + 6 * kHeadsOfTile;
   s.value_scale = s.of_head + 7 * kHeadsOfTile;
-  s.used = reinterpret_cast<uint32_t*>(s.of_head + 8 * kHeadsOfTile);
+  s.floor = s.of_head + 8 * kHeadsOfTile;
+  s.used = reinterpret_cast<uint32_t*>(s.of_head + 9 * kHeadsOfTile);
+  s.far = s.used + kDecodeWarps;
   s.stage = at;
   return s;
 }

@@ -19,6 +19,7 @@ struct Piece {
   PlaneView values;
   const int32_t* table;  // tails: the request's pages; else NULL
   const float* turns;    // NULL = the query as it is
+  const float* bounds;   // of the KV head's pages; NULL = nothing is skipped
   uint32_t row;
   uint32_t kv_head;
   uint32_t begin;
@@ -55,6 +56,7 @@ QUIRE_DEVICE Piece find_piece(const DecodeArguments& a, uint32_t index, uint32_t
   const uint32_t first = (index - a.piece_begin[item]) * kPieceTokens;
   piece.table = nullptr;
   piece.turns = nullptr;
+  piece.bounds = nullptr;
   uint32_t last;
   if (nth < request.ref_end - request.ref_begin) {
     const quire_chunk_ref& ref = a.refs[request.ref_begin + nth];
@@ -65,6 +67,10 @@ QUIRE_DEVICE Piece find_piece(const DecodeArguments& a, uint32_t index, uint32_t
         view_of(chunk.value_codec, QUIRE_PLANE_VALUE, chunk.value, chunk.n_tokens, a.dims, kv_head);
     if (a.rope_style != QUIRE_ROPE_STYLE_NONE && chunk.base_position != ref.start_position)
       piece.turns = a.turns + static_cast<uint64_t>(request.ref_begin + nth) * a.rotary_dims;
+    if (a.page_threshold > 0 && chunk.key_bounds != nullptr) {
+      const uint32_t pages = (chunk.n_tokens + a.page_tokens - 1) / a.page_tokens;
+      piece.bounds = chunk.key_bounds + static_cast<uint64_t>(kv_head) * pages * 2 * a.dims;
+    }
     piece.begin = ref.token_begin + first;
     last = ref.token_end;
   } else {
@@ -275,6 +281,78 @@ QUIRE_DEVICE void write_partial(const DecodeArguments& a, const Piece& piece, ui
   }
 }
 
+QUIRE_DEVICE bool is_in_first_wave(const DecodeArguments& a, const Piece& piece, uint32_t index) {
+  return piece.table != nullptr || index == a.piece_begin[a.item_begin[piece.row]];
+}
+
+// The greatest logit of each head in the pieces of the first wave.
+QUIRE_DEVICE void find_floor(const DecodeArguments& a, const Piece& piece, uint32_t head,
+                             uint32_t heads, const DecodeShared& s) {
+  if (threadIdx.x >= kHeadsOfTile) return;
+  float most = -static_cast<float>(INFINITY);
+  if (a.wave == DecodeWave::kRest && threadIdx.x < heads) {
+    auto greatest_of = [&](uint32_t index) {
+      return a.state[2 * (static_cast<uint64_t>(index) * a.n_query_heads + head + threadIdx.x)];
+    };
+    const uint32_t last = a.item_begin[piece.row + 1] - 1;
+    most = greatest_of(a.piece_begin[a.item_begin[piece.row]]);
+    if (a.requests[piece.row].tail_tokens > 0)
+      for (uint32_t i = a.piece_begin[last]; i < a.piece_begin[last + 1]; ++i)
+        most = fmaxf(most, greatest_of(i));
+  }
+  s.floor[threadIdx.x] = most;
+}
+
+// Covers what the sums below and the query's turn lose in fp32, as a share of their terms.
+constexpr float kBoundSlack = 0x1p-19f;
+
+// Whether no key of the tile's pages can come within the threshold of any head's greatest logit. In
+// step before and after.
+QUIRE_DEVICE bool tile_is_far(const DecodeArguments& a, const Piece& piece, uint32_t token,
+                              uint32_t n, uint32_t heads, const DecodeShared& s) {
+  const uint32_t first = token / a.page_tokens;
+  const uint32_t last = (token + n - 1) / a.page_tokens;
+  bool far = true;
+  for (uint32_t j = 0; j < kHeadsOfWarp; ++j) {
+    const uint32_t h = warp_id() * kHeadsOfWarp + j;
+    if (h >= heads) break;
+    const float limit = fmaxf(s.greatest[h], s.floor[h]) - a.page_threshold * kLog2E;
+    for (uint32_t page = first; far && page <= last; ++page) {
+      const float* bounds = piece.bounds + static_cast<uint64_t>(page) * 2 * a.dims;
+      float most = 0;
+      float terms = 0;
+      for (uint32_t d = lane_id(); d < a.dims; d += 32) {
+        const float x = s.query[h * a.dims + d] * a.scale;
+        const float at_least = x * bounds[d];
+        const float at_most = x * bounds[a.dims + d];
+        const float term = at_least > at_most ? at_least : at_most;
+        most += term;
+        terms += fabsf(term);
+      }
+      most = fmaf(reduce_sum(terms), kBoundSlack, reduce_sum(most));
+      far = cap_logit(most, a.softcap) * kLog2E < limit;
+    }
+  }
+  if (lane_id() == 0) s.far[warp_id()] = far ? 1 : 0;
+  sync_block();
+  uint32_t all = 1;
+  for (uint32_t warp = 0; warp < kDecodeWarps; ++warp) all &= s.far[warp];
+  sync_block();
+  return all != 0;
+}
+
+// The first tile from `token` on that has to be looked at, or the piece's end.
+QUIRE_DEVICE uint32_t next_tile(const DecodeArguments& a, const Piece& piece, uint32_t token,
+                                uint32_t heads, const DecodeShared& s) {
+  if (piece.bounds == nullptr) return token;
+  while (token < piece.end) {
+    const uint32_t n = tile_tokens(piece, token);
+    if (!tile_is_far(a, piece, token, n, heads, s)) break;
+    token += n;
+  }
+  return token;
+}
+
 __global__ void __launch_bounds__(kDecodeThreads, kCtasOfMultiprocessor)
     decode_pieces(const __grid_constant__ DecodeArguments a) {
   QUIRE_DYNAMIC_SHARED(shared);
@@ -284,17 +362,29 @@ __global__ void __launch_bounds__(kDecodeThreads, kCtasOfMultiprocessor)
   const uint32_t head = blockIdx.y * group + in_group;
   const uint32_t heads = group - in_group < kHeadsOfTile ? group - in_group : kHeadsOfTile;
   const Piece piece = find_piece(a, blockIdx.x, blockIdx.y);
+  if (a.wave != DecodeWave::kAll &&
+      is_in_first_wave(a, piece, blockIdx.x) != (a.wave == DecodeWave::kFirst))
+    return;
   const DecodeShared s = carve(shared, a.dims);
   auto stage_of = [&](uint32_t stage, uint32_t plane) {
     return s.stage + (stage * 2 + plane) * a.stage_bytes;
   };
-  copy_stage(a, piece, piece.begin, stage_of(0, 0), stage_of(0, 1));
+  const bool skips = piece.bounds != nullptr;
+  uint32_t token = piece.begin;
+  if (!skips) copy_stage(a, piece, token, stage_of(0, 0), stage_of(0, 1));
   cp_async_commit();
   load_query(a, piece.row, head, heads, piece.turns, s);
   if (threadIdx.x < kHeadsOfTile) {
     s.greatest[threadIdx.x] = -static_cast<float>(INFINITY);
     s.total[threadIdx.x] = 0;
     s.zero_sum[threadIdx.x] = 0;
+  }
+  if (skips) {
+    find_floor(a, piece, head, heads, s);
+    sync_block();
+    token = next_tile(a, piece, token, heads, s);
+    if (token < piece.end) copy_stage(a, piece, token, stage_of(0, 0), stage_of(0, 1));
+    cp_async_commit();
   }
   float out[kDimBlocksOfWarp][4];
 #pragma unroll
@@ -303,19 +393,19 @@ __global__ void __launch_bounds__(kDecodeThreads, kCtasOfMultiprocessor)
     for (uint32_t i = 0; i < 4; ++i) out[j][i] = 0;
   const bool paged = piece.table != nullptr;
   uint32_t stage = 0;
-  uint32_t n = 0;
-  bool folded = false;
-  for (uint32_t token = piece.begin; token < piece.end; token += n) {
-    n = tile_tokens(piece, token);
+  const bool runs = quire_kernels::has_runs(piece.keys.spec);
+  uint32_t folded = ~0u;  // the run that the query is folded for
+  while (token < piece.end) {
+    const uint32_t n = tile_tokens(piece, token);
     cp_async_wait<0>();
     sync_block();
-    if (token + n < piece.end)
-      copy_stage(a, piece, token + n, stage_of(stage ^ 1, 0), stage_of(stage ^ 1, 1));
+    const uint32_t next = next_tile(a, piece, token + n, heads, s);
+    if (next < piece.end)
+      copy_stage(a, piece, next, stage_of(stage ^ 1, 0), stage_of(stage ^ 1, 1));
     cp_async_commit();
-    const bool new_run =
-        quire_kernels::has_runs(piece.keys.spec) && token % piece.keys.spec.run_tokens == 0;
-    if (!folded || new_run) fold_query(piece.keys, token, piece.bf16_keys, s);
-    folded = true;
+    const uint32_t run = runs ? token / piece.keys.spec.run_tokens : 0;
+    if (run != folded) fold_query(piece.keys, token, piece.bf16_keys, s);
+    folded = run;
     expand_tile(piece.keys, stage_of(stage, 0) + skew_of(piece.keys, token, paged), token, n,
                 s.tile);
     sync_block();
@@ -329,6 +419,7 @@ __global__ void __launch_bounds__(kDecodeThreads, kCtasOfMultiprocessor)
     for (uint32_t warp = 0; warp < kDecodeWarps; ++warp) used |= s.used[warp];
     if (used != 0) add_values(a, piece, s, out);
     stage ^= 1;
+    token = next;
   }
   cp_async_wait<0>();
   sync_block();
