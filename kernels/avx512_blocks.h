@@ -152,17 +152,18 @@ void decode_normalised(const RowFormat& format, const float* means, const float*
 void decode_fp8(const RowFormat& format, const CodeRows& rows);
 uint32_t fetch(int32_t dtype, const Byte* src, int32_t style, const float* table,
                uint32_t rotary_dims, float* row, uint32_t n);
-void extend_range(const float* row, float* minimums, float* maximums, uint32_t n);
-uint32_t fetch_turned(int32_t dtype, const Byte* src, uint32_t order, float* row, uint32_t n,
-                      float* minimum, float* maximum);
+bool fetch_range(const RowFormat& format, const SourceRows& source, float* rows, float* minimums,
+                 float* maximums);
+uint32_t fetch_turned(const RowFormat& format, const SourceRows& source, float* rows,
+                      float* minimums, float* maximums);
 bool affine_halves(const float* minimums, const float* maximums, uint32_t n, uint32_t top,
                    Byte* pairs);
 void turn_range(float* row, uint32_t n, uint32_t order, float* minimum, float* maximum);
 void normalise(float* row, const float* means, const float* deviations, uint32_t n);
-void encode_channel(const float* row, uint32_t bits, const float* zeros, const float* scales,
-                    Byte* codes, uint32_t n);
-void encode_token(const float* row, uint32_t bits, float zero, float scale, Byte* codes,
-                  uint32_t n);
+void encode_channel(const RowFormat& format, const float* rows, uint32_t n_rows, const float* zeros,
+                    const float* scales, Byte* codes);
+void encode_token(const RowFormat& format, const float* rows, uint32_t n_rows, const Byte* pairs,
+                  Byte* codes);
 void encode_fp8(const float* row, float scale, Byte* codes, uint32_t n);
 }  // namespace avx512
 }  // namespace quire_kernels

@@ -146,22 +146,32 @@ void normalise(float* row, const float* means, const float* deviations, uint32_t
   }
 }
 
-void encode_channel(const float* row, uint32_t bits, const float* zeros, const float* scales,
-                    Byte* codes, uint32_t n) {
+void encode_channel(const RowFormat& format, const float* rows, uint32_t n_rows, const float* zeros,
+                    const float* scales, Byte* codes) {
   Byte unpacked[QUIRE_KERNEL_DIMS_MAX];
-  const uint32_t top = (1u << bits) - 1;
-  for (uint32_t i = 0; i < n; ++i)
-    unpacked[i] = static_cast<Byte>(encode_code(row[i], zeros[i], scales[i], top));
-  pack_row(unpacked, n, bits, codes);
+  const uint32_t top = (1u << format.bits) - 1;
+  for (uint32_t r = 0; r < n_rows; ++r, rows += format.n) {
+    for (uint32_t i = 0; i < format.n; ++i)
+      unpacked[i] = static_cast<Byte>(encode_code(rows[i], zeros[i], scales[i], top));
+    pack_row(unpacked, format.n, format.bits, codes);
+    codes += code_row_bytes(format.n, format.bits);
+  }
 }
 
-void encode_token(const float* row, uint32_t bits, float zero, float scale, Byte* codes,
-                  uint32_t n) {
+void encode_token(const RowFormat& format, const float* rows, uint32_t n_rows, const Byte* pairs,
+                  Byte* codes) {
   Byte unpacked[QUIRE_KERNEL_DIMS_MAX];
-  const uint32_t top = (1u << bits) - 1;
-  for (uint32_t i = 0; i < n; ++i)
-    unpacked[i] = static_cast<Byte>(encode_code(row[i], zero, scale, top));
-  pack_row(unpacked, n, bits, codes);
+  const uint32_t top = (1u << format.bits) - 1;
+  for (uint32_t r = 0; r < n_rows; ++r, rows += format.n) {
+    for (uint32_t begin = 0; begin < format.n; begin += format.group_dims, pairs += 4) {
+      const float zero = half_at(pairs, 0);
+      const float scale = half_at(pairs, 1);
+      for (uint32_t i = begin; i < format.n && i < begin + format.group_dims; ++i)
+        unpacked[i] = static_cast<Byte>(encode_code(rows[i], zero, scale, top));
+    }
+    pack_row(unpacked, format.n, format.bits, codes);
+    codes += code_row_bytes(format.n, format.bits);
+  }
 }
 
 void encode_fp8(const float* row, float scale, Byte* codes, uint32_t n) {

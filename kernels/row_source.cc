@@ -6,11 +6,6 @@
 #include "kernels/params.h"
 
 namespace quire_kernels {
-namespace {
-
-constexpr uint32_t kPrefetchRows = 8;
-
-}  // namespace
 
 RowSource::RowSource(const quire_store_params& params, const RowOps& ops)
     : p_(params),
@@ -18,15 +13,21 @@ RowSource::RowSource(const quire_store_params& params, const RowOps& ops)
       src_(static_cast<const Byte*>(params.src)),
       element_(element_bytes(params.src_dtype)),
       row_bytes_(uint64_t{params.head_dim} * element_),
+      format_{.n = params.head_dim,
+              .bits = 0,
+              .group_dims = params.head_dim,
+              .order = 1,
+              .dtype = params.src_dtype,
+              .style = params.rotation.style,
+              .rotary_dims = params.rotation.rotary_dims},
       rotates_(quire_kernels::rotates(params.rotation)),
       contiguous_(params.head_dim == 1 || params.src_dim_stride == element_),
       tile_tokens_(tile_tokens(params.head_dim, element_)) {}
 
-// Rows lie far apart where an engine has many heads: no hardware prefetcher follows them. Inline,
-// because gcc drops calls of functions that do nothing but prefetch.
+// Inline, because gcc drops calls of functions that do nothing but prefetch.
 [[gnu::always_inline]] inline void RowSource::prefetch(uint32_t head, uint32_t token) const {
-  if (!contiguous_ || p_.n_tokens - token <= kPrefetchRows) return;
-  const Byte* ahead = at(head, token + kPrefetchRows);
+  if (!contiguous_ || p_.n_tokens - token <= kAheadRows) return;
+  const Byte* ahead = at(head, token + kAheadRows);
   for (uint64_t line = 0; line < row_bytes_; line += 64) __builtin_prefetch(ahead + line);
 }
 
@@ -47,12 +48,54 @@ int RowSource::fetch(uint32_t head, uint32_t token, float* row, uint32_t* larges
   return status_of(from, bits);
 }
 
-int RowSource::fetch_turned(uint32_t head, uint32_t token, uint32_t order, float* row,
-                            uint32_t* largest, float* minimum, float* maximum) {
-  const Byte* from = elements(head, token);
-  prefetch(head, token);
-  *largest = ops_.fetch_turned(p_.src_dtype, from, order, row, p_.head_dim, minimum, maximum);
-  return status_of(from, *largest);
+SourceRows RowSource::gather(uint32_t head, uint32_t most, uint32_t left, TokenWalk* walk) {
+  SourceRows source;
+  const uint32_t wanted = most < left ? most : left;
+  while (source.n < wanted && source.n < kBatchRows) {
+    TokenWalk peek = *walk;
+    const uint32_t token = peek.next();
+    if (!contiguous_ && source.n != 0 && token >= tile_end_) return source;
+    source.src[source.n] = elements(head, token);
+    source.table[source.n] = rotates_ ? rotation_of_token(p_.rotation, token) : nullptr;
+    ++source.n;
+    *walk = peek;
+  }
+  if (!contiguous_) return source;
+  const uint32_t after = left - source.n;
+  TokenWalk ahead = *walk;
+  for (; source.n_ahead < kAheadRows && source.n_ahead < after; ++source.n_ahead)
+    source.src[source.n + source.n_ahead] = at(head, ahead.next());
+  return source;
+}
+
+int RowSource::fetch_range(const SourceRows& source, float* rows, float* minimums,
+                           float* maximums) {
+  if (ops_.fetch_range(format_, source, rows, minimums, maximums)) return QUIRE_KERNEL_OK;
+  return first_failure(source, infinity_bits(QUIRE_DTYPE_F32), rows);
+}
+
+int RowSource::fetch_turned(const SourceRows& source, uint32_t order, uint32_t limit, float* rows,
+                            float* minimums, float* maximums) {
+  RowFormat format = format_;
+  format.order = order;
+  const uint32_t largest = ops_.fetch_turned(format, source, rows, minimums, maximums);
+  return largest <= limit ? QUIRE_KERNEL_OK : first_failure(source, limit, rows);
+}
+
+int RowSource::first_failure(const SourceRows& source, uint32_t limit, float* row) const {
+  for (uint32_t r = 0; r < source.n; ++r) {
+    uint32_t largest;
+    if (int status = fetch_row(source, r, row, &largest)) return status;
+    if (largest > limit) return QUIRE_KERNEL_OUT_OF_RANGE;
+  }
+  return QUIRE_KERNEL_OK;
+}
+
+int RowSource::fetch_row(const SourceRows& source, uint32_t r, float* row,
+                         uint32_t* largest) const {
+  *largest = ops_.fetch(format_.dtype, source.src[r], format_.style, source.table[r],
+                        format_.rotary_dims, row, format_.n);
+  return status_of(source.src[r], *largest);
 }
 
 const Byte* RowSource::elements(uint32_t head, uint32_t token) {

@@ -41,15 +41,26 @@ class RowSource {
   // row = the row in fp32, rotated: OK, NON_FINITE or OUT_OF_RANGE. *largest (may be null) is
   // max_abs_bits() of it.
   int fetch(uint32_t head, uint32_t token, float* row, uint32_t* largest);
-  // The same without rotation, turned by a Hadamard transform; *largest is of before that.
-  int fetch_turned(uint32_t head, uint32_t token, uint32_t order, float* row, uint32_t* largest,
-                   float* minimum, float* maximum);
+  // The next rows of the walk, of which `left` remain, for the functions below: at most `most`, and
+  // no more than kBatchRows; fewer where the tile ends.
+  SourceRows gather(uint32_t head, uint32_t most, uint32_t left, TokenWalk* walk);
+  // fetch() of row r of them.
+  int fetch_row(const SourceRows& source, uint32_t r, float* row, uint32_t* largest) const;
+  // RowOps::fetch_range() of rows just gathered, with the status of the first row that has another
+  // than OK.
+  int fetch_range(const SourceRows& source, float* rows, float* minimums, float* maximums);
+  // RowOps::fetch_turned() likewise, for sources that are not rotated; OUT_OF_RANGE also where
+  // max_abs_bits() of a row exceeds `limit`.
+  int fetch_turned(const SourceRows& source, uint32_t order, uint32_t limit, float* rows,
+                   float* minimums, float* maximums);
   // The row's elements side by side, in place or in the tile, until the next call.
   const Byte* elements(uint32_t head, uint32_t token);
 
  private:
   void prefetch(uint32_t head, uint32_t token) const;
   int status_of(const Byte* elements, uint32_t bits) const;
+  // The status of the first row that has another than OK; overwrites `row`.
+  int first_failure(const SourceRows& source, uint32_t limit, float* row) const;
   int64_t row_of(uint32_t token) const;
   const Byte* at(uint32_t head, uint32_t token) const;
   void fill_tile(uint32_t head, uint32_t token);
@@ -60,6 +71,7 @@ class RowSource {
   const Byte* src_;
   uint32_t element_;
   uint64_t row_bytes_;
+  RowFormat format_;
   bool rotates_;
   bool contiguous_;
   uint32_t tile_tokens_;

@@ -15,6 +15,10 @@ using Byte = unsigned char;
 
 // Rows decoded by one call: enough to hide the call, few enough to stay in the L1 cache.
 inline constexpr uint32_t kBatchRows = 32;
+// Rows lie far apart where an engine has many heads: no hardware prefetcher follows them.
+inline constexpr uint32_t kAheadRows = 8;
+// Pairs {zero, scale} of a batch: one per row and 32 dims at most.
+inline constexpr uint32_t kRangesMax = kBatchRows * (QUIRE_KERNEL_DIMS_MAX / 32);
 
 // How rows of codes become rows of the engine.
 struct RowFormat {
@@ -25,6 +29,14 @@ struct RowFormat {
   int32_t dtype;        // of the engine
   int32_t style;        // of the rotation of rows that have a table
   uint32_t rotary_dims;
+};
+
+// Rows of the engine on their way to codes, dims side by side.
+struct SourceRows {
+  uint32_t n = 0;
+  uint32_t n_ahead = 0;  // rows after those that will be wanted next: to be asked for
+  const Byte* src[kBatchRows + kAheadRows];
+  const float* table[kBatchRows];  // (cos, sin) per pair; null for all rows or for none
 };
 
 struct CodeRows {
@@ -78,23 +90,29 @@ struct RowOps {
   // widen, rotate where there is a table, max_abs_bits of the result.
   uint32_t (*fetch)(int32_t dtype, const Byte* src, int32_t style, const float* table,
                     uint32_t rotary_dims, float* row, uint32_t n);
-  // Elementwise minimums = min(minimums, row), maximums likewise. Finite rows only.
-  void (*extend_range)(const float* row, float* minimums, float* maximums, uint32_t n);
+  // fetch of each row, the rows side by side; elementwise minimums = min(minimums, row), maximums
+  // likewise. False where an element of the result is not finite: then neither is to be used.
+  bool (*fetch_range)(const RowFormat& format, const SourceRows& source, float* rows,
+                      float* minimums, float* maximums);
   // Hadamard in place (order 1: none), then the least and the greatest element.
   void (*turn_range)(float* row, uint32_t n, uint32_t order, float* minimum, float* maximum);
-  // fetch without rotation, then turn_range; max_abs_bits of the row before it was turned.
-  uint32_t (*fetch_turned)(int32_t dtype, const Byte* src, uint32_t order, float* row, uint32_t n,
-                           float* minimum, float* maximum);
+  // fetch of each row without its rotation, then turn_range(); one minimum and maximum per row.
+  // The largest max_abs_bits of a row before it was turned.
+  uint32_t (*fetch_turned)(const RowFormat& format, const SourceRows& source, float* rows,
+                           float* minimums, float* maximums);
   // half_affine() of n ranges: pairs {zero, scale}. False where halves cannot hold one of them.
   bool (*affine_halves)(const float* minimums, const float* maximums, uint32_t n, uint32_t top,
                         Byte* pairs);
   // (row - mean) / deviation, in place.
   void (*normalise)(float* row, const float* means, const float* deviations, uint32_t n);
-  // Rows of codes, padded (math/pack.h): encode_code() of each element.
-  void (*encode_channel)(const float* row, uint32_t bits, const float* zeros, const float* scales,
-                         Byte* codes, uint32_t n);
-  void (*encode_token)(const float* row, uint32_t bits, float zero, float scale, Byte* codes,
-                       uint32_t n);
+  // At most kBatchRows rows of format.n elements, side by side, to as many rows of codes, padded
+  // (math/pack.h): encode_code() of each element.
+  void (*encode_channel)(const RowFormat& format, const float* rows, uint32_t n_rows,
+                         const float* zeros, const float* scales, Byte* codes);
+  // pairs: {zero, scale} per row and group of format.group_dims dims. Groups are multiples of 32
+  // dims where a row has more than one.
+  void (*encode_token)(const RowFormat& format, const float* rows, uint32_t n_rows,
+                       const Byte* pairs, Byte* codes);
   // e4m3 of row / scale; 0 where the scale is 0.
   void (*encode_fp8)(const float* row, float scale, Byte* codes, uint32_t n);
 };

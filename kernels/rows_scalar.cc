@@ -109,10 +109,28 @@ uint32_t fetch(int32_t dtype, const Byte* src, int32_t style, const float* table
   return max_abs_bits(QUIRE_DTYPE_F32, reinterpret_cast<const Byte*>(row), n);
 }
 
-uint32_t fetch_turned(int32_t dtype, const Byte* src, uint32_t order, float* row, uint32_t n,
-                      float* minimum, float* maximum) {
-  const uint32_t largest = fetch(dtype, src, QUIRE_ROPE_STYLE_NONE, nullptr, 0, row, n);
-  scalar::turn_range(row, n, order, minimum, maximum);
+constexpr uint32_t kInfinity = 0x7f800000;  // the bits of fp32's
+
+bool fetch_range(const RowFormat& format, const SourceRows& source, float* rows, float* minimums,
+                 float* maximums) {
+  for (uint32_t r = 0; r < source.n; ++r, rows += format.n) {
+    const uint32_t bits = fetch(format.dtype, source.src[r], format.style, source.table[r],
+                                format.rotary_dims, rows, format.n);
+    if (bits >= kInfinity) return false;
+    extend_range(rows, minimums, maximums, format.n);
+  }
+  return true;
+}
+
+uint32_t fetch_turned(const RowFormat& format, const SourceRows& source, float* rows,
+                      float* minimums, float* maximums) {
+  uint32_t largest = 0;
+  for (uint32_t r = 0; r < source.n; ++r, rows += format.n) {
+    const uint32_t bits =
+        fetch(format.dtype, source.src[r], QUIRE_ROPE_STYLE_NONE, nullptr, 0, rows, format.n);
+    if (bits > largest) largest = bits;
+    scalar::turn_range(rows, format.n, format.order, minimums + r, maximums + r);
+  }
   return largest;
 }
 
@@ -139,7 +157,7 @@ constexpr RowOps kScalarRows = {
     .decode_normalised = scalar::decode_normalised,
     .decode_fp8 = scalar::decode_fp8,
     .fetch = fetch,
-    .extend_range = extend_range,
+    .fetch_range = fetch_range,
     .turn_range = scalar::turn_range,
     .fetch_turned = fetch_turned,
     .affine_halves = scalar::affine_halves,

@@ -24,10 +24,10 @@ bool affine_halves(const float* minimums, const float* maximums, uint32_t n, uin
                    Byte* pairs);
 void turn_range(float* row, uint32_t n, uint32_t order, float* minimum, float* maximum);
 void normalise(float* row, const float* means, const float* deviations, uint32_t n);
-void encode_channel(const float* row, uint32_t bits, const float* zeros, const float* scales,
-                    Byte* codes, uint32_t n);
-void encode_token(const float* row, uint32_t bits, float zero, float scale, Byte* codes,
-                  uint32_t n);
+void encode_channel(const RowFormat& format, const float* rows, uint32_t n_rows, const float* zeros,
+                    const float* scales, Byte* codes);
+void encode_token(const RowFormat& format, const float* rows, uint32_t n_rows, const Byte* pairs,
+                  Byte* codes);
 void encode_fp8(const float* row, float scale, Byte* codes, uint32_t n);
 
 }  // namespace quire_kernels::scalar

@@ -12,6 +12,9 @@ namespace {
 // Rows of a run that are kept in fp32 between the search for its range and its codes. A run that is
 // larger is gathered twice.
 constexpr uint64_t kRunScratchBytes = 128 * 1024;
+// Rows of fp32 that stay in the L1 cache beside what they are made from.
+constexpr uint64_t kBatchScratchBytes = 16 * 1024;
+static_assert(kBatchScratchBytes >= QUIRE_KERNEL_DIMS_MAX * 4);
 
 struct ChannelScales {
   alignas(64) float zeros[QUIRE_KERNEL_DIMS_MAX];
@@ -52,6 +55,11 @@ class RunWriter {
         ops_(source.ops()),
         section_(section),
         top_((1u << shape.spec.bits) - 1),
+        row_bytes_(code_row_bytes(shape.head_dim, shape.spec.bits)),
+        format_(row_format(shape, {})),
+        batch_rows_(static_cast<uint32_t>(kBatchScratchBytes / (4 * shape.head_dim) < kBatchRows
+                                              ? kBatchScratchBytes / (4 * shape.head_dim)
+                                              : kBatchRows)),
         keeps_rows_(uint64_t{shape.spec.run_tokens} * shape.head_dim * 4 <= kRunScratchBytes ||
                     uint64_t{shape.n_tokens} * shape.head_dim * 4 <= kRunScratchBytes) {}
 
@@ -62,15 +70,8 @@ class RunWriter {
     if (int status = find_range(head, n_tokens, walk)) return status;
     if (!(shape_.spec.wide_side ? write_wide_side(at) : write_side(at)))
       return QUIRE_KERNEL_OUT_OF_RANGE;
-    const uint64_t row_bytes = code_row_bytes(shape_.head_dim, shape_.spec.bits);
-    for (uint32_t i = 0; i < n_tokens; ++i) {
-      const float* row = scratch_row(i);
-      if (!keeps_rows_)
-        if (int status = source_.fetch(head, again.next(), scratch_, nullptr)) return status;
-      ops_.encode_channel(row, shape_.spec.bits, side_.zeros, side_.scales,
-                          section_ + at.codes + i * row_bytes, shape_.head_dim);
-    }
-    const uint64_t codes_bytes = n_tokens * row_bytes;
+    if (int status = write_codes(head, n_tokens, at.codes, &again)) return status;
+    const uint64_t codes_bytes = n_tokens * row_bytes_;
     clear_bytes(section_, at.codes + codes_bytes, at.codes + align_block(codes_bytes));
     return QUIRE_KERNEL_OK;
   }
@@ -81,16 +82,30 @@ class RunWriter {
   }
 
   int find_range(uint32_t head, uint32_t n_tokens, TokenWalk* walk) {
-    const uint32_t n = shape_.head_dim;
-    for (uint32_t i = 0; i < n_tokens; ++i) {
-      float* row = scratch_row(i);
-      if (int status = source_.fetch(head, walk->next(), row, nullptr)) return status;
-      if (i == 0) {
-        memcpy(minimums_, row, uint64_t{n} * 4);
-        memcpy(maximums_, row, uint64_t{n} * 4);
-      } else {
-        ops_.extend_range(row, minimums_, maximums_, n);
+    for (uint32_t dim = 0; dim < shape_.head_dim; ++dim) {
+      minimums_[dim] = HUGE_VALF;
+      maximums_[dim] = -HUGE_VALF;
+    }
+    for (uint32_t i = 0; i < n_tokens;) {
+      const SourceRows source = source_.gather(head, batch_rows_, n_tokens - i, walk);
+      if (int status = source_.fetch_range(source, scratch_row(i), minimums_, maximums_))
+        return status;
+      i += source.n;
+    }
+    return QUIRE_KERNEL_OK;
+  }
+
+  int write_codes(uint32_t head, uint32_t n_tokens, uint64_t codes, TokenWalk* walk) {
+    for (uint32_t i = 0; i < n_tokens;) {
+      uint32_t n = n_tokens - i < batch_rows_ ? n_tokens - i : batch_rows_;
+      if (!keeps_rows_) {
+        const SourceRows source = source_.gather(head, n, n_tokens - i, walk);
+        n = source.n;
+        if (int status = source_.fetch_range(source, scratch_, minimums_, maximums_)) return status;
       }
+      ops_.encode_channel(format_, scratch_row(i), n, side_.zeros, side_.scales,
+                          section_ + codes + i * row_bytes_);
+      i += n;
     }
     return QUIRE_KERNEL_OK;
   }
@@ -122,6 +137,9 @@ class RunWriter {
   const RowOps& ops_;
   Byte* section_;
   uint32_t top_;
+  uint64_t row_bytes_;
+  RowFormat format_;
+  uint32_t batch_rows_;
   bool keeps_rows_;
   ChannelScales side_;
   alignas(64) float minimums_[QUIRE_KERNEL_DIMS_MAX];

@@ -97,8 +97,7 @@ class RunWriter {
     float maximum;
     ops_.turn_range(row_, shape_.head_dim, hadamard_order_of(shape_), &minimum, &maximum);
     if (!ops_.affine_halves(&minimum, &maximum, 1, (1u << bits) - 1, section_ + side)) return false;
-    ops_.encode_token(row_, bits, load_half(section_ + side), load_half(section_ + side + 2),
-                      section_ + codes, shape_.head_dim);
+    ops_.encode_token(row_format(shape_, {}), row_, 1, section_ + side, section_ + codes);
     return true;
   }
 

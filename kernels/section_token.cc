@@ -41,7 +41,7 @@ namespace {
 // Rows whose zeros and scales are found together: one at a time, each would wait for the long chain
 // of steps that leads to its scale.
 constexpr uint32_t kTogetherRows = 16;
-constexpr uint32_t kRangesMax = kTogetherRows * (QUIRE_KERNEL_DIMS_MAX / 32);
+static_assert(kTogetherRows <= kBatchRows);
 
 class TokenWriter {
  public:
@@ -53,6 +53,7 @@ class TokenWriter {
         order_(hadamard_order_of(shape)),
         groups_(token_groups(shape.spec, shape.head_dim)),
         dims_(group_dims(shape.spec, shape.head_dim)),
+        format_(row_format(shape, {})),
         row_bytes_(code_row_bytes(shape.head_dim, shape.spec.bits)),
         // A larger element leaves a larger one than halves hold in its turned block, whose norm is
         // the same. Refused here, sums cannot overflow.
@@ -62,17 +63,17 @@ class TokenWriter {
     const TokenHead at = token_head(shape_.spec, shape_.n_tokens, shape_.head_dim, head);
     Byte* side = section_ + at.side;
     Byte* codes = section_ + at.codes;
-    for (uint32_t begin = 0; begin < shape_.n_tokens; begin += kTogetherRows) {
-      const uint32_t left = shape_.n_tokens - begin;
-      const uint32_t n = left < kTogetherRows ? left : kTogetherRows;
-      if (int status = find_ranges(head, n, &walk)) return status;
+    for (uint32_t begin = 0; begin < shape_.n_tokens;) {
+      const SourceRows source = source_.gather(head, kTogetherRows, shape_.n_tokens - begin, &walk);
+      if (int status = find_ranges(source)) return status;
+      const uint32_t n = source.n;
       if (!ops_.affine_halves(minimums_, maximums_, n * groups_, (1u << shape_.spec.bits) - 1,
                               side))
         return QUIRE_KERNEL_OUT_OF_RANGE;
-      for (uint32_t i = 0; i < n; ++i)
-        encode(row(i), side + 4ull * i * groups_, codes + i * row_bytes_);
+      ops_.encode_token(format_, rows_, n, side, codes);
       side += 4ull * n * groups_;
       codes += n * row_bytes_;
+      begin += n;
     }
     clear_bytes(section_, at.side + 4ull * groups_ * shape_.n_tokens, at.codes);
     const uint64_t codes_bytes = shape_.n_tokens * row_bytes_;
@@ -81,37 +82,25 @@ class TokenWriter {
   }
 
  private:
-  float* row(uint32_t i) { return rows_ + uint64_t{i} * shape_.head_dim; }
   uint32_t dims_of(uint32_t group) const {
     const uint32_t left = shape_.head_dim - group * dims_;
     return left < dims_ ? left : dims_;
   }
 
-  int find_ranges(uint32_t head, uint32_t n, TokenWalk* walk) {
+  int find_ranges(const SourceRows& source) {
+    if (groups_ == 1 && !source_.rotates())
+      return source_.fetch_turned(source, order_, limit_, rows_, minimums_, maximums_);
     float* minimum = minimums_;
     float* maximum = maximums_;
-    for (uint32_t i = 0; i < n; ++i) {
+    for (uint32_t i = 0; i < source.n; ++i) {
+      float* row = rows_ + uint64_t{i} * shape_.head_dim;
       uint32_t largest;
-      if (groups_ == 1 && !source_.rotates()) {
-        if (int status = source_.fetch_turned(head, walk->next(), order_, row(i), &largest,
-                                              minimum++, maximum++))
-          return status;
-        if (largest > limit_) return QUIRE_KERNEL_OUT_OF_RANGE;
-        continue;
-      }
-      if (int status = source_.fetch(head, walk->next(), row(i), &largest)) return status;
+      if (int status = source_.fetch_row(source, i, row, &largest)) return status;
       if (largest > limit_) return QUIRE_KERNEL_OUT_OF_RANGE;
       for (uint32_t group = 0; group < groups_; ++group)
-        ops_.turn_range(row(i) + group * dims_, dims_of(group), order_, minimum++, maximum++);
+        ops_.turn_range(row + group * dims_, dims_of(group), order_, minimum++, maximum++);
     }
     return QUIRE_KERNEL_OK;
-  }
-
-  void encode(const float* from, const Byte* side, Byte* codes) {
-    for (uint32_t group = 0; group < groups_; ++group, side += 4)
-      ops_.encode_token(from + group * dims_, shape_.spec.bits, load_half(side),
-                        load_half(side + 2),
-                        codes + code_row_bytes(group * dims_, shape_.spec.bits), dims_of(group));
   }
 
   const SectionShape& shape_;
@@ -121,6 +110,7 @@ class TokenWriter {
   uint32_t order_;
   uint32_t groups_;
   uint32_t dims_;
+  RowFormat format_;
   uint64_t row_bytes_;
   uint32_t limit_;
   float minimums_[kRangesMax];

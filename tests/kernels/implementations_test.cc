@@ -1,4 +1,6 @@
 // The vector implementation against the scalar reference, bit for bit, and the pieces under them.
+#include <array>
+
 #include "kernels/math/bits.h"
 #include "kernels/rows.h"
 #include "tests/kernels/reference_decoder.h"
@@ -108,6 +110,52 @@ TEST(Implementations, TransposeAgreesOnEveryRemainder) {
                                   &got[(column * rows + row) * element], element),
                       0);
       }
+}
+
+// Values next to the middle between two codes, where a quotient that is off by one unit in the last
+// place gives another code: scales of fp32 and fp16, tiny and huge ones, zero.
+TEST(Implementations, QuotientsAreThoseOfADivision) {
+  const quire_kernels::RowOps* avx512 = quire_kernels::avx512_rows();
+  if (!have_avx512() || avx512 == nullptr) GTEST_SKIP() << "no AVX-512 here";
+  std::mt19937_64 random(kSeed);
+  constexpr uint32_t kDims = 208;  // strips and a tail
+  constexpr uint32_t kRows = 32;
+  std::vector<float> zeros(kDims);
+  std::vector<float> scales(kDims);
+  std::vector<float> rows(kRows * kDims);
+  for (int round = 0; round < 600; ++round) {
+    const uint32_t bits = std::array{2u, 3u, 4u, 8u}[round % 4];
+    const bool halves = round / 4 % 2 == 0;
+    const int exponent = halves ? 0 : std::array{0, -100, -30, 100}[random() % 4];
+    for (uint32_t dim = 0; dim < kDims; ++dim) {
+      // All 24 bits set is where a reciprocal is rounded worst.
+      const uint32_t mantissa = random() % 8 == 0 ? 0xffffff : 0x800000 | random() % 0x800000;
+      const float scale =
+          std::ldexp(static_cast<float>(mantissa), exponent - 25 - static_cast<int>(random() % 12));
+      scales[dim] =
+          halves ? quire_kernels::half_to_float(quire_kernels::float_to_half(scale)) : scale;
+      if (random() % 50 == 0) scales[dim] = 0;
+      zeros[dim] = random() % 2 ? 0 : scales[dim] * static_cast<float>(random() % 1000);
+    }
+    for (uint32_t i = 0; i < rows.size(); ++i) {
+      const uint32_t dim = i % kDims;
+      const double code = static_cast<double>(random() % (1u << bits)) + (random() % 8 ? 0.5 : 0);
+      rows[i] = static_cast<float>(static_cast<double>(zeros[dim]) +
+                                   code * static_cast<double>(scales[dim]));
+      for (uint32_t step = random() % 3; step != 0; --step)
+        rows[i] = std::nextafterf(rows[i], random() % 2 ? INFINITY : -INFINITY);
+    }
+    quire_kernels::RowFormat format{};
+    format.n = format.group_dims = kDims;
+    format.bits = bits;
+    std::vector<uint8_t> codes[2] = {std::vector<uint8_t>(kRows * kDims, 0xcc),
+                                     std::vector<uint8_t>(kRows * kDims, 0xcc)};
+    quire_kernels::scalar_rows()->encode_channel(format, rows.data(), kRows, zeros.data(),
+                                                 scales.data(), codes[0].data());
+    avx512->encode_channel(format, rows.data(), kRows, zeros.data(), scales.data(),
+                           codes[1].data());
+    ASSERT_TRUE(codes[0] == codes[1]) << "round " << round << " seed " << kSeed;
+  }
 }
 
 TEST(HalfConversion, EveryHalfRoundTripsAndRoundingIsToNearestEven) {
