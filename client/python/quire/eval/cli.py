@@ -1,0 +1,269 @@
+"""quire-eval: does reuse keep this model's answers?"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from ..errors import InvalidArgument, QuireError
+from .cells import DEFAULT_BUDGETS, UNCODED, Cell, make_cells, split_policies
+from .tasks import TASKS
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+PROMPTS_MAX = 100_000
+
+app = typer.Typer(
+    name="quire-eval",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="""Does position-independent reuse of KV keep a model's answers?
+
+Exit codes: 0 done, 1 a gate failed or cells could not be measured, 2 wrong use or input,
+130 interrupted (what was measured is kept).""",
+)
+errors = Console(stderr=True, highlight=False)
+output = Console(highlight=False)
+
+ModelArgument = Annotated[
+    str, typer.Argument(help="GGUF file, model folder, or its name in Quire's cache")
+]
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="as for the other commands")]
+Dtype = Annotated[str, typer.Option(help="fp32, bf16 or fp16")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1")]
+Threads = Annotated[int, typer.Option(min=0, max=1024, help="CPU threads; 0: torch's choice")]
+Documents = Annotated[
+    Path | None,
+    typer.Option(help="folder of .html .txt .md .rst .py files; default: what this machine has"),
+]
+Template = Annotated[str, typer.Option(help="chat, plain or auto")]
+Seed = Annotated[
+    int, typer.Option(min=0, help="prompts of one seed and corpus are always the same")
+]
+Chunks = Annotated[str, typer.Option(help="chunks of a prompt: 5, or from-to")]
+ChunkTokens = Annotated[int, typer.Option(help="tokens of a chunk, about")]
+
+
+@contextmanager
+def reporting() -> Iterator[None]:
+    """Errors as one line and an exit code."""
+    warnings.filterwarnings("ignore")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    try:
+        yield
+    except QuireError as error:
+        message = str(error.args[0]) if error.args else str(error)
+        errors.print(f"quire-eval: {message}", markup=False, soft_wrap=True)
+        raise typer.Exit(EXIT_USAGE) from error
+    except OSError as error:
+        errors.print(f"quire-eval: {error}", markup=False, soft_wrap=True)
+        raise typer.Exit(EXIT_USAGE) from error
+    except KeyboardInterrupt as error:
+        errors.print("quire-eval: interrupted", markup=False)
+        raise typer.Exit(EXIT_INTERRUPTED) from error
+
+
+def chosen_tasks(text: str) -> list[str]:
+    """Names parted by commas, or "all"."""
+    names = list(TASKS) if text == "all" else [name for name in text.split(",") if name]
+    unknown = [name for name in names if name not in TASKS]
+    if unknown or not names:
+        raise InvalidArgument(f"unknown task {''.join(unknown[:1])!r}; tasks: {', '.join(TASKS)}")
+    return names
+
+
+def _budgets(text: str) -> list[float]:
+    try:
+        values = [float(part) for part in text.split(",") if part]
+    except ValueError as error:
+        raise InvalidArgument(f"--budgets {text}: numbers between 0 and 1, by commas") from error
+    if not values or not all(0 < value <= 1 for value in values):
+        raise InvalidArgument(f"--budgets {text}: numbers between 0 and 1, by commas")
+    return values
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=errors,
+        disable=not errors.is_terminal,
+    )
+
+
+@app.command(
+    epilog="Examples:  quire-eval run -m qwen.gguf --policies reuse,random:B,query:B -n 100 -o out  "
+    "quire-eval run -m gemma.gguf --policies 'query:0.15@filler link0' --codecs none,int8-channel "
+    "-n 20 -o out"
+)
+def run(
+    model: ModelOption,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="folder of the results; a run goes on there")
+    ],
+    policies: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--policies",
+            "-p",
+            help="by commas; NAME:B stands for one policy per budget, NAME@VARIANT fixes one; "
+            "no-documents is a baseline, full prefill always runs",
+        ),
+    ] = None,
+    variants: Annotated[
+        str, typer.Option(help="iso, sys, sink:N, filler, neighbours:N, beside:N")
+    ] = "sys",
+    codecs: Annotated[str, typer.Option(help="none, or names of codecs, by commas")] = UNCODED,
+    budgets: Annotated[str, typer.Option(help="what B stands for")] = ",".join(
+        f"{b:g}" for b in DEFAULT_BUDGETS
+    ),
+    tasks: Annotated[str, typer.Option("--tasks", "-t", help="by commas, or all")] = "needle",
+    prompts: Annotated[
+        int, typer.Option("--prompts", "-n", min=1, max=PROMPTS_MAX, help="per task")
+    ] = 20,
+    first: Annotated[int, typer.Option(min=0, help="number of the first prompt")] = 0,
+    seed: Seed = 0,
+    chunks: Chunks = "4-7",
+    chunk_tokens: ChunkTokens = 200,
+    documents: Documents = None,
+    template: Template = "auto",
+    generate: Annotated[
+        int, typer.Option(min=0, max=4096, help="tokens of free generation; 0: none")
+    ] = 0,
+    deviation: Annotated[
+        int, typer.Option(min=0, help="prompts whose KV is compared by layer")
+    ] = 2,
+    dump_rows: Annotated[
+        bool, typer.Option("--dump-rows", help="write the rows of every cell")
+    ] = False,
+    dtype: Dtype = "fp32",
+    device: Device = "cpu",
+    threads: Threads = 0,
+) -> None:
+    """Measure policies x variants x codecs on generated prompts against full prefill."""
+    with reporting():
+        from .loading import load_engine, parse_layout, subject_of
+        from .records import RunFolder
+        from .runner import Options
+        from .session import run_session
+
+        names = [
+            name for text in policies or ["reuse,random:B,query:B"] for name in split_policies(text)
+        ]
+        cells = make_cells(names, variants.split(","), codecs.split(","), _budgets(budgets))
+        wanted = chosen_tasks(tasks)
+        layout = parse_layout(chunks, chunk_tokens)
+        engine = load_engine(model, dtype, device, threads)
+        subject = subject_of(
+            engine, documents=documents, template=template, layout=layout, seed=seed
+        )
+        folder = RunFolder(out, {**subject.settings(model), "generate": generate})
+        total = prompts * len(wanted) * len(cells)
+        with _progress() as bar:
+            task = bar.add_task("measuring", total=total)
+
+            def advance(prompt: str, cell: Cell, seconds: float | None) -> None:
+                bar.update(task, advance=1, description=f"{prompt} {cell.key}")
+                if not errors.is_terminal and seconds is not None:
+                    errors.print(f"{prompt} {cell.key} {seconds:.2f} s", markup=False)
+
+            try:
+                outcome = run_session(
+                    subject,
+                    folder,
+                    wanted,
+                    cells,
+                    prompts,
+                    options=Options(generate, dump_rows, deviation),
+                    first=first,
+                    progress=advance,
+                )
+            except KeyboardInterrupt:
+                bar.stop()
+                errors.print(
+                    f"{len(folder.done)} cells are kept in {out}; the same command goes on",
+                    markup=False,
+                )
+                raise
+        errors.print(
+            f"{outcome.n_done} cells measured, {outcome.n_skipped} known before, "
+            f"{len(outcome.errors)} failed: {out}",
+            markup=False,
+        )
+        for message in outcome.errors[:5]:
+            errors.print(f"failed: {message}", markup=False)
+        if outcome.errors:
+            raise typer.Exit(EXIT_FAILED)
+
+
+@app.command(
+    name="tasks",
+    epilog="Examples:  quire-eval tasks   quire-eval tasks --show needle -m qwen.gguf --prompt 3",
+)
+def show_tasks(
+    show: Annotated[str, typer.Option(help="print a prompt of this task, or of all")] = "",
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="whose tokenizer cuts the chunks")
+    ] = "",
+    prompt: Annotated[int, typer.Option(min=0, help="its number")] = 0,
+    seed: Seed = 0,
+    chunks: Chunks = "4-7",
+    chunk_tokens: ChunkTokens = 200,
+    documents: Documents = None,
+    json_lines: Annotated[bool, typer.Option("--json", help="as JSON lines")] = False,
+) -> None:
+    """The kinds of prompts; with --show and a model, the prompts themselves."""
+    with reporting():
+        if not show:
+            table = Table("task", "what is asked", box=None)
+            for name, text in TASKS.items():
+                table.add_row(name, text)
+            output.print(table)
+            return
+        from .loading import find_model, parse_layout
+        from .showing import load_tokenizer, print_prompt
+        from .tasks import Encoder, Generator, read_corpus
+
+        if not model:
+            raise InvalidArgument("--show needs a model (-m), whose tokenizer cuts the chunks")
+        encoder = Encoder(load_tokenizer(find_model(model)))
+        layout = parse_layout(chunks, chunk_tokens)
+        generator = Generator(read_corpus(documents), encoder, layout, seed)
+        for task in chosen_tasks(show):
+            text = generator.text(task, prompt)
+            if json_lines:
+                sys.stdout.write(text.to_json() + "\n")
+            else:
+                print_prompt(output, encoder.prompt(text), encoder)
+
+
+def run_program() -> int:
+    """The program's exit code."""
+    try:
+        app(standalone_mode=True)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return EXIT_OK

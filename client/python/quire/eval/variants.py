@@ -1,0 +1,122 @@
+"""Behind what the chunks of a prompt are computed, by name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import InvalidArgument
+from ..ids import ContextKind
+from ..transformers.policies import RowPolicy
+from ..transformers.recipes import (
+    Recipe,
+    behind_dummies,
+    behind_neighbours,
+    behind_prefix,
+    in_context,
+    isolated,
+)
+from .tasks import Prompt
+from .tasks.model import TokenRun
+
+DUMMY_TOKENS = 4
+VARIANTS: dict[str, str] = {
+    "iso": "alone, without even a BOS",
+    "sys": "behind the prompt's own system prefix",
+    "sink[:N]": "behind N dummy tokens that are dropped (Link0); 4",
+    "filler": "behind the system prefix and one fixed neutral text of about 200 tokens",
+    "neighbours[:N]": "behind the system prefix and the N nearest chunks of the same documents "
+    "that are not in the prompt; 1",
+    "beside[:N]": "as neighbours, but chunks of the prompt itself: as if the future were known; 1",
+}
+_ALIASES = {"isolated": "iso", "link0": "sink", "fill": "filler", "syn": "neighbours"}
+_COUNTED = {"sink": DUMMY_TOKENS, "neighbours": 1, "beside": 1}
+_KINDS = {
+    "iso": ContextKind.ISOLATED,
+    "sys": ContextKind.FIXED_PREFIX,
+    "filler": ContextKind.FIXED_PREFIX,
+    "sink": ContextKind.DUMMY_SINK,
+    "neighbours": ContextKind.SYNTHETIC,
+    "beside": ContextKind.SYNTHETIC,
+}
+COUNT_MAX = 16
+
+
+@dataclass(frozen=True)
+class Variant:
+    name: str
+    count: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.count}" if self.count else self.name
+
+    @property
+    def kind(self) -> ContextKind:
+        return _KINDS[self.name]
+
+
+def parse_variant(text: str) -> Variant:
+    """Raises InvalidArgument."""
+    name, _, count = text.strip().partition(":")
+    name = _ALIASES.get(name, name)
+    if name in _COUNTED:
+        if not count:
+            return Variant(name, _COUNTED[name])
+        if count.isdigit() and 1 <= int(count) <= COUNT_MAX:
+            return Variant(name, int(count))
+    elif name in _KINDS and not count:
+        return Variant(name)
+    raise InvalidArgument(f"unknown variant {text[:64]!r}; variants: {', '.join(VARIANTS)}")
+
+
+def own_variant(policy: RowPolicy) -> Variant:
+    """The variant a policy asks for first; sys where it takes any."""
+    wanted = policy.variant
+    for kind in wanted.kinds:
+        if kind == ContextKind.DUMMY_SINK:
+            return Variant("sink", wanted.dummy_tokens or DUMMY_TOKENS)
+        for name in ("sys", "iso", "neighbours"):
+            if _KINDS[name] == kind:
+                return Variant(name, _COUNTED.get(name, 0))
+    return Variant("sys")
+
+
+def _similarity(a: TokenRun, b: TokenRun) -> float:
+    """Cosine of token counts: a stand-in for an embedding model, equal everywhere."""
+    x, y = Counter(a.tolist()), Counter(b.tolist())
+    dot = sum(n * y[token] for token, n in x.items())
+    norms = np.sqrt(sum(n * n for n in x.values()) * sum(n * n for n in y.values()))
+    return float(dot / norms) if norms else 0.0
+
+
+def _nearest(chunk: TokenRun, others: list[TokenRun], n: int) -> list[TokenRun]:
+    """The n nearest, the nearest one last: right in front of the chunk."""
+    ranked = sorted(others, key=lambda other: -_similarity(chunk, other))
+    return ranked[:n][::-1]
+
+
+def recipe_of(variant: Variant, prompt: Prompt, index: int, sink_token: int) -> Recipe:
+    """How chunk ``index`` of a prompt is computed. A chunk with a context of its own (edited code,
+    reports) is computed in that, whatever the variant."""
+    chunk = prompt.chunks[index]
+    if chunk.behind is not None:
+        return in_context(chunk.behind)
+    system = prompt.system_tokens
+    if variant.name == "iso":
+        return isolated()
+    if variant.name == "sys":
+        return behind_prefix(system)
+    if variant.name == "sink":
+        return behind_dummies([sink_token] * variant.count)
+    if variant.name == "filler":
+        return behind_prefix(np.concatenate([system, prompt.filler]))
+    others = (
+        list(prompt.spare)
+        if variant.name == "neighbours"
+        else [c.tokens for i, c in enumerate(prompt.chunks) if i != index and not c.fresh]
+    )
+    if not others:
+        return behind_prefix(system)
+    return behind_neighbours(_nearest(chunk.tokens, others, variant.count), system)
