@@ -5,7 +5,7 @@ V (or K) at layer 1, summed over heads and dims; the best share goes on from the
 steps: filtering written out, r1 > r2 > ...: each layer in ``steps`` keeps its share by the
 deviation it sees itself (the released code stops at the first).
 CacheBlendGradual is the paper's filtering with a share at every layer: "a bit above" the mean at
-layer 1, falling from layer to layer, so that the mean above layer 0 is the share that is named.
+layer 1, falling from layer to layer, so that the mean of the layers above 1 is the share named.
 Departures: rows see nothing behind themselves (the released code's bottom-right mask lets them),
 and the whole question is fresh (its examples reuse most of it). The budget is charged two full
 layers; :func:`share_of_budget` gives the share of rows that a charged budget leaves. How the shares
@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import math
 from typing import Literal
+
+import numpy as np
 
 from ...errors import InvalidArgument
 from ..shape import ModelShape
@@ -87,7 +89,7 @@ class CacheBlendGradual(CacheBlend):
     def __init__(
         self, share: float, plane: Literal["v", "k"] = "v", top: float = GRADUAL_TOP
     ) -> None:
-        """share: mean over the layers above 0, before shares above 1 are cut off."""
+        """share: mean over the layers above 1, before shares above 1 are cut off."""
         super().__init__(share, plane)
         if not 1.0 <= top <= 2.0:
             raise InvalidArgument(f"the first share is 1 to 2 times the mean, not {top}")
@@ -100,11 +102,11 @@ class CacheBlendGradual(CacheBlend):
 
     def shares(self, shape: ModelShape | None) -> dict[int, float]:
         assert shape is not None
-        last = shape.n_layers - 1
-        fall = 2 * (self.top - 1) / max(last - PROBE_LAYER, 1)
+        probed = range(PROBE_LAYER, max(shape.n_layers - 1, PROBE_LAYER + 1))
+        falling = np.linspace(self.top, 2 - self.top, len(probed)) if len(probed) > 1 else [1.0]
         return {
-            layer: min(1.0, self.share * (self.top - fall * (layer - PROBE_LAYER)))
-            for layer in range(PROBE_LAYER, shape.n_layers)
+            layer: min(1.0, self.share * float(factor))
+            for layer, factor in zip(probed, falling, strict=True)
         }
 
 

@@ -8,11 +8,13 @@ chunk that is computed is CFO = alpha CCI (1 - beta'), at most 1, and the tokens
 most to what was before. Of several variants the one of least CFO is used; no layer is probed.
 stop: at that layer the chunks that the question does not focus on are dropped.
 Departures: what is an exact prefix of this prompt was in front of the variant, too, and is no chunk
-that changes: it is in none of the sums. A variant whose whole lead stands before it, in order and
-with nothing else, is exact (CFO 0 at any alpha). One without statistics, or without the names of
-what it stood behind, is computed whole. A chunk in focus is one whose mass from the question, mean
-over the full-attention layers so far, is at least the mean over chunks, and only where the least of
-them has SEPARATION times the greatest of the others: the paper's rule could not be read.
+that changes: it is in none of the sums. beta does not see chunks that are new before this one: of
+equal CFO the variant computed behind more of what stands there is used. A variant whose whole lead
+stands before it, in order and with nothing else, is exact (CFO 0 at any alpha). One without
+statistics, or without the names of what it stood behind, is computed whole. A chunk in focus is one
+whose mass from the question, mean over the full-attention layers so far, is at least the mean over
+chunks, and only where the least of them has SEPARATION times the greatest of the others: the
+paper's rule could not be read.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from .base import (
 from .candidates import candidate_of, order_distance
 
 SEPARATION = 2.0
+_TIE = 1e-6
 
 
 def _changing_runs(candidate: VariantCandidate) -> list[int]:
@@ -73,9 +76,16 @@ def overhead(candidate: VariantCandidate, alpha: float) -> float:
     return min(1.0, max(0.0, alpha * index * (1.0 - prefix_overlap(candidate))))
 
 
+def overhead_rank(candidate: VariantCandidate, alpha: float) -> float:
+    """The CFO, and among equals what was computed behind more of what stands here now."""
+    lead = set(candidate.lead)
+    unseen = sum(run not in lead for run in candidate.before)
+    return overhead(candidate, alpha) + _TIE * unseen / max(len(candidate.before), 1)
+
+
 def focused(mass: NDArray[np.floating]) -> NDArray[np.bool_]:
     """[chunk]: those in focus; all of them where none stand out."""
-    chosen = mass >= mass.mean()
+    chosen: NDArray[np.bool_] = mass >= mass.mean()
     if chosen.all() or mass[chosen].min() < SEPARATION * mass[~chosen].max():
         return np.ones(len(mass), dtype=np.bool_)
     return chosen
@@ -101,14 +111,14 @@ class CacheCraft(RowPolicy):
         return PolicyNeeds(probe_layers=tuple(sorted(seen)), needs_column_sums=tuple(sorted(seen)))
 
     def rank_candidate(self, candidate: VariantCandidate) -> float:
-        return overhead(candidate, self.alpha)
+        return overhead_rank(candidate, self.alpha)
 
     def _chunk_rows(self, plan: ReusePlan, segment: PlanSegment) -> Rows:
         assert segment.source is not None
         candidate = candidate_of(plan, segment.token_begin, segment.source)
         rows = np.arange(segment.token_begin, segment.token_end, dtype=np.int64)
         count = math.ceil(overhead(candidate, self.alpha) * len(rows))
-        scores = np.zeros(len(rows))
+        scores: NDArray[np.floating] = np.zeros(len(rows))
         if candidate.stats is not None and candidate.stats.n_tokens == candidate.n_tokens:
             runs = [j for j in _changing_runs(candidate) if j < len(candidate.stats.segments) - 1]
             inter = candidate.stats.inter_by_run[:, runs].sum(dim=1).numpy()

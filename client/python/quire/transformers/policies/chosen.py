@@ -23,10 +23,10 @@ from .base import (
     Scores,
     VariantCandidate,
 )
-from .cachecraft import overhead
+from .cachecraft import overhead_rank
 from .candidates import neighbours_missing
 
-_TIE = 1e-6
+_TIE = 1e-8
 
 
 class ChosenVariant(RowPolicy):
@@ -41,7 +41,7 @@ class ChosenVariant(RowPolicy):
     def rank_candidate(self, candidate: VariantCandidate) -> float:
         own = self.inner.rank_candidate(candidate)
         if self.by == "least-cfo":
-            return overhead(candidate, 1.0) + _TIE * own
+            return overhead_rank(candidate, 1.0) + _TIE * own
         return neighbours_missing(candidate) + _TIE * own
 
     def needs(self, shape: ModelShape) -> PolicyNeeds:

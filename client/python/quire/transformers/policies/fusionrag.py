@@ -1,4 +1,4 @@
-"""FusionRAG (SIGMOD'26, arXiv 2601.12904): neighbours in front offline, question-chosen rows online.
+"""FusionRAG (SIGMOD'26, arXiv 2601.12904): neighbours in front offline, question-led rows online.
 
 Offline: a chunk's variant is computed behind its nearest chunks (recipes.behind_neighbours); of
 several such variants the one with most of its neighbours in the prompt is taken. Online: the last

@@ -101,7 +101,7 @@ _WITH_VALUE: dict[str, tuple[str, Make]] = {
     "cacheblend-gradual": ("B[,TOP]", _gradual),
     "kvshare": ("B[,ROWS_PER_STEP]", _kvshare),
     "psr": ("B[,T,SCALE]", _psr),
-    "ape": ("T,SCALE", lambda text: Ape(*(float(value) for value in text.split(",")))),
+    "ape": ("T[,SCALE]", lambda text: Ape(*(float(value) for value in text.split(",")))),
     "pie": ("W", lambda text: Pie(int(text))),
     "cachecraft": ("ALPHA[,STOP_LAYER]", _cachecraft),
     "relay": ("LAYER[,END]", lambda text: Relay(*(int(value) for value in text.split(",")))),

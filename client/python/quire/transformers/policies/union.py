@@ -25,6 +25,7 @@ from .base import (
     DecodeView,
     Fixup,
     LayerView,
+    Notes,
     PolicyInput,
     PolicyNeeds,
     RowPolicy,
@@ -93,11 +94,15 @@ class Union(RowPolicy):
     def _given(self, part: RowPolicy, given: PolicyInput) -> PolicyInput:
         """What the part asked for, and no more: it fuses what it gets."""
         layers = part.needs(given.shape).question_layers(given.shape)
-        mass = {layer: given.question_mass[layer] for layer in layers if given.question_mass}
+        mass = {layer: mass for layer, mass in given.question_mass.items() if layer in layers}
         return replace(given, question_mass=mass)
 
     def _held(self, index: int) -> str:
         return f"union.{index}"
+
+    def _union(self, notes: Notes) -> Rows:
+        every = [notes[self._held(index)] for index in range(len(self.parts))]
+        return np.unique(np.concatenate(every)).astype(np.int64)
 
     def select_rows(self, given: PolicyInput) -> Rows:
         candidates = given.plan.reusable
@@ -119,8 +124,7 @@ class Union(RowPolicy):
             taken = _filled(candidates, here, taken, total)
             given.notes[self._held(index)] = taken
         given.notes["union.budget"] = np.array([total])
-        rows = [given.notes[self._held(index)] for index in range(len(self.parts))]
-        return reduce(np.union1d, rows)
+        return self._union(given.notes)
 
     def on_layer(self, view: LayerView) -> Rows:
         assert view.shape is not None
@@ -147,8 +151,7 @@ class Union(RowPolicy):
             if kept is not None:
                 held = view.notes[self._held(index)]
                 view.notes[self._held(index)] = np.intersect1d(held, kept)
-        rows = [view.notes[self._held(index)] for index in range(len(self.parts))]
-        return np.intersect1d(reduce(np.union1d, rows), view.rows)
+        return np.intersect1d(self._union(view.notes), view.rows)
 
     def on_decode(self, view: DecodeView) -> Rows:
         return reduce(np.union1d, [part.on_decode(view) for part in self.parts]).astype(np.int64)
