@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import InvalidArgument
 from ..transformers.policies import RowPolicy, parse_policy
-from .variants import Variant, own_variant, parse_variant
+from .variants import Variant, own_variant, parse_variants
 
 UNCODED = "none"
 FULL = "full"
 NO_DOCUMENTS = "no-documents"
-BUDGET_MARK = "B"
+_BUDGET_MARK = re.compile(r"(?<=:)B(?=$|[,@+])")
 DEFAULT_BUDGETS = (0.05, 0.15, 0.3)
 CELLS_MAX = 10_000
 
 
 @dataclass(frozen=True)
 class Cell:
-    """policy: as parse_policy() reads it, or NO_DOCUMENTS. codec: UNCODED or a codec's name."""
+    """policy: as parse_policy() reads it, or NO_DOCUMENTS. variant: one, or several that the policy
+    chooses from, parted by &. codec: UNCODED or a codec's name."""
 
     policy: str
     variant: str
@@ -42,7 +44,7 @@ def parse_cell_policy(text: str) -> RowPolicy | None:
 def _is_policy(text: str) -> bool:
     policy = _split_variant(text)[0]
     try:
-        parse_cell_policy(policy.replace(f":{BUDGET_MARK}", ":0.1"))
+        parse_cell_policy(_BUDGET_MARK.sub("0.1", policy))
     except InvalidArgument:
         return False
     return True
@@ -53,7 +55,7 @@ def _split_variant(text: str) -> tuple[str, str | None]:
     policy, mark, variant = text.rpartition("@")
     if mark:
         try:
-            return policy, str(parse_variant(variant))
+            return policy, "&".join(map(str, parse_variants(variant)))
         except InvalidArgument:
             pass
     return text, None
@@ -89,8 +91,8 @@ def make_cells(
     chosen: list[tuple[str, str | None]] = []
     for text in policies:
         name, variant = _split_variant(text)
-        if name.endswith(f":{BUDGET_MARK}"):
-            chosen += [(f"{name[: -len(BUDGET_MARK)]}{budget:g}", variant) for budget in budgets]
+        if _BUDGET_MARK.search(name):
+            chosen += [(_BUDGET_MARK.sub(f"{budget:g}", name), variant) for budget in budgets]
         else:
             chosen.append((name, variant))
     for name, wanted in chosen:
@@ -99,10 +101,9 @@ def make_cells(
             cells.append(Cell(name, "-", UNCODED))
             continue
         for text in [wanted] if wanted else variants:
-            variant = parse_variant(text)
-            if not accepts(policy, variant):
-                variant = own_variant(policy)
-            cells += [Cell(name, str(variant), codec) for codec in codecs]
+            offered = [v for v in parse_variants(text) if accepts(policy, v)]
+            variant = "&".join(map(str, offered or [own_variant(policy)]))
+            cells += [Cell(name, variant, codec) for codec in codecs]
     unique = list(dict.fromkeys(cells))
     if len(unique) > CELLS_MAX:
         raise InvalidArgument(f"{len(unique)} cells, at most {CELLS_MAX}")

@@ -113,7 +113,7 @@ def _progress() -> Progress:
 
 
 @app.command(
-    epilog="Examples:  quire-eval run -m qwen.gguf --policies reuse,random:B,query:B -n 100 -o out  "
+    epilog="Examples:  quire-eval run -m qwen.gguf --policies reuse,random:B,query:B -n 100 -o out "
     "quire-eval run -m gemma.gguf --policies 'query:0.15@filler link0' --codecs none,int8-channel "
     "-n 20 -o out"
 )

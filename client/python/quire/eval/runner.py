@@ -29,34 +29,50 @@ from ..transformers import (
     generate,
     in_context,
     pack,
-    plan_of_parts,
 )
 from ..transformers.policies import (
+    Ape,
     CacheBlend,
+    CacheBlendGradual,
     Charge,
     Epic,
     FullReuse,
+    FusionRag,
+    KvShare,
     Link0,
+    ProphetKv,
+    Psr,
     QueryGuided,
     RandomRows,
     RowPolicy,
 )
 from ..transformers.recipes import Recipe
-from .cells import FULL, NO_DOCUMENTS, UNCODED, Cell, parse_cell_policy
+from ..transformers.variants import plan_of_variants
+from .cells import FULL, UNCODED, Cell, parse_cell_policy
 from .deviation import Deviation
 from .errors import PromptTooLong
 from .measure import Fidelity, Oracle, compare, rows_digest, runs_of, says
 from .records import Line
 from .tasks import OPEN_KINDS, Encoder, Prompt, Question
 from .tasks.model import TokenRun
-from .variants import parse_variant, recipe_of
+from .variants import parse_variants, recipe_of
 
 SUMMARY_TOKENS = 32
 _LEADS_KEPT = 4
 # Their rows follow from the chunks alone and nothing is adjusted: one prefill for all questions.
 _BLIND_TO_QUESTIONS = (FullReuse, Epic, Link0, RandomRows)
 # Policies that read no statistics of chunks; others get them.
-_WITHOUT_STATS = (*_BLIND_TO_QUESTIONS, CacheBlend, QueryGuided)
+_WITHOUT_STATS = (
+    *_BLIND_TO_QUESTIONS,
+    Ape,
+    CacheBlend,
+    CacheBlendGradual,
+    FusionRag,
+    KvShare,
+    ProphetKv,
+    Psr,
+    QueryGuided,
+)
 
 
 @dataclass(frozen=True)
@@ -106,11 +122,18 @@ class PromptRun:
     """One prompt under any number of cells."""
 
     def __init__(
-        self, engine: Engine, encoder: Encoder, prompt: Prompt, options: Options, leads: Leads
+        self,
+        engine: Engine,
+        encoder: Encoder,
+        prompt: Prompt,
+        options: Options | None = None,
+        leads: Leads | None = None,
+        *,
+        with_stats: bool = False,
     ) -> None:
-        """Raises PromptTooLong."""
-        self.engine, self.encoder, self.options = engine, encoder, options
-        self._leads = leads
+        """with_stats: chunks are computed with attention statistics. Raises PromptTooLong."""
+        self.engine, self.encoder, self.options = engine, encoder, options or Options()
+        self._leads, self._with_stats = leads or Leads(engine), with_stats
         self._check_length(prompt)
         self._full = engine.prefill(prompt.context_tokens).state
         self._starts: dict[int, Prefilled] = {}
@@ -120,7 +143,6 @@ class PromptRun:
         self._oracles: dict[int, Oracle] = {}
         self._chunks: dict[tuple[int, bytes], ChunkKv] = {}
         self._stored: dict[tuple[int, bytes, str], KvSource] = {}
-        self._with_stats = False
         self._deviation: Deviation | None = None
 
     def _check_length(self, prompt: Prompt) -> None:
@@ -174,12 +196,13 @@ class PromptRun:
     def _captured(self, index: int, recipe: Recipe, tokens: TokenRun) -> ChunkKv:
         key = (index, recipe.kind.name.encode() + recipe.lead.tobytes())
         known = self._chunks.get(key)
-        if known is None or (self._with_stats and known.stats is None):
+        if known is None:
             lead = self._leads.state(recipe)
             self._chunks[key] = self.engine.capture(
                 tokens, recipe, stats=self._with_stats, lead=lead
             )
-        return self._chunks[key]
+            known = self._chunks[key]
+        return known
 
     def _source(self, index: int, recipe: Recipe, tokens: TokenRun, codec: str) -> KvSource:
         chunk = self._captured(index, recipe, tokens)
@@ -188,22 +211,26 @@ class PromptRun:
         key = (index, recipe.kind.name.encode() + recipe.lead.tobytes(), codec)
         if key not in self._stored:
             packed = pack(self.engine, chunk, codec=codec)
-            self._stored[key] = StoredKv(packed.data, self.engine.model, chunk.stats)
+            self._stored[key] = StoredKv(
+                packed.data, self.engine.model, chunk.stats, chunk.lead_runs
+            )
         return self._stored[key]
 
-    def plan(self, cell: Cell, question: Question) -> ReusePlan:
+    def plan(self, cell: Cell, question: Question, policy: RowPolicy) -> ReusePlan:
         """The prompt with this question, its chunks as the cell has them."""
-        variant = parse_variant(cell.variant)
-        parts: list[KvSource | TokenRun] = []
+        variants = parse_variants(cell.variant)
+        parts: list[list[KvSource] | TokenRun] = []
         for i, chunk in enumerate(self.prompt.chunks):
             if chunk.fresh:
                 parts.append(chunk.tokens)
                 continue
-            recipe = recipe_of(variant, self.prompt, i, self.encoder.sink_token)
-            parts.append(self._source(i, recipe, chunk.tokens, cell.codec))
+            recipes = [
+                recipe_of(variant, self.prompt, i, self.encoder.sink_token) for variant in variants
+            ]
+            parts.append([self._source(i, r, chunk.tokens, cell.codec) for r in recipes])
         system = self.prompt.system_tokens
         prefix = self._source(-1, in_context(()), system, cell.codec) if len(system) else None
-        return plan_of_parts([*parts, question.tokens], prefix=prefix)
+        return plan_of_variants([*parts, question.tokens], policy, prefix=prefix)
 
     # -- cells ---------------------------------------------------------------------------------
 
@@ -214,7 +241,7 @@ class PromptRun:
             state = _cut(first.state, len(self.prompt.context_tokens))
             logits = extend(self.engine, state, question.tokens)[-1]
             return replace(first, state=state, logits=logits)
-        start = self.engine.prefill(plan=self.plan(cell, question), policy=policy)
+        start = self.engine.prefill(plan=self.plan(cell, question, policy), policy=policy)
         if type(policy) in _BLIND_TO_QUESTIONS:
             shared.append(start)
         return start
@@ -226,8 +253,6 @@ class PromptRun:
     def run(self, cell: Cell, *, deviation: bool = False) -> CellResult:
         """All questions under one cell. Raises what engine and policy raise."""
         policy = parse_cell_policy(cell.policy)
-        if policy is not None:
-            self._with_stats = type(policy) not in _WITHOUT_STATS
         out = CellResult([], [], [])
         shared: list[Prefilled] = []
         for i, question in enumerate(self.prompt.questions):
@@ -305,8 +330,8 @@ class PromptRun:
 
     def _deviation_line(self, cell: Cell, start: Prefilled) -> Line:
         if self._deviation is None:
-            alone = Cell(cell.policy, "iso", UNCODED)
-            plan = self.plan(alone, self.prompt.questions[0])
+            alone = Cell("reuse", "iso", UNCODED)
+            plan = self.plan(alone, self.prompt.questions[0], FullReuse())
             self._deviation = Deviation(self.engine, plan, self._full)
         keys, values = self._deviation.of(start.state)
         return {"prompt": self.prompt.id, "cell": cell.key, "keys": keys, "values": values}
@@ -318,6 +343,7 @@ def tokens_digest(prompt: Prompt, question: Question) -> str:
     return hashlib.sha256(b"|".join(run.tobytes() for run in runs)).hexdigest()[:16]
 
 
-def needs_gate(cells: Sequence[Cell]) -> bool:
-    """Whether any cell moves KV."""
-    return any(cell.policy not in (FULL, NO_DOCUMENTS, "prefix") for cell in cells)
+def needs_stats(cells: Sequence[Cell]) -> bool:
+    """Whether a cell's policy may read attention statistics of chunks."""
+    policies = [parse_cell_policy(cell.policy) for cell in cells]
+    return any(policy and type(policy) not in _WITHOUT_STATS for policy in policies)

@@ -10,7 +10,7 @@ from ..errors import NonFinite, QuireError
 from .cells import Cell
 from .loading import Subject
 from .records import RunFolder
-from .runner import Leads, Options, PromptRun
+from .runner import Leads, Options, PromptRun, needs_stats
 
 # Called after each cell: prompt, cell, seconds (None: done before, or failed).
 Progress = Callable[[str, Cell, float | None], None]
@@ -40,7 +40,7 @@ def run_session(
     policy refuses is noted in errors.jsonl.
     """
     chosen = options or Options()
-    leads, outcome = Leads(subject.engine), Outcome()
+    leads, outcome, with_stats = Leads(subject.engine), Outcome(), needs_stats(cells)
     for task, index in subject.generator.prompts(list(tasks), n_prompts, first):
         prompt = subject.generator.prompt(task, index)
         todo = [cell for cell in cells if (prompt.id, cell.key) not in folder.done]
@@ -51,7 +51,9 @@ def run_session(
         if not todo:
             continue
         begin = time.perf_counter()
-        run = PromptRun(subject.engine, subject.encoder, prompt, chosen, leads)
+        run = PromptRun(
+            subject.engine, subject.encoder, prompt, chosen, leads, with_stats=with_stats
+        )
         for cell in todo:
             try:
                 result = run.run(cell, deviation=index < chosen.n_deviation)

@@ -71,6 +71,11 @@ def parse_variant(text: str) -> Variant:
     raise InvalidArgument(f"unknown variant {text[:64]!r}; variants: {', '.join(VARIANTS)}")
 
 
+def parse_variants(text: str) -> list[Variant]:
+    """Variants parted by &, of which a policy chooses one per chunk. Raises InvalidArgument."""
+    return [parse_variant(part) for part in text.split("&")]
+
+
 def own_variant(policy: RowPolicy) -> Variant:
     """The variant a policy asks for first; sys where it takes any."""
     wanted = policy.variant

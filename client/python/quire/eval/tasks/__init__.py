@@ -63,7 +63,7 @@ class Generator:
         if task in NEEDLE_TASKS:
             return board.prompt(name, task, NEEDLE_TASKS[task](board))
         if task == "continue":
-            return proceed(name, passages, board)
+            return proceed(name, self.corpus.documents, passages, board)
         return (copy if task == "copy" else relay)(name, board)
 
     def prompt(self, task: str, index: int) -> Prompt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from ..errors import DocumentsMissing
 from .documents import Document
 from .model import Fact, TextChunk, TextPrompt, TextQuestion
 from .needles import SYSTEM, Board, Layout, two_hop
-from .passages import Counter, Passages, with_facts
+from .passages import Count, Passages, with_facts, words_after
 from .words import CODE_NAMES, PASSWORDS, PEOPLE, PROJECTS
 
 COPY_OPENING_WORDS, COPY_ANSWER_WORDS = 5, 12
@@ -19,12 +20,18 @@ _TRIES_MAX = 50
 
 
 def copy(name: str, board: Board) -> TextPrompt:
-    """Sentences to be repeated word for word, given their first words."""
+    """Sentences to be repeated word for word, given their first words, which no other has."""
     prompt = board.prompt(name, "copy", ())
     need = COPY_OPENING_WORDS + COPY_ANSWER_WORDS
+    begins = Counter(
+        tuple(s.split()[:COPY_OPENING_WORDS])
+        for i in range(board.n_chunks)
+        for s in board.sentences(i)
+    )
     questions = []
     for i in board.places(3):
         words = [s.split() for s in board.sentences(i) if len(s.split()) >= need]
+        words = [w for w in words if begins[tuple(w[:COPY_OPENING_WORDS])] == 1]
         if not words:
             continue
         chosen = words[int(board.generator.integers(len(words)))]
@@ -42,22 +49,23 @@ def copy(name: str, board: Board) -> TextPrompt:
     return prompt.with_questions(questions)
 
 
-def proceed(name: str, passages: Passages, board: Board) -> TextPrompt:
+def proceed(
+    name: str, documents: Sequence[Document], passages: Passages, board: Board
+) -> TextPrompt:
     """The real continuation of the last chunk, and a summary in full prefill's own words."""
+    cut, need = CONTINUE_FRESH_WORDS, CONTINUE_FRESH_WORDS + CONTINUE_ANSWER_WORDS
     for _ in range(_TRIES_MAX):
         last = passages.draw()
-        after = passages.follow(last, 60)
-        if after is not None:
+        words = words_after(documents, last, need)
+        if len(words) == need:
             break
     else:
         raise DocumentsMissing("no passage goes on long enough to be continued")
-    words = " ".join(after.sentences).split()
-    cut = CONTINUE_FRESH_WORDS
     questions = (
         TextQuestion(
             "continuation",
             " ".join(words[:cut]),
-            answer=" " + " ".join(words[cut : cut + CONTINUE_ANSWER_WORDS]),
+            answer=" " + " ".join(words[cut:]),
             raw=True,
         ),
         TextQuestion("summary", "Summarise the documents above in two sentences."),
@@ -95,7 +103,7 @@ def relay(name: str, board: Board) -> TextPrompt:
 
 
 def _window(
-    document: Document, generator: np.random.Generator, count: Counter, n_tokens: int
+    document: Document, generator: np.random.Generator, count: Count, n_tokens: int
 ) -> list[str] | None:
     """Consecutive lines of about so many tokens."""
     lines = document.paragraphs
@@ -107,11 +115,21 @@ def _window(
     return list(lines[begin:end]) if have >= n_tokens else None
 
 
+def _boundary(lines: Sequence[str], near: int) -> int:
+    """The line nearest to ``near`` that begins something new at the left margin, else the end."""
+    starts = [
+        i
+        for i, line in enumerate(lines)
+        if i and line.startswith(("def ", "class ", "@")) and not lines[i - 1]
+    ]
+    return min(starts, key=lambda i: abs(i - near), default=len(lines))
+
+
 def edit(
     name: str,
     code: Sequence[Document],
     generator: np.random.Generator,
-    count: Counter,
+    count: Count,
     layout: Layout,
 ) -> TextPrompt:
     """Code whose KV is known from before an edit: everything behind the edit is reused, moved.
@@ -143,7 +161,8 @@ def edit(
         old, new, kept, value = define[1], "", define[0], words[0]
     before += kept
     use = f"\n\ndef {function}():\n    return {setting}\n\n\n"
-    middle = (cut + len(lines)) // 2
+    middle = _boundary(lines, (cut + len(lines)) // 2)
+    middle = max(middle, cut)
     behind = "".join(line + "\n" for line in lines[cut:middle]) + use
     behind += "".join(line + "\n" for line in lines[middle:])
     chunks = [TextChunk(new, fresh=True)] if new else []

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import DocumentsMissing
 from .documents import Document
 
-Counter = Callable[[str], int]
+Count = Callable[[str], int]
 _SENTENCE_END = re.compile(r"(?<=[.!?:])\s+(?=[\"'(]?[A-Z])")
 SENTENCE_CHARACTERS_MAX = 600
 _TRIES_MAX = 200
@@ -45,7 +45,7 @@ class Passages:
     def __init__(
         self,
         documents: Sequence[Document],
-        count: Counter,
+        count: Count,
         generator: np.random.Generator,
         n_tokens: int,
     ) -> None:
@@ -97,6 +97,17 @@ class Passages:
         """What comes next in the document, where it is free and long enough."""
         found = self._cut(passage.document, passage.end, n_tokens or self._n_tokens)
         return self._take(found) if found else None
+
+
+def words_after(documents: Sequence[Document], passage: Passage, n_words: int) -> list[str]:
+    """The words that follow a passage in its document; fewer where the document ends."""
+    after = sentences_of(documents[passage.document])[passage.end :]
+    words: list[str] = []
+    for sentence in after:
+        if len(words) >= n_words:
+            break
+        words += sentence.split()
+    return words[:n_words]
 
 
 def with_facts(passage: Passage, facts: Sequence[str], generator: np.random.Generator) -> str:
