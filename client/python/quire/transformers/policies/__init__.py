@@ -25,6 +25,7 @@ from .exact_prefix import ExactPrefix
 from .full import FullPrefill
 from .full_reuse import FullReuse
 from .fusionrag import FusionRag
+from .kvcomm import Anchor, AnchorPool, KvComm
 from .kvshare import KvShare
 from .link0 import Link0
 from .pie import Pie
@@ -37,6 +38,8 @@ from .union import Union
 
 __all__ = [
     "DEFAULT_POLICY",
+    "Anchor",
+    "AnchorPool",
     "Ape",
     "CacheBlend",
     "CacheBlendGradual",
@@ -51,6 +54,7 @@ __all__ = [
     "FullPrefill",
     "FullReuse",
     "FusionRag",
+    "KvComm",
     "KvShare",
     "LayerView",
     "Link0",

@@ -102,7 +102,8 @@ class Union(RowPolicy):
 
     def _union(self, notes: Notes) -> Rows:
         every = [notes[self._held(index)] for index in range(len(self.parts))]
-        return np.unique(np.concatenate(every)).astype(np.int64)
+        rows: Rows = np.unique(np.concatenate(every)).astype(np.int64)
+        return rows
 
     def select_rows(self, given: PolicyInput) -> Rows:
         candidates = given.plan.reusable
