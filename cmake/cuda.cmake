@@ -97,5 +97,8 @@ function(quire_on_cpu_library name)
   if(QUIRE_SANITIZE)
     target_compile_options(${name} PRIVATE -fsanitize=${QUIRE_SANITIZE} -fno-omit-frame-pointer)
     target_link_options(${name} INTERFACE -fsanitize=${QUIRE_SANITIZE})
+  elseif(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # Only the calls: kernels/executor answers them and looks for races on shared memory.
+    target_compile_options(${name} PRIVATE -fsanitize=thread)
   endif()
 endfunction()

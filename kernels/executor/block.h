@@ -60,6 +60,8 @@ unsigned char* dynamic_shared(size_t* bytes);
 // Fails unless [address, +bytes) lies inside one shared allocation and is aligned.
 void check_shared(const void* address, size_t bytes, size_t alignment, const char* what,
                   const Site& site);
+// Of a primitive that reads shared memory inside the executor.
+void report_read(const void* address, size_t bytes);
 void check_aligned(const void* address, size_t alignment, const char* what, const Site& site);
 
 // Asynchronous copies of the running thread. kCpAsync fills shared, kBulkStore empties it.

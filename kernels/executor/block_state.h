@@ -10,6 +10,7 @@
 
 #include "kernels/executor/block.h"
 #include "kernels/executor/fiber.h"
+#include "kernels/executor/races.h"
 
 namespace quire_executor {
 
@@ -43,6 +44,8 @@ struct Meeting {  // of the block, or of some of its threads
   uint32_t expected = 0;
   Site site{"", 0};
   std::vector<uint32_t> waiting;
+  Clock clock;                        // named barriers: of the warps that came
+  uint32_t lanes[kWarpThreads] = {};  // of each warp, that came
 };
 
 struct WarpMeeting {
@@ -64,6 +67,7 @@ struct Mbarrier {
   int64_t bytes_left = 0;
   uint32_t phase = 0;
   std::vector<Copy> copies;
+  Clock clock;  // of the warps that arrived, and of the copies
 };
 
 class Block {
@@ -96,7 +100,16 @@ class Block {
   const Allocation* allocation_of(const void* address, size_t bytes) const;
   const char* thread_name(uint32_t thread);
 
+  // Races of the running thread, found in builds that report accesses; else nothing.
+  Races* races = nullptr;
+  uint32_t warp_here() const { return running / kWarpThreads; }
+  bool is_shared(const void* at) const;
+  void check_access(const void* at, size_t bytes, bool write, const void* code);
+  void check_copy(const void* at, size_t bytes, bool write);
+
  private:
+  [[noreturn]] void report_race(const Races::Race& race, bool write, const void* code);
+
   bool run_thread(uint32_t thread);
   void make_order();
   void reset_shared();

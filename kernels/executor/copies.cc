@@ -40,6 +40,11 @@ void perform(const Copy& copy) {
 
 void copy_begin(CopyKind kind, void* to, const void* from, size_t bytes, size_t zero_bytes) {
   const Copy copy{to, from, bytes, zero_bytes};
+  Block& block = block_here();
+  if (kind == CopyKind::kCpAsync)
+    block.check_access(to, bytes + zero_bytes, true, nullptr);
+  else
+    block.check_copy(from, bytes, false);
   if (current_schedule.eager_copies) {
     perform(copy);
     return;
@@ -55,11 +60,18 @@ void copy_commit(CopyKind kind) {
 }
 
 void copy_wait(CopyKind kind, uint32_t groups_left) {
-  CopyQueue& queue = block_here().current().copies[static_cast<int>(kind)];
+  Block& block = block_here();
+  CopyQueue& queue = block.current().copies[static_cast<int>(kind)];
   while (queue.committed.size() > groups_left) {
-    for (const Copy& copy : queue.committed.front()) perform(copy);
+    for (const Copy& copy : queue.committed.front()) {
+      perform(copy);
+      if (kind == CopyKind::kCpAsync)
+        block.check_access(copy.to, copy.bytes + copy.zero_bytes, true, nullptr);
+    }
     queue.committed.pop_front();
   }
+  if (kind == CopyKind::kBulkStore && groups_left == 0 && block.races != nullptr)
+    block.races->acquire_copies(block.warp_here());
 }
 
 void mbarrier_init(uint64_t* barrier, uint32_t count, const Site& site) {
@@ -74,17 +86,36 @@ void mbarrier_init(uint64_t* barrier, uint32_t count, const Site& site) {
 void mbarrier_arrive(uint64_t* barrier, uint32_t expect_bytes, const Site& site) {
   Mbarrier& state = mbarrier_at(barrier, site);
   if (state.arrivals_left == 0) fail(site, "mbarrier_arrive: more arrivals than its count");
+  Block& block = block_here();
+  if (block.races != nullptr) {
+    block.races->release(block.warp_here(), &state.clock);
+    block.races->tick(block.warp_here());
+  }
   state.bytes_left += expect_bytes;
   --state.arrivals_left;
   finish_phase(&state);
 }
 
+namespace {
+
+// A wait is over.
+bool see_arrivals(const Mbarrier& state) {
+  Block& block = block_here();
+  if (block.races == nullptr) return true;
+  block.races->acquire(block.warp_here(), state.clock);
+  block.races->meet_lanes(block.warp_here());
+  return true;
+}
+
+}  // namespace
+
 bool mbarrier_try_wait(uint64_t* barrier, uint32_t parity, const Site& site) {
   Mbarrier& state = mbarrier_at(barrier, site);
   perform_loads(&state);
-  if (state.phase != (parity & 1)) return true;
+  if (state.phase != (parity & 1)) return see_arrivals(state);
   yield_thread("mbarrier_try_wait", site);
-  return mbarrier_at(barrier, site).phase != (parity & 1);
+  Mbarrier& now = mbarrier_at(barrier, site);
+  return now.phase != (parity & 1) && see_arrivals(now);
 }
 
 void mbarrier_wait(uint64_t* barrier, uint32_t parity, const Site& site) {
@@ -94,6 +125,7 @@ void mbarrier_wait(uint64_t* barrier, uint32_t parity, const Site& site) {
     return state.phase != (parity & 1);
   };
   wait_until("mbarrier_wait", passed, site);
+  see_arrivals(mbarrier_at(barrier, site));
 }
 
 void bulk_load(void* to, const void* from, uint32_t bytes, uint64_t* barrier, const Site& site) {
@@ -101,6 +133,9 @@ void bulk_load(void* to, const void* from, uint32_t bytes, uint64_t* barrier, co
   check_aligned(from, 16, "bulk_g2s", site);
   if (bytes == 0 || bytes % 16 != 0) fail(site, "bulk_g2s of %u bytes", bytes);
   Mbarrier& state = mbarrier_at(barrier, site);
+  Block& block = block_here();
+  block.check_copy(to, bytes, true);
+  if (block.races != nullptr) block.races->release_copies(&state.clock);
   state.copies.push_back({to, from, bytes, 0});
   if (current_schedule.eager_copies) perform_loads(&state);
 }

@@ -188,27 +188,29 @@ void cp_async_wait() {
   quire_executor::copy_wait(CopyKind::kCpAsync, N);
 }
 
+// Not reported as plain accesses.
+#define QUIRE_ATOMIC __attribute__((noinline, no_sanitize("thread")))
 // Threads of a launch take turns on one OS thread: a read-modify-write is never interrupted.
 template <typename T>
-T atomic_add(T* pointer, T value) {
+QUIRE_ATOMIC T atomic_add(T* pointer, T value) {
   const T old = *pointer;
   *pointer = old + value;
   return old;
 }
 template <typename T>
-T atomic_max(T* pointer, T value) {
+QUIRE_ATOMIC T atomic_max(T* pointer, T value) {
   const T old = *pointer;
   if (value > old) *pointer = value;
   return old;
 }
 template <typename T>
-T atomic_min(T* pointer, T value) {
+QUIRE_ATOMIC T atomic_min(T* pointer, T value) {
   const T old = *pointer;
   if (value < old) *pointer = value;
   return old;
 }
 template <typename T>
-T atomic_cas(T* pointer, T expected, T value) {
+QUIRE_ATOMIC T atomic_cas(T* pointer, T expected, T value) {
   const T old = *pointer;
   if (old == expected) *pointer = value;
   return old;

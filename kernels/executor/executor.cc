@@ -161,7 +161,10 @@ void Block::exit_current() {
     fail(warp.site, "exits while lanes of its warp wait for it in %s", warp.what);
   thread.exited = true;
   --live;
-  if (whole.arrived > 0 && whole.arrived == live) release(&whole);
+  if (whole.arrived > 0 && whole.arrived == live) {
+    if (races != nullptr) races->meet_all();
+    release(&whole);
+  }
 }
 
 void Block::release(Meeting* meeting) {

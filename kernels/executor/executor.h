@@ -5,6 +5,8 @@
 //  - shared memory starts as 0xff bytes (NaN) in every block, has checked indices and red zones;
 //  - a barrier or warp operation that not all of its threads reach ends the process with a message
 //    that names the kernel, the block and the source line where each thread waits;
+//  - a race of two warps on shared memory ends the process, whatever the schedule (races.h; in
+//    builds by gcc without sanitizers: addresses and races are found by different builds);
 //  - asynchronous copies happen as late as the program allows (when they are waited for), or at
 //    once: run a test under several schedules() to see both, and threads in several orders.
 // Failures print to stderr and abort(): a kernel with a bug has no result. Global memory is plain
@@ -40,12 +42,16 @@ struct Schedule {
   Order order = Order::kAscending;
   uint64_t seed = 1;          // kShuffled: a new order of threads for every block
   bool eager_copies = false;  // asynchronous copies happen when issued, not when waited for
+  bool find_races = true;     // where kernels are compiled for it: gcc, without a sanitizer
 };
 
 // What the next launches of this OS thread use.
 void set_schedule(const Schedule& schedule);
 // Schedules that together show missing barriers and waits, for tests to loop over.
 std::span<const Schedule> schedules();
+
+// Whether kernels are compiled to report their accesses.
+bool finds_races();
 
 // Launches of this OS thread since it began.
 uint64_t launches();

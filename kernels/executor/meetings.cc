@@ -14,12 +14,25 @@ void meet_block(const Site& site) {
          meeting.site.line);
   meeting.site = site;
   if (++meeting.arrived == block.live) {
+    if (block.races != nullptr) block.races->meet_all();
     block.release(&meeting);
     return;
   }
   meeting.waiting.push_back(block.running);
   block.suspend_current("sync_block", site);
 }
+
+namespace {
+
+// A lane comes to a named barrier: with the last of its warp, what the warp did is published.
+void publish(Block& block, Meeting* meeting) {
+  if (block.races == nullptr) return;
+  const uint32_t warp = block.warp_here();
+  block.races->release(warp, &meeting->clock);
+  if (++meeting->lanes[warp] == kWarpThreads) block.races->tick(warp);
+}
+
+}  // namespace
 
 void meet_named(uint32_t id, uint32_t threads, bool wait, const Site& site) {
   Block& block = block_here();
@@ -30,7 +43,15 @@ void meet_named(uint32_t id, uint32_t threads, bool wait, const Site& site) {
   if (meeting.arrived == 0) meeting.expected = threads;
   if (meeting.expected != threads)
     fail(site, "named barrier %u of %u threads, others say %u", id, threads, meeting.expected);
+  publish(block, &meeting);
   if (++meeting.arrived == threads) {
+    if (block.races != nullptr) {
+      if (wait) meeting.waiting.push_back(block.running);
+      for (uint32_t thread : meeting.waiting) {
+        block.races->acquire(thread / kWarpThreads, meeting.clock);
+        block.races->meet_lanes(thread / kWarpThreads);
+      }
+    }
     block.release(&meeting);
     return;
   }
@@ -68,6 +89,7 @@ void meet_warp(const char* what, uint32_t mask, void* operand, Combine combine, 
     return;
   }
   if (combine != nullptr) combine(warp.operands, mask);
+  if (block.races != nullptr) block.races->meet_lanes(number);
   for (uint32_t other = 0; other < kWarpThreads; ++other)
     if (mask >> other & 1) block.wake(number * kWarpThreads + other);
   warp = WarpMeeting{};

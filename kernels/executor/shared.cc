@@ -1,4 +1,6 @@
 // Shared memory of a block: poisoned at its start, every allocation between red zones.
+#include <dlfcn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,6 +35,9 @@ Block::~Block() {
 }
 
 void Block::reset_shared() {
+  thread_local Races pool;  // keeps its memory between launches
+  races = finds_races() && current_schedule.find_races ? &pool : nullptr;
+  if (races != nullptr) races->start(static_cast<uint32_t>(warps.size()), kArenaBytes);
   ASAN_UNPOISON_MEMORY_REGION(arena_, kArenaBytes);
   memset(arena_, kRedZone, kArenaBytes);
   ASAN_POISON_MEMORY_REGION(arena_, kArenaBytes);
@@ -49,6 +54,7 @@ unsigned char* Block::allocate(size_t bytes, const Site& site) {
   ASAN_UNPOISON_MEMORY_REGION(data, bytes);
   memset(data, kPoison, bytes);
   allocations_.push_back({data, bytes});
+  if (races != nullptr) races->forget(arena_used_, bytes);
   arena_used_ = end;
   return data;
 }
@@ -82,6 +88,49 @@ const Allocation* Block::allocation_of(const void* address, size_t bytes) const 
   return nullptr;
 }
 
+bool Block::is_shared(const void* at) const {
+  const auto* byte = static_cast<const unsigned char*>(at);
+  return byte >= arena_ && byte < arena_ + kArenaBytes;
+}
+
+void Block::check_access(const void* at, size_t bytes, bool write, const void* code) {
+  if (races == nullptr || allocation_of(at, bytes) == nullptr) return;
+  const auto offset = static_cast<size_t>(static_cast<const unsigned char*>(at) - arena_);
+  const Races::Race race =
+      write ? races->write(offset, bytes, running, code) : races->read(offset, bytes, running);
+  if (race.found) report_race(race, write, code);
+}
+
+// By a bulk copy that this thread issues.
+void Block::check_copy(const void* at, size_t bytes, bool write) {
+  if (races == nullptr) return;
+  const auto offset = static_cast<size_t>(static_cast<const unsigned char*>(at) - arena_);
+  const Races::Race race = write ? races->write_later(offset, bytes, running, nullptr)
+                                 : races->read_later(offset, bytes, running);
+  if (race.found) report_race(race, write, nullptr);
+}
+
+void Block::report_race(const Races::Race& race, bool write, const void* code) {
+  const unsigned char* at = arena_ + race.offset;
+  const Allocation* array = allocation_of(at, 1);
+  const auto place_of = [](const void* address) {
+    Dl_info info = {};
+    if (address == nullptr || dladdr(address, &info) == 0) return ptrdiff_t{0};
+    return static_cast<const char*>(address) - static_cast<const char*>(info.dli_fbase);
+  };
+  char other[64];
+  if (race.other_warp == races->warps())
+    snprintf(other, sizeof(other), "an asynchronous copy");
+  else
+    snprintf(other, sizeof(other), "warp %u", race.other_warp);
+  fail(
+      current().site,
+      "race on shared memory, byte %td of an array of %zu: this thread %s it (addr2line -e program "
+      "0x%tx) after it met others here, %s %s it (0x%tx), and nothing orders the two",
+      at - array->data, array->bytes, write ? "writes" : "reads", place_of(code), other,
+      race.other_wrote ? "wrote" : "read", place_of(race.other_code));
+}
+
 unsigned char* static_shared(const void* tag, size_t bytes, const Site& site) {
   Block& block = block_here();
   auto found = block.static_allocations.find(tag);
@@ -104,6 +153,10 @@ unsigned char* dynamic_shared(size_t* bytes) {
 void check_aligned(const void* address, size_t alignment, const char* what, const Site& site) {
   if (reinterpret_cast<uintptr_t>(address) % alignment != 0)
     fail(site, "%s: address %p is not a multiple of %zu", what, address, alignment);
+}
+
+void report_read(const void* address, size_t bytes) {
+  block_here().check_access(address, bytes, false, nullptr);
 }
 
 void check_shared(const void* address, size_t bytes, size_t alignment, const char* what,

@@ -121,7 +121,10 @@ uint32_t ballot(const char* what, bool predicate, const Site& site) {
 void ldmatrix(uint32_t* registers, uint32_t matrices, bool transposed, const void* row,
               const Site& site) {
   need_full_warp("ldmatrix", site);
-  if (linear_thread() % kWarpThreads < 8 * matrices) check_shared(row, 16, 16, "ldmatrix", site);
+  if (linear_thread() % kWarpThreads < 8 * matrices) {
+    check_shared(row, 16, 16, "ldmatrix", site);
+    report_read(row, 16);
+  }
   MatrixOperand operand{registers, static_cast<const unsigned char*>(row), matrices, transposed};
   meet_warp("ldmatrix", kAllLanes, &operand, combine_matrix, site);
 }

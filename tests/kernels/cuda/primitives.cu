@@ -158,6 +158,24 @@ __global__ void wrong(int which, uint32_t* out, const uint32_t* in) {
       shared[thread] = in[thread];
       out[thread] = shared[63 - thread];
       break;
+    case kReadBeforeOverwrite:  // a barrier before the read, none after it
+      shared[thread] = in[thread];
+      sync_block();
+      out[thread] = shared[63 - thread];
+      shared[thread] = 0;
+      break;
+    case kArrivalIsNoWait:
+      shared[thread] = in[thread];
+      if (thread < 32)
+        sync_named(1, 64);
+      else
+        arrive_named(1, 64);
+      out[thread] = shared[63 - thread];
+      break;
+    case kLanesOutOfStep:
+      shared[thread] = in[thread];
+      out[thread] = shared[thread ^ 1];
+      break;
     case kMissingCopyWait:
       cp_async4(shared + thread, in + thread);
       cp_async_commit();

@@ -21,6 +21,9 @@ int run_reductions(const float* values, uint32_t blocks, float* sums, int32_t* l
 
 enum WrongKernel {
   kMissingSync,
+  kReadBeforeOverwrite,
+  kArrivalIsNoWait,
+  kLanesOutOfStep,
   kMissingCopyWait,
   kDivergentBarrier,
   kBarrierOneThreadMisses,
