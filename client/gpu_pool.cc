@@ -13,6 +13,7 @@ namespace {
 
 constexpr uint64_t kNsPerMs = 1'000'000;
 constexpr uint32_t kOpeningWaitMs = 20;
+constexpr std::chrono::microseconds kCopyPollInterval{20};
 constexpr uint64_t kChunkBytesMin = 64ull << 10;
 constexpr uint64_t kPoolBytesMax = 1ull << 46;
 
@@ -54,6 +55,7 @@ GpuPool::GpuPool(Client& client, std::shared_ptr<gpu::Driver> driver)
     : client_(client), driver_(std::move(driver)) {}
 
 GpuPool::~GpuPool() {
+  if (stream_ != 0) (void)driver_->destroy_stream(stream_);
   (void)unmap_from(0);
   if (range_ != 0) (void)driver_->release_range(range_, capacity_bytes_);
 }
@@ -330,6 +332,42 @@ Expected<std::vector<Expected<GpuLease>>> GpuPool::acquire(
     QUIRE_RETURN_IF_ERROR(acquire_some(representations.subspan(i, count), leases));
   }
   return leases;
+}
+
+Status GpuPool::wait_for_copy() {
+  QUIRE_ASSIGN_OR_RETURN(const gpu::Event event, driver_->record(stream_));
+  const Deadline deadline = Deadline::after_ms(client_.session_->timeout_ms());
+  Expected<bool> done = driver_->query(event);
+  while (done.is_ok() && !*done && deadline.remaining_ms() > 0) {
+    std::this_thread::sleep_for(kCopyPollInterval);
+    done = driver_->query(event);
+  }
+  const Status destroyed = driver_->destroy_event(event);
+  QUIRE_RETURN_IF_ERROR(done.status());
+  if (!*done) return {StatusCode::kDeadlineExceeded, "the GPU did not finish a copy in time"};
+  return destroyed;
+}
+
+Status GpuPool::read(const GpuLease& lease, uint64_t offset, MutableByteSpan target) {
+  const DeviceSpan& object = lease.device_;
+  if (lease.pool_ != this)
+    return {StatusCode::kInvalidArgument, "the lease is not of this pool's device memory"};
+  if (target.size() > object.bytes || offset > object.bytes - target.size())
+    return {StatusCode::kInvalidArgument, "a range outside the object"};
+  if (target.empty()) return Status::ok();
+  const std::scoped_lock lock(read_mutex_);
+  if (read_stuck_) return {StatusCode::kUnavailable, "an earlier copy from the GPU never ended"};
+  if (stream_ == 0) {
+    QUIRE_ASSIGN_OR_RETURN(stream_, driver_->create_stream());
+  }
+  read_bytes_.resize(target.size());
+  QUIRE_RETURN_IF_ERROR(
+      driver_->copy_to_host(read_bytes_, object.device_pointer + offset, stream_));
+  const Status copied = wait_for_copy();
+  read_stuck_ = !copied.is_ok();
+  QUIRE_RETURN_IF_ERROR(copied);
+  std::ranges::copy(read_bytes_, target.begin());
+  return Status::ok();
 }
 
 Expected<GpuLease> GpuPool::acquire(const Digest& representation) {

@@ -87,6 +87,12 @@ class GpuPool {
   // Results in the order of the ids; each is a lease or its own error.
   Expected<std::vector<Expected<GpuLease>>> acquire(std::span<const Digest> representations);
 
+  // Copies part of a leased object from the device into host memory and waits for it, within the
+  // client's timeout: for manifests (client/gpu_manifest.h), the KV itself is what kernels read.
+  // kInvalidArgument: a lease of another pool or not on the device, a range outside the object.
+  // kUnavailable: an earlier copy never ended.
+  Status read(const GpuLease& lease, uint64_t offset, MutableByteSpan target);
+
   uint64_t capacity_bytes() const { return capacity_bytes_; }
   // Imported now.
   uint64_t mapped_bytes() const;
@@ -125,6 +131,7 @@ class GpuPool {
                             std::vector<Granted>& granted);
   Expected<GpuLease> place(Granted granted);
   void end_use(uint64_t offset, uint64_t bytes);
+  Status wait_for_copy();
 
   Client& client_;
   const std::shared_ptr<gpu::Driver> driver_;
@@ -136,6 +143,11 @@ class GpuPool {
   mutable std::mutex mutex_;  // of what follows
   uint64_t layout_version_ = 0;
   std::vector<Chunk> chunks_;  // chunk i lies at i * chunk_bytes_
+
+  std::mutex read_mutex_;  // of what follows; never taken with mutex_
+  gpu::Stream stream_ = 0;
+  std::vector<std::byte> read_bytes_;  // where copies go: theirs even when nobody waits any more
+  bool read_stuck_ = false;
 };
 
 }  // namespace quire

@@ -14,8 +14,6 @@ Expected<wire::AckLevel> to_ack(uint32_t ack) {
 
 namespace {
 
-constexpr size_t kAcquireManyMax = 1'000'000;
-
 Expected<ClientOptions> to_options(const quire_connect_options* source) {
   ClientOptions options;
   if (source == nullptr) return options;

@@ -18,6 +18,9 @@
 
 namespace quire::capi {
 
+// Ids in one call of the acquire_many functions.
+inline constexpr size_t kAcquireManyMax = 1'000'000;
+
 // Remembers the message for quire_last_error() and gives the number.
 quire_status report(const Status& status);
 

@@ -4,6 +4,7 @@
 #include "client/capi/handles.h"
 #include "client/capi/kv_memory.h"
 #include "client/capi/quire_kv.h"
+#include "client/capi/representation_info.h"
 #include "client/reuse/encode.h"
 #include "client/reuse/load.h"
 #include "codecs/registry.h"
@@ -196,23 +197,8 @@ quire_status quire_describe(const void* data, uint64_t bytes, quire_representati
   return guarded([&]() -> Status {
     if (info == nullptr) return null_argument("info");
     QUIRE_ASSIGN_OR_RETURN(const auto view, quire::capi::parse_bytes(data, bytes));
-    const quire::RepresentationHeader& header = view.header();
-    quire_representation_info known{};
-    known.codec = static_cast<uint32_t>(header.codec);
-    known.frame = static_cast<uint32_t>(header.frame);
-    known.n_tokens = static_cast<uint32_t>(header.tokens.size());
-    known.base_position = header.base_position;
-    known.coverage = {header.coverage.layer_begin, header.coverage.layer_end,
-                      header.coverage.head_begin, header.coverage.head_end};
-    known.model = to_id(header.model);
-    known.object = to_id(header.object);
-    known.variant = to_id(header.variant);
-    known.representation = to_id(header.representation);
-    // docs/formats/representation.md: the token ids follow the section table.
-    known.tokens_offset = 256 + 32 * view.sections().size();
-    known.context_kind = static_cast<uint32_t>(header.context.kind);
-    known.phase = static_cast<uint32_t>(header.context.phase);
-    return quire::capi::write_struct(known, info);
+    return quire::capi::write_struct(quire::capi::to_c_info(view.header(), view.sections().size()),
+                                     info);
   });
 }
 

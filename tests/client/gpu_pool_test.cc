@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/gpu/fake_driver.h"
+#include "client/gpu_manifest.h"
 #include "tests/client/fake_server.h"
 
 namespace quire {
@@ -88,6 +89,78 @@ TEST_F(GpuPoolTest, ImportsAndLeases) {
     moved.release();
     EXPECT_EQ(moved.check().code(), StatusCode::kStaleLease);
     EXPECT_TRUE(server_->wait_seen(4)) << "hello, layout, acquire, release";
+  }
+  close();
+}
+
+TEST_F(GpuPoolTest, ReadsWhatIsLeased) {
+  const std::vector<std::byte> on_chunk(100, std::byte{7});
+  ASSERT_EQ(::pwrite(chunk_->get(), on_chunk.data(), 100, 16 << 10), 100);
+  ASSERT_TRUE(open_with(body_of(layout_)).is_ok());
+  {
+    auto lease = pool_->acquire(Digest{});
+    ASSERT_TRUE(lease.is_ok()) << lease.status().to_string();
+    std::vector<std::byte> bytes(90);
+    ASSERT_TRUE(pool_->read(*lease, 10, bytes).is_ok());
+    EXPECT_EQ(bytes, std::vector<std::byte>(90, std::byte{7}));
+    EXPECT_TRUE(pool_->read(*lease, 100, {}).is_ok());
+    EXPECT_EQ(pool_->read(*lease, 11, bytes).code(), StatusCode::kInvalidArgument);
+    EXPECT_EQ(pool_->read(*lease, UINT64_MAX, bytes).code(), StatusCode::kInvalidArgument);
+    EXPECT_EQ(read_manifest(*pool_, *lease).status().code(), StatusCode::kCorrupt);
+    driver_->fail(gpu::FakeCall::kCopyToHost, {StatusCode::kIoError, "scripted"});
+    EXPECT_EQ(pool_->read(*lease, 0, bytes).code(), StatusCode::kIoError);
+    EXPECT_TRUE(pool_->read(*lease, 0, bytes).is_ok()) << "nothing was under way";
+    driver_->fail(gpu::FakeCall::kQuery, {StatusCode::kIoError, "scripted"});
+    EXPECT_EQ(pool_->read(*lease, 0, bytes).code(), StatusCode::kIoError);
+    EXPECT_EQ(pool_->read(*lease, 0, bytes).code(), StatusCode::kUnavailable)
+        << "the copy may still run";
+    lease->release();
+    EXPECT_EQ(pool_->read(*lease, 0, bytes).code(), StatusCode::kInvalidArgument);
+    EXPECT_EQ(read_manifest(*pool_, *lease).status().code(), StatusCode::kStaleLease);
+  }
+  close();
+}
+
+// Every truncation and flipped bit of a manifest in device memory: refused, or the same manifest.
+TEST_F(GpuPoolTest, DamagedManifests) {
+  RepresentationHeader header;
+  header.model.bytes[0] = 1;
+  header.coverage = {.layer_begin = 0, .layer_end = 1, .head_begin = 0, .head_end = 1};
+  header.tokens = {5, 6, 7};
+  fill_ids(header, {});
+  const auto writer = RepresentationWriter::plan(header, std::vector<uint64_t>{24, 24});
+  ASSERT_TRUE(writer.is_ok());
+  std::vector<std::byte> sound(writer->total_bytes());
+  writer->finish(sound);
+  lease_.lease.bytes = sound.size();
+  ASSERT_TRUE(open_with(body_of(layout_)).is_ok());
+  {
+    auto lease = pool_->acquire(Digest{});
+    ASSERT_TRUE(lease.is_ok()) << lease.status().to_string();
+    const auto put = [&](std::span<const std::byte> bytes) {
+      ASSERT_EQ(::pwrite(chunk_->get(), bytes.data(), bytes.size(), 16 << 10),
+                static_cast<ssize_t>(bytes.size()));
+    };
+    put(sound);
+    const auto manifest = read_manifest(*pool_, *lease);
+    ASSERT_TRUE(manifest.is_ok()) << manifest.status().to_string();
+    EXPECT_EQ(manifest->header.tokens, header.tokens);
+    ASSERT_EQ(manifest->sections.size(), 2u);
+    EXPECT_EQ(manifest->sections[1].bytes, 24u);
+    const uint64_t manifest_bytes = manifest->sections[0].offset;
+    std::vector<std::byte> damaged = sound;
+    for (size_t bit = 0; bit < manifest_bytes * 8; bit += 7) {
+      damaged[bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
+      put(damaged);
+      EXPECT_FALSE(read_manifest(*pool_, *lease).is_ok()) << bit;
+      damaged[bit / 8] = sound[bit / 8];
+    }
+    for (size_t bytes = 0; bytes < manifest_bytes; bytes += 5) {
+      std::fill(damaged.begin() + static_cast<ptrdiff_t>(bytes), damaged.end(), std::byte{0});
+      put(damaged);
+      EXPECT_FALSE(read_manifest(*pool_, *lease).is_ok()) << bytes;
+      damaged = sound;
+    }
   }
   close();
 }

@@ -25,6 +25,7 @@ from .errors import (
     Unsupported,
     VersionMismatch,
 )
+from .gpu import GpuLease, GpuPool, Section
 from .ids import Context, ContextKind, Phase, PositionFrame
 from .kv import Info, Packed, Put, describe, pack, unpack
 from .lease import Ack, Lease, Window
@@ -55,6 +56,8 @@ __all__ = [
     "Corrupt",
     "DeadlineExceeded",
     "FailedPrecondition",
+    "GpuLease",
+    "GpuPool",
     "Info",
     "Internal",
     "InvalidArgument",
@@ -76,6 +79,7 @@ __all__ = [
     "QuireError",
     "ResourceExhausted",
     "RopeStyle",
+    "Section",
     "Segment",
     "SegmentKind",
     "StaleLease",

@@ -193,6 +193,41 @@ class UnpackOptions(ctypes.Structure):
     ]
 
 
+class GpuOptions(ctypes.Structure):
+    _fields_ = [("struct_bytes", c_uint32), ("reserved0", c_uint32), ("driver", c_char_p)]
+
+
+class GpuPoolInfo(ctypes.Structure):
+    _fields_ = [
+        ("struct_bytes", c_uint32),
+        ("read_only", c_uint32),
+        ("capacity_bytes", c_uint64),
+        ("mapped_bytes", c_uint64),
+    ]
+
+
+class GpuLeaseInfo(ctypes.Structure):
+    _fields_ = [
+        ("struct_bytes", c_uint32),
+        ("on_device", c_uint32),
+        ("device_pointer", c_uint64),
+        ("data", c_void_p),
+        ("bytes", c_uint64),
+        ("generation", c_uint64),
+    ]
+
+
+class GpuSection(ctypes.Structure):
+    _fields_ = [
+        ("struct_bytes", c_uint32),
+        ("layer", c_uint32),
+        ("plane", c_uint32),
+        ("reserved0", c_uint32),
+        ("offset", c_uint64),
+        ("bytes", c_uint64),
+    ]
+
+
 _TOKENS = POINTER(c_uint32)
 _IN_ID = POINTER(Id)
 _STATUS = c_uint32
@@ -304,6 +339,29 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
         _STATUS,
         [c_void_p, c_uint64, POINTER(UnpackOptions), POINTER(KvMemory)],
     ),
+    "quire_gpu_pool_open": (_STATUS, [c_void_p, POINTER(GpuOptions), POINTER(c_void_p)]),
+    "quire_gpu_pool_free": (None, [c_void_p]),
+    "quire_gpu_pool_get_info": (_STATUS, [c_void_p, POINTER(GpuPoolInfo)]),
+    "quire_gpu_acquire": (_STATUS, [c_void_p, _IN_ID, POINTER(c_void_p)]),
+    "quire_gpu_acquire_many": (
+        _STATUS,
+        [c_void_p, _IN_ID, c_size_t, POINTER(c_void_p), POINTER(_STATUS)],
+    ),
+    "quire_gpu_lease_get_info": (_STATUS, [c_void_p, POINTER(GpuLeaseInfo)]),
+    "quire_gpu_lease_describe": (
+        _STATUS,
+        [
+            c_void_p,
+            POINTER(RepresentationInfo),
+            POINTER(POINTER(GpuSection)),
+            POINTER(c_size_t),
+            POINTER(_TOKENS),
+        ],
+    ),
+    "quire_gpu_lease_check": (_STATUS, [c_void_p]),
+    "quire_gpu_lease_renew": (_STATUS, [c_void_p, c_uint32]),
+    "quire_gpu_lease_release": (None, [c_void_p]),
+    "quire_gpu_lease_free": (None, [c_void_p]),
 }
 
 

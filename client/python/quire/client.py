@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _abi
 from .errors import FailedPrecondition, QuireError, check, error_of
+from .gpu import GpuPool
 from .ids import Context, PositionFrame, Tokens, as_tokens, from_c_id, to_c_id, tokens_pointer
 from .kv import Put, pack_arguments
 from .lease import Ack, Handle, Lease, Window
@@ -150,6 +151,14 @@ class Client:
             Lease(handle, self._models) if handle else error_of(status, "no lease for this id")
             for handle, status in zip(handles, statuses, strict=True)
         ]
+
+    def gpu_pool(self, driver: str = "cuda") -> GpuPool:
+        """Imports the server's GPU pool into this process.
+
+        Raises Unavailable without a CUDA driver, device or pool, Unsupported where the server has
+        no GPU tier. driver="fake": host memory that poses as a GPU, for tests.
+        """
+        return GpuPool(self._c, driver)
 
     def reserve(self, representation: bytes, n_bytes: int) -> Window:
         """A window to write an object into. Raises AlreadyExists where it is stored."""

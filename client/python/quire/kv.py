@@ -196,6 +196,11 @@ def describe(data: Bytes) -> Info:
     info = _abi.RepresentationInfo(struct_bytes=ctypes.sizeof(_abi.RepresentationInfo))
     check(_abi.lib.quire_describe(array.ctypes.data, array.size, info))
     tokens = array[info.tokens_offset : info.tokens_offset + 4 * info.n_tokens]
+    return info_from_c(info, tokens.copy().view(np.uint32))
+
+
+def info_from_c(info: _abi.RepresentationInfo, tokens: NDArray[np.uint32]) -> Info:
+    """The C ABI's struct and the token ids as one object."""
     coverage = info.coverage
     return Info(
         from_c_id(info.model),
@@ -209,7 +214,7 @@ def describe(data: Bytes) -> Info:
         (coverage.head_begin, coverage.head_end),
         ContextKind(info.context_kind),
         Phase(info.phase),
-        tokens.copy().view(np.uint32),
+        tokens,
     )
 
 

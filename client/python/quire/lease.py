@@ -37,7 +37,7 @@ class Handle:
         self._finalizer()
 
 
-def _view(handle: Handle, address: int, n_bytes: int, *, writable: bool) -> NDArray[np.uint8]:
+def view_of(handle: Handle, address: int, n_bytes: int, *, writable: bool) -> NDArray[np.uint8]:
     """Memory of a handle as an array that keeps the handle alive."""
     memory = (ctypes.c_uint8 * n_bytes).from_address(address)
     memory._quire_handle = handle  # type: ignore[attr-defined]
@@ -56,7 +56,7 @@ class Lease:
         self._handle = Handle(handle, _abi.lib.quire_lease_free)
         self._released = False
         self._models = {} if models is None else models
-        self._data = _view(
+        self._data = view_of(
             self._handle,
             _abi.lib.quire_lease_data(handle),
             _abi.lib.quire_lease_bytes(handle),
@@ -168,7 +168,9 @@ class Window:
 
     def __init__(self, handle: int, address: int, n_bytes: int) -> None:
         self._handle = Handle(handle, _abi.lib.quire_window_free)
-        self._data: NDArray[np.uint8] | None = _view(self._handle, address, n_bytes, writable=True)
+        self._data: NDArray[np.uint8] | None = view_of(
+            self._handle, address, n_bytes, writable=True
+        )
 
     @property
     def data(self) -> NDArray[np.uint8]:

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "quire_gpu.h"
+
 int failures = 0;
 
 static void test_version(void) {
@@ -79,6 +81,42 @@ static void test_no_server(void) {
   quire_close(NULL);
 }
 
+/* Every call on a missing pool or lease is an error or nothing; what needs a server is tested from
+ * Python. */
+static void test_gpu_without_handles(void) {
+  quire_gpu_pool* pool = (quire_gpu_pool*)&failures;
+  quire_gpu_lease* lease = (quire_gpu_lease*)&failures;
+  quire_gpu_pool_info pool_info;
+  quire_gpu_lease_info lease_info;
+  quire_representation_info info;
+  quire_gpu_section* sections = (quire_gpu_section*)&failures;
+  size_t n_sections = 9;
+  quire_id id;
+  quire_status status = QUIRE_OK;
+  memset(&id, 0, sizeof(id));
+  memset(&pool_info, 0, sizeof(pool_info));
+  memset(&lease_info, 0, sizeof(lease_info));
+  memset(&info, 0, sizeof(info));
+  EXPECT(quire_gpu_pool_open(NULL, NULL, &pool) == QUIRE_INVALID_ARGUMENT);
+  EXPECT(pool == NULL);
+  EXPECT(quire_gpu_pool_open(NULL, NULL, NULL) == QUIRE_INVALID_ARGUMENT);
+  EXPECT(quire_gpu_pool_get_info(NULL, &pool_info) == QUIRE_INVALID_ARGUMENT);
+  EXPECT(quire_gpu_acquire(NULL, &id, &lease) == QUIRE_INVALID_ARGUMENT);
+  EXPECT(lease == NULL);
+  lease = (quire_gpu_lease*)&failures;
+  EXPECT(quire_gpu_acquire_many(NULL, &id, 1, &lease, &status) == QUIRE_INVALID_ARGUMENT);
+  EXPECT(lease == NULL && status != QUIRE_OK);
+  EXPECT(quire_gpu_lease_get_info(NULL, &lease_info) == QUIRE_INVALID_ARGUMENT);
+  EXPECT(quire_gpu_lease_describe(NULL, &info, &sections, &n_sections, NULL) ==
+         QUIRE_INVALID_ARGUMENT);
+  EXPECT(sections == NULL && n_sections == 0);
+  EXPECT(quire_gpu_lease_check(NULL) == QUIRE_INVALID_ARGUMENT);
+  EXPECT(quire_gpu_lease_renew(NULL, 1) == QUIRE_INVALID_ARGUMENT);
+  quire_gpu_lease_release(NULL);
+  quire_gpu_lease_free(NULL);
+  quire_gpu_pool_free(NULL);
+}
+
 static void test_plan_and_rows(void) {
   quire_match matches[2];
   quire_plan_options options;
@@ -139,6 +177,7 @@ int main(void) {
   test_ids();
   test_larger_structs();
   test_no_server();
+  test_gpu_without_handles();
   test_plan_and_rows();
   test_kv();
   if (failures == 0) printf("all passed\n");

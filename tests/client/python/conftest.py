@@ -37,16 +37,35 @@ listen = ""
 """
 
 
+# A GPU of host memory.
+GPU_CONFIG = """
+[gpu]
+enabled = true
+driver = "fake"
+pool_bytes = 8388608
+"""
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A running quired on an empty store; its socket path."""
+    yield from run_server(tmp_path_factory, SERVER_CONFIG)
+
+
+@pytest.fixture(scope="session")
+def gpu_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The same with a GPU tier over the fake driver."""
+    yield from run_server(tmp_path_factory, SERVER_CONFIG + GPU_CONFIG)
+
+
+def run_server(tmp_path_factory: pytest.TempPathFactory, text: str) -> Iterator[str]:
     program = BIN / "quired"
     if not program.is_file():
         pytest.skip(f"no server at {program}")
     folder = tmp_path_factory.mktemp("quired")
     socket = folder / "quired.sock"
     config = folder / "quired.toml"
-    config.write_text(SERVER_CONFIG.format(data=folder / "data", socket=socket))
+    config.write_text(text.format(data=folder / "data", socket=socket))
     log = (folder / "log").open("w")
     process = subprocess.Popen([str(program), "--config", str(config)], stdout=log, stderr=subprocess.STDOUT)
     deadline = time.monotonic() + START_SECONDS_MAX
