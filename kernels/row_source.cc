@@ -6,6 +6,13 @@
 #include "kernels/params.h"
 
 namespace quire_kernels {
+namespace {
+
+constexpr int kIntoL2 = 2;
+// Half of a small L2 cache.
+constexpr uint64_t kAheadBytes = 128 * 1024;
+
+}  // namespace
 
 RowSource::RowSource(const quire_store_params& params, const RowOps& ops)
     : p_(params),
@@ -22,6 +29,7 @@ RowSource::RowSource(const quire_store_params& params, const RowOps& ops)
               .rotary_dims = params.rotation.rotary_dims},
       rotates_(quire_kernels::rotates(params.rotation)),
       contiguous_(params.head_dim == 1 || params.src_dim_stride == element_),
+      ahead_head_(params.n_heads),
       tile_tokens_(tile_tokens(params.head_dim, element_)) {}
 
 // Inline, because gcc drops calls of functions that do nothing but prefetch.
@@ -66,6 +74,31 @@ SourceRows RowSource::gather(uint32_t head, uint32_t most, uint32_t left, TokenW
   for (; source.n_ahead < kAheadRows && source.n_ahead < after; ++source.n_ahead)
     source.src[source.n + source.n_ahead] = at(head, ahead.next());
   return source;
+}
+
+void RowSource::start_ahead(const TokenWalk& walk, uint32_t n_tokens, uint32_t distance) {
+  if (!contiguous_) return;
+  const uint64_t most = kAheadBytes / row_bytes_;
+  if (distance > most) distance = static_cast<uint32_t>(most);
+  ahead_begin_ = ahead_walk_ = walk;
+  ahead_tokens_ = n_tokens;
+  ahead_head_ = 0;
+  for (ahead_token_ = 0; ahead_token_ < distance && ahead_token_ < n_tokens; ++ahead_token_)
+    ahead_walk_.next();
+}
+
+void RowSource::ask_ahead(uint32_t rows) {
+  for (; rows != 0 && ahead_head_ < p_.n_heads; --rows) {
+    if (ahead_token_ == ahead_tokens_) {
+      ahead_token_ = 0;
+      ahead_walk_ = ahead_begin_;
+      if (++ahead_head_ == p_.n_heads) return;
+    }
+    const Byte* row = at(ahead_head_, ahead_walk_.next());
+    ++ahead_token_;
+    for (uint64_t line = 0; line < row_bytes_; line += 64)
+      __builtin_prefetch(row + line, 0, kIntoL2);
+  }
 }
 
 int RowSource::fetch_range(const SourceRows& source, float* rows, float* minimums,

@@ -44,6 +44,12 @@ class RowSource {
   // The next rows of the walk, of which `left` remain, for the functions below: at most `most`, and
   // no more than kBatchRows; fewer where the tile ends.
   SourceRows gather(uint32_t head, uint32_t most, uint32_t left, TokenWalk* walk);
+  // For rows that are gathered head by head, each time all n_tokens of the walk: ask_ahead() asks
+  // for rows in this order, into the L2 cache, beginning `distance` rows from the first. Called for
+  // as many rows as are gathered, but evenly over the time, it keeps memory busy while codes are
+  // made.
+  void start_ahead(const TokenWalk& walk, uint32_t n_tokens, uint32_t distance);
+  void ask_ahead(uint32_t rows);
   // fetch() of row r of them.
   int fetch_row(const SourceRows& source, uint32_t r, float* row, uint32_t* largest) const;
   // RowOps::fetch_range() of rows just gathered, with the status of the first row that has another
@@ -74,6 +80,11 @@ class RowSource {
   RowFormat format_;
   bool rotates_;
   bool contiguous_;
+  TokenWalk ahead_begin_;
+  TokenWalk ahead_walk_;
+  uint32_t ahead_tokens_ = 0;
+  uint32_t ahead_token_ = 0;
+  uint32_t ahead_head_;
   uint32_t tile_tokens_;
   uint32_t tile_head_ = 0;
   uint32_t tile_begin_ = 0;

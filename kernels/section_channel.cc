@@ -88,6 +88,7 @@ class RunWriter {
     }
     for (uint32_t i = 0; i < n_tokens;) {
       const SourceRows source = source_.gather(head, batch_rows_, n_tokens - i, walk);
+      source_.ask_ahead(source.n / 2);
       if (int status = source_.fetch_range(source, scratch_row(i), minimums_, maximums_))
         return status;
       i += source.n;
@@ -103,6 +104,7 @@ class RunWriter {
         n = source.n;
         if (int status = source_.fetch_range(source, scratch_, minimums_, maximums_)) return status;
       }
+      source_.ask_ahead(n - n / 2);
       ops_.encode_channel(format_, scratch_row(i), n, side_.zeros, side_.scales,
                           section_ + codes + i * row_bytes_);
       i += n;
@@ -200,6 +202,7 @@ void read_channel(const SectionShape& shape, const LoadTarget& target, const Byt
 int write_channel(const SectionShape& shape, RowSource& source, const TokenWalk& walk,
                   Byte* section) {
   RunWriter writer(shape, source, section);
+  source.start_ahead(walk, shape.n_tokens, shape.spec.run_tokens);
   const uint32_t runs = (shape.n_tokens + shape.spec.run_tokens - 1) / shape.spec.run_tokens;
   for (uint32_t head = 0; head < shape.n_heads; ++head) {
     TokenWalk tokens = walk;

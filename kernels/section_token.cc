@@ -65,11 +65,13 @@ class TokenWriter {
     Byte* codes = section_ + at.codes;
     for (uint32_t begin = 0; begin < shape_.n_tokens;) {
       const SourceRows source = source_.gather(head, kTogetherRows, shape_.n_tokens - begin, &walk);
+      source_.ask_ahead(source.n / 2);
       if (int status = find_ranges(source)) return status;
       const uint32_t n = source.n;
       if (!ops_.affine_halves(minimums_, maximums_, n * groups_, (1u << shape_.spec.bits) - 1,
                               side))
         return QUIRE_KERNEL_OUT_OF_RANGE;
+      source_.ask_ahead(n - n / 2);
       ops_.encode_token(format_, rows_, n, side, codes);
       side += 4ull * n * groups_;
       codes += n * row_bytes_;
@@ -123,6 +125,8 @@ class TokenWriter {
 int write_token(const SectionShape& shape, RowSource& source, const TokenWalk& walk,
                 Byte* section) {
   TokenWriter writer(shape, source, section);
+  // A transform takes longer than memory does.
+  if (hadamard_order_of(shape) == 1) source.start_ahead(walk, shape.n_tokens, 2 * kTogetherRows);
   for (uint32_t head = 0; head < shape.n_heads; ++head)
     if (int status = writer.write(head, walk)) return status;
   return QUIRE_KERNEL_OK;
