@@ -53,7 +53,7 @@ struct ListPage {
 
 struct TierStats {
   wire::TierId tier = wire::TierId::kNone;
-  std::string state;    // "ok", "read_only: no space", "quarantined: 12 read errors", "absent"
+  std::string state;    // "ok", "opening", "quarantined: 12 read errors", "absent: why", ...
   std::string backend;  // "io_uring", "pread pool", "memfd 4 KiB pages", ...
   uint64_t capacity_bytes = 0;
   uint64_t used_bytes = 0;

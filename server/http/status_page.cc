@@ -15,9 +15,9 @@ body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding
 table{border-collapse:collapse;margin:1rem 0}
 th,td{border-bottom:1px solid #ccc;padding:.25rem .8rem;text-align:right}
 th:first-child,td:first-child{text-align:left}
-.bad{color:#b00020}.ok{color:#106b21}
+.bad{color:#b00020}.ok{color:#106b21}.neutral{color:#5f6368}
 @media (prefers-color-scheme:dark){body{background:#16181c;color:#e4e4e4}
-.bad{color:#ff8a9a}.ok{color:#7fd48a}}
+.bad{color:#ff8a9a}.ok{color:#7fd48a}.neutral{color:#9aa0a6}}
 </style></head><body>
 )";
 
@@ -76,6 +76,13 @@ std::string amplification(const TierStats& tier) {
   return text;
 }
 
+// A tier that is being opened, or that this machine does not have, is not worse than it should be;
+// where it was wanted and is missing, that is said under Degraded.
+std::string_view state_class(std::string_view state) {
+  if (state == "ok") return "ok";
+  return state == "opening" || state.starts_with("absent") ? "neutral" : "bad";
+}
+
 std::string tier_table(const ServerStats& stats) {
   std::string html =
       "<h2>Tiers</h2><table><tr><th>tier</th><th>state</th><th>backend</th><th>used MiB</th>"
@@ -83,8 +90,8 @@ std::string tier_table(const ServerStats& stats) {
       "<th>written MiB</th><th>amplification</th><th>over budget</th><th>scrubbed MiB</th>"
       "<th>rounds</th><th>scrub found</th></tr>\n";
   for (const TierStats& tier : stats.tiers) {
-    const std::string state = std::string("<span class=\"") + (tier.state == "ok" ? "ok" : "bad") +
-                              "\">" + escaped(tier.state) + "</span>";
+    const std::string state = "<span class=\"" + std::string(state_class(tier.state)) + "\">" +
+                              escaped(tier.state) + "</span>";
     html += row(std::string(tier_name(tier.tier)), state, escaped(tier.backend),
                 mib(tier.used_bytes), mib(tier.capacity_bytes), std::to_string(tier.objects),
                 std::to_string(tier.hits), std::to_string(tier.evictions),

@@ -74,8 +74,10 @@ std::vector<std::string> degraded_reasons(const pb::StatsResponse& stats) {
   if (stats.draining() && !mentioned("drain")) reasons.push_back("draining: new puts are refused");
   for (const pb::TierStats& tier : stats.tiers()) {
     const std::string name = tier_text(tier.tier());
-    // A tier that is not configured or has no hardware is not worse than it should be.
-    const bool well = tier.state() == "ok" || tier.state().starts_with("absent");
+    // A tier that is being opened, not configured or without hardware is not worse than it should
+    // be.
+    const bool well =
+        tier.state() == "ok" || tier.state() == "opening" || tier.state().starts_with("absent");
     if (!well && !mentioned(name)) reasons.push_back(name + " tier: " + tier.state());
     if (tier.over_write_budget() && !mentioned("budget"))
       reasons.push_back(name + " tier: over its write budget; writes are held back");

@@ -5,6 +5,7 @@
 #include <httplib.h>
 
 #include <atomic>
+#include <cstring>
 #include <fstream>
 #include <sstream>
 #include <thread>
@@ -12,6 +13,7 @@
 #include "server/http/bounded_task_queue.h"
 #include "server/http/listen_address.h"
 #include "server/http/metrics.h"
+#include "server/http/status_page.h"
 #include "tests/server/control/fake_admin.h"
 
 namespace quire::server {
@@ -169,6 +171,28 @@ TEST_F(HttpServerTest, StatusPageShowsAndEscapes) {
   EXPECT_NE(result->body.find("<td>1.25</td>"), std::string::npos);  // write amplification
   for (const char* from_elsewhere : {"http:", "https:", "<script", "<img", "src="})
     EXPECT_EQ(result->body.find(from_elsewhere), std::string::npos) << from_elsewhere;
+}
+
+TEST(StatusPage, ATierBeingOpenedIsNotMarkedAsBad) {
+  const auto class_of = [](const std::string& state) {
+    ServerStats stats;
+    TierStats gpu;
+    gpu.tier = wire::TierId::kGpu;
+    gpu.state = state;
+    stats.tiers = {gpu};
+    const std::string page = render_status_page(stats);
+    const size_t end = page.find("\">" + state + "</span>");
+    const size_t begin = page.rfind("<span class=\"", end) + std::strlen("<span class=\"");
+    EXPECT_NE(page.find("." + page.substr(begin, end - begin) + "{"), std::string::npos);
+    return end == std::string::npos ? "" : page.substr(begin, end - begin);
+  };
+  EXPECT_EQ(class_of("ok"), "ok");
+  EXPECT_EQ(class_of("opening"), "neutral");
+  EXPECT_EQ(class_of("absent: no libcuda.so.1"), "neutral");
+  EXPECT_EQ(class_of("stopped: a copy to the GPU does not end"), "bad");
+  EXPECT_EQ(class_of("quarantined: 12 read errors"), "bad");
+  EXPECT_EQ(class_of("read_only: no space"), "bad");
+  EXPECT_EQ(class_of("opening failed"), "bad");
 }
 
 TEST_F(HttpServerTest, OtherPathsMethodsAndHostsAreRefused) {

@@ -105,6 +105,8 @@ TEST_F(QuirectlTest, StatusTellsWhatTierStatesSayWhereTheServerIsSilent) {
   gpu.state = "absent";
   admin_.server_stats.tiers = {nvme, gpu};
   EXPECT_EQ(run_json({"status"})["degraded"], json({"nvme tier: quarantined: 12 read errors"}));
+  admin_.server_stats.tiers.back().state = "opening";
+  EXPECT_EQ(run_json({"status"})["degraded"], json({"nvme tier: quarantined: 12 read errors"}));
   admin_.server_stats.degraded = {"nvme: quarantined after 12 read errors"};
   EXPECT_EQ(run_json({"status"})["degraded"].size(), 1u);  // said once
   admin_.server_stats.tiers[0].over_write_budget = true;
