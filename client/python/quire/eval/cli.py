@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import warnings
@@ -256,6 +257,102 @@ def show_tasks(
                 sys.stdout.write(text.to_json() + "\n")
             else:
                 print_prompt(output, encoder.prompt(text), encoder)
+
+
+@app.command(
+    epilog="Examples:  quire-eval report out   quire-eval report out --no-plots --draws 2000"
+)
+def report(
+    folder: Annotated[Path, typer.Argument(help="what quire-eval run wrote")],
+    draws: Annotated[int, typer.Option(min=100, max=1_000_000, help="of the bootstrap")] = 10_000,
+    plots: Annotated[bool, typer.Option(help="draw PNG and SVG")] = True,
+) -> None:
+    """Tables with intervals (report.md, summary.json) and plots, from a run's results."""
+    with reporting():
+        from .report import write_report
+
+        for path in write_report(folder, draws, plots=plots):
+            output.print(str(path), markup=False, soft_wrap=True)
+
+
+@app.command(epilog="Examples:  quire-eval gates qwen.gguf   quire-eval gates model/ --no-mutants")
+def gates(
+    model: ModelArgument,
+    mutants: Annotated[bool, typer.Option(help="check that defects are caught, too")] = True,
+    seed: Seed = 0,
+    dtype: Dtype = "fp32",
+    device: Device = "cpu",
+    threads: Threads = 0,
+) -> None:
+    """Exactness gates of reuse, and whether they catch defects put in on purpose."""
+    with reporting():
+        from ..transformers.gates import run_gates
+        from .gate import gate_input, mutants_caught
+        from .loading import load_engine
+
+        engine = load_engine(model, dtype, device, threads)
+        given = gate_input(engine, seed)
+        results = run_gates(engine, given)
+        for result in results:
+            output.print(str(result), markup=False)
+        good = all(result.passed for result in results)
+        if engine.shape.immovable:
+            output.print(f"chunks are refused: {engine.shape.immovable}", markup=False)
+        elif mutants:
+            for name, by in mutants_caught(engine, given).items():
+                output.print(
+                    f"{'caught' if by else 'MISSED'} {name}: {', '.join(by)}", markup=False
+                )
+                good = good and bool(by)
+        if not good:
+            raise typer.Exit(EXIT_FAILED)
+
+
+@app.command(epilog="Examples:  quire-eval gate qwen.gguf   quire-eval gate qwen.gguf -o json")
+def gate(
+    model: ModelArgument,
+    form: Annotated[str, typer.Option("--output", "-o", help="text or json")] = "text",
+    policy: Annotated[str, typer.Option(help="the policy to be judged")] = "",
+    prompts: Annotated[int, typer.Option("--prompts", "-n", min=3, max=100)] = 5,
+    chunk_tokens: ChunkTokens = 100,
+    seed: Seed = 0,
+    documents: Documents = None,
+    template: Template = "auto",
+    dtype: Dtype = "fp32",
+    device: Device = "cpu",
+    threads: Threads = 0,
+) -> None:
+    """About a minute: may chunks be reused with this model, and how? Exit code 0: yes, 1: no."""
+    with reporting():
+        if form not in ("text", "json"):
+            raise InvalidArgument(f"--output {form}: text or json")
+        from ..transformers.policies import DEFAULT_POLICY
+        from .gate import judge, refused
+        from .loading import load_engine, parse_layout, subject_of
+        from .showing import print_verdict
+
+        engine = load_engine(model, dtype, device, threads)
+        verdict = refused(engine)
+        if verdict is None:
+            layout = parse_layout("4-4", chunk_tokens)
+            subject = subject_of(
+                engine, documents=documents, template=template, layout=layout, seed=seed
+            )
+            with _progress() as bar:
+                task = bar.add_task("judging", total=prompts * 4 + 2)
+                verdict = judge(
+                    subject,
+                    policy=policy or DEFAULT_POLICY,
+                    n_prompts=prompts,
+                    progress=lambda what: bar.update(task, advance=1, description=what),
+                )
+        if form == "json":
+            about = {"model": Path(model).name, "model_id": engine.model_id.hex()}
+            sys.stdout.write(json.dumps({**about, **verdict.to_dict()}, indent=1) + "\n")
+        else:
+            print_verdict(output, verdict)
+        if not verdict.passed:
+            raise typer.Exit(EXIT_FAILED)
 
 
 def run_program() -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from ..errors import NotFound
+from .gate import Verdict
 from .tasks import Encoder, Prompt
 
 
@@ -29,6 +30,25 @@ def load_tokenizer(path: str) -> Any:  # noqa: ANN401
             )
     except (OSError, ValueError, KeyError):
         return None
+
+
+def print_verdict(console: Console, verdict: Verdict) -> None:
+    """A verdict for people."""
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    for gate in verdict.gates:
+        value = "NaN" if gate["value"] is None else f"{gate['value']:.3g}"
+        passed = "pass" if gate["passed"] else "FAIL"
+        say(f"{passed} {gate['gate']}: {value} (at most {gate['bound']:.3g})")
+    for policy, median in verdict.figures.get("kl_median", {}).items():
+        charge, right = verdict.figures["charge"][policy], verdict.figures["right"][policy]
+        say(f"     {policy}: KL {median:.4f} (median), right {right:.2f}, charged {charge:.1%}")
+    for codec, value in verdict.figures.get("codec_kl", {}).items():
+        say(f"     {codec}: KL {value:.2g}")
+    say(f"chunks may be reused: {verdict.pic_safe} ({verdict.reason})")
+    say(f"recommended: policy {verdict.policy}, chunks {verdict.variant}, codec {verdict.codec}")
 
 
 def print_prompt(console: Console, prompt: Prompt, encoder: Encoder) -> None:
