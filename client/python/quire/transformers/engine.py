@@ -6,7 +6,7 @@ Not for serving: clear, per-layer, one prompt at a time. Results are the oracle 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -223,7 +223,7 @@ class Engine:
         rows = torch.from_numpy(np.union1d(used.fresh, chosen)).to(self.device)
         positions = torch.from_numpy(used.positions).to(self.device)
         state = KvState.over(self.shape, ids, old, self.dtype, positions)
-        state.fixup = policy.fixup(replace(given, rows=chosen))
+        state.fixup = policy.fixup(given)
         hooks = LayerHooks(self.shape, policy, needs, used, rows, given.notes)
         result = self.run(
             state,

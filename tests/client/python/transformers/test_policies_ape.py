@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import quire
 import torch
-from policy_examples import exact_plan, given_mass, make_plan, reuse_plan
+from policy_examples import exact_plan, make_plan, reuse_plan
 from quire.transformers import Engine, behind_prefix, force, generate, in_context, plan_of_parts
 from quire.transformers.gates import GateInput, random_input
 from quire.transformers.policies import Ape, ContextScaling, FullReuse, parse_policy
@@ -167,4 +167,3 @@ def test_only_positions_may_be_arranged(llama: Engine) -> None:
     given = random_input(llama, seed=SEED)
     with pytest.raises(quire.InvalidArgument, match="only positions"):
         llama.prefill(plan=reuse_plan(llama, given), policy=Wrong())
-    assert given_mass().rows is None

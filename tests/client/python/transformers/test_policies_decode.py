@@ -9,7 +9,18 @@ import pytest
 import quire
 import torch
 from policy_examples import exact_plan, reuse_plan
-from quire.transformers import Engine, StoredKv, extend, generate, in_context, pack, plan_of_parts, run_digest
+from quire.transformers import (
+    Engine,
+    StoredKv,
+    extend,
+    generate,
+    in_context,
+    pack,
+    plan_from_store,
+    plan_of_parts,
+    put,
+    run_digest,
+)
 from quire.transformers.gates import random_input
 from quire.transformers.policies import KvShare, parse_policy
 
@@ -67,6 +78,30 @@ def test_what_a_decoded_chunk_is_called(llama: Engine) -> None:
         quire.MatchKind.CHUNK, 0, 20, context_kind=quire.ContextKind.ISOLATED, phase=quire.Phase.DECODE
     )
     assert [s.kind for s in quire.plan(24, [match])] == [quire.SegmentKind.FRESH]
+
+
+def test_the_store_finds_an_answer_only_where_it_was_given(llama: Engine, server: str) -> None:
+    given = random_input(llama, n_chunk=30, seed=SEED + 1)
+    prompt, policy = given.tokens, parse_policy("reuse")
+    with quire.connect(server) as client:
+        client.register_model("tiny-llama", llama.model)
+        asked = llama.capture(prompt, in_context(()), salt=client.salt)
+        answer = generate(llama, llama.prefill(prompt), 32, capture=True, salt=client.salt).chunk
+        assert answer is not None
+        for chunk in (asked, answer):
+            put(llama, client, chunk, codec="raw-f32")
+        # The next turn: prompt and answer are an exact prefix.
+        turn = np.concatenate([prompt, answer.tokens, given.question])
+        with plan_from_store(llama, client, turn, policy, question_tokens=9) as plan:
+            loaded = [s for s in plan.segments if s.source is not None]
+            assert {s.kind.name for s in loaded} == {"PREFIX"} and loaded[-1].token_end == len(turn) - 9
+            done = llama.prefill(plan=plan, policy=policy)
+        assert float((done.logits - llama.prefill(turn).logits).abs().max()) < 1e-3 and done.state.exact
+        # The same words in another prompt, and behind nothing: not there.
+        for before in (given.chunks[0], prompt[:-1], prompt[:0]):
+            other = np.concatenate([before, answer.tokens, given.question])
+            matches = client.resolve(llama.model_id, other)
+            assert not [m for m in matches if m.phase == quire.Phase.DECODE]
 
 
 def test_stop_tokens_and_empty_answers(llama: Engine) -> None:

@@ -106,7 +106,7 @@ def test_relay_takes_deviation_influence_and_suffix() -> None:
     tokens = np.arange(n + 4 + 1, dtype=np.uint32)
     received = torch.full((1, n), 1.0)
     received[0, 1] = 3.0  # mean 16 / 14 = 1.14; 1.45 times it: 1.66
-    received[0, 2] = 1.6
+    received[0, 3] = 1.6
     stats = ChunkStats(received, torch.ones(1, n), torch.ones(1, n, 1), (n,))
     chunk, other = quire.SegmentKind.CHUNK, quire.SegmentKind.FRESH
     from quire.transformers import PlanSegment, ReusePlan
@@ -125,9 +125,9 @@ def test_relay_takes_deviation_influence_and_suffix() -> None:
     old[0, :, 0] = 1.0
     new = 5 * old  # a length is no deviation
     new[0, 0] = torch.tensor([0.0, 1.0])  # cosine 0: d = 1
-    new[0, 3] = torch.tensor([-1.0, 0.0])  # cosine -1: d = 2; the mean is 3 / 18
+    new[0, 2] = torch.tensor([-1.0, 0.0])  # cosine -1: d = 2; the mean is 3 / 18
     chosen = policy.on_layer(layer_view(2, rows, new, old, plan=plan)).tolist()
-    assert chosen == [0, 1, 3, *range(4, 14), *range(14, 18)]
+    assert chosen == [0, 1, 2, *range(4, 14), *range(14, 18)]
     assert policy.on_layer(layer_view(3, chosen, new[:, chosen], old[:, chosen], plan=plan)).tolist() == []
     assert (
         parse_policy("relay:2").on_layer(layer_view(2, rows[:0], new[:, :0], old[:, :0], plan=plan)).size == 0

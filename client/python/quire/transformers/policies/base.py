@@ -125,15 +125,13 @@ class PolicyInput:
     """What select_rows() and fixup() see.
 
     question_mass: layer -> [cell] column sums of the question's rows, mean over heads; empty unless
-    asked for. old: the loaded KV, moved to its place. rows: for fixup() alone, what select_rows()
-    chose. notes: this request's memory.
+    asked for. old: the loaded KV, moved to its place. notes: this request's memory.
     """
 
     plan: ReusePlan
     shape: ModelShape
     question_mass: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
     old: OldKv | None = None
-    rows: Rows | None = None
     notes: Notes = field(default_factory=dict)
 
     def fused_mass(self) -> NDArray[np.float32]:
