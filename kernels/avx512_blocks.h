@@ -143,6 +143,7 @@ void widen_pairs(const Byte* pairs, float* first, float* second, uint32_t n);
 uint32_t max_affine_bits(const Byte* pairs, uint64_t n, uint32_t top);
 bool has_fp8_nan(const Byte* codes, uint64_t n);
 void rotate(int32_t style, const float* table, float* row, uint32_t rotary_dims);
+void rotate_elements(const RowFormat& format, int32_t from_dtype, const ElementRows& rows);
 void narrow(int32_t dtype, const float* row, Byte* dst, uint32_t n);
 void decode_channel(const RowFormat& format, const float* zeros, const float* scales,
                     const CodeRows& rows);

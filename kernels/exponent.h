@@ -28,18 +28,41 @@ int exponent_check(const ExponentShape& shape, const Byte* section, uint64_t byt
 uint32_t exponent_max_bits(const ExponentShape& shape, const Byte* section, uint32_t token_begin,
                            uint32_t token_end);
 
-// bf16 elements of n tokens of one head, [token][dim], from `token` on. Consecutive calls on
-// ascending tokens of a head cost no second look at earlier rows when they share a cursor.
+// bf16 elements of n tokens of one head from `token` on, each row to where elements[i] points.
+// Consecutive calls on ascending tokens of a head cost no second look at earlier rows when they
+// share a cursor.
 struct ExponentCursor {
   uint64_t row = UINT64_MAX;  // the next row this cursor knows the escapes of; none at first
   uint64_t escape = 0;
 };
 void exponent_decode(const ExponentShape& shape, const Byte* section, uint32_t head, uint32_t token,
-                     uint32_t n, ExponentCursor* cursor, Byte* elements);
+                     uint32_t n, ExponentCursor* cursor, Byte* const* elements);
 
-// Encodes [head][token][dim] bf16 elements (any bits, NaN included). `section` has
-// exponent_plain_bytes() bytes; returns how many are used. All bytes of the section are written.
-uint64_t exponent_encode(const ExponentShape& shape, const Byte* elements, Byte* section);
+// Where the encoder gets its rows from. It asks for some of them twice, so what they are made of
+// must not change.
+class ExponentSource {
+ public:
+  // Heads that are best asked for together: more than one where rows of a token share the work of
+  // making them. 1 .. kEncodeHeadsMax.
+  virtual uint32_t heads_together() const = 0;
+  // rows[h * n + i] = the bf16 elements (any bits) of head + h, token + i * step, until the next
+  // call. n_heads * n <= kEncodeRowsMax, their elements fit kEncodeBytesMax.
+  virtual void rows(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n, uint32_t step,
+                    const Byte** rows) = 0;
+
+ protected:
+  ~ExponentSource() = default;
+};
+inline constexpr uint32_t kEncodeHeadsMax = 8;
+inline constexpr uint32_t kEncodeRowsMax = 32;
+inline constexpr uint32_t kEncodeBytesMax = 32 << 10;
+
+struct EncodedSection {
+  uint64_t bytes;
+  uint32_t largest_exponent;  // 255: an element is not finite
+};
+// `section` has exponent_plain_bytes() bytes. All bytes of what is used are written.
+EncodedSection exponent_encode(const ExponentShape& shape, ExponentSource& source, Byte* section);
 
 }  // namespace quire_kernels
 

@@ -97,22 +97,39 @@ inline __m512i pack_words(__m512i low, __m512i high) {
   return _mm512_permutexvar_epi64(order, _mm512_packus_epi16(low, high));
 }
 
+struct SplitElements {
+  __m512i exponents;
+  __m512i sign_mantissa;
+};
+
+// The lower and the upper bytes of words 0..31 and 32..63.
+inline void split_words(__m512i first, __m512i second, __m512i* lower, __m512i* upper) {
+#if QUIRE_EXPONENT_VBMI2
+  const __m512i even = _mm512_setr_epi64(0x0e0c0a0806040200, 0x1e1c1a1816141210, 0x2e2c2a2826242220,
+                                         0x3e3c3a3836343230, 0x4e4c4a4846444240, 0x5e5c5a5856545250,
+                                         0x6e6c6a6866646260, 0x7e7c7a7876747270);
+  const __m512i odd = _mm512_or_si512(even, each8(0x0101010101010101));
+  *lower = _mm512_permutex2var_epi8(first, even, second);
+  *upper = _mm512_permutex2var_epi8(first, odd, second);
+#else
+  const __m512i byte = _mm512_set1_epi16(0x00ff);
+  *lower = pack_words(_mm512_and_si512(first, byte), _mm512_and_si512(second, byte));
+  *upper = pack_words(_mm512_srli_epi16(first, 8), _mm512_srli_epi16(second, 8));
+#endif
+}
+
 template <typename Block>
-inline __m512i exponents_of(Block block, const Byte* elements, __m512i* sign_mantissa) {
-  const __m512i low = block.load_low(elements);
-  const __m512i high = block.load_high(elements);
-  const __m512i sign = _mm512_set1_epi16(0x0080);
-  const __m512i mantissa = _mm512_set1_epi16(0x007f);
-  // Bits under `sign` from the upper byte, under `mantissa` from the lower one.
-  const auto rest = [=](__m512i words) {
-    return _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(words, 8), sign),
-                           _mm512_and_si512(words, mantissa));
-  };
-  const auto exponent = [](__m512i words) {
-    return _mm512_srli_epi16(_mm512_slli_epi16(words, 1), 8);
-  };
-  if (sign_mantissa != nullptr) *sign_mantissa = pack_words(rest(low), rest(high));
-  return pack_words(exponent(low), exponent(high));
+inline SplitElements split(Block block, const Byte* elements) {
+  __m512i lower;
+  __m512i upper;
+  split_words(block.load_low(elements), block.load_high(elements), &lower, &upper);
+  const __m512i last_bit = _mm512_srli_epi16(lower, 7);
+  // (a & b) | c and b ? a : c
+  constexpr int kAndOr = 0xea;
+  constexpr int kChoose = 0xca;
+  return {_mm512_ternarylogic_epi64(last_bit, each8(0x0101010101010101),
+                                    _mm512_add_epi8(upper, upper), kAndOr),
+          _mm512_ternarylogic_epi64(each8(0x8080808080808080), upper, lower, kChoose)};
 }
 
 // Codes of 64 elements, a byte each <-> packed, in the low 32 or 24 bytes.
@@ -230,13 +247,13 @@ inline __m512i expand(__m512i into, __mmask64 marked, const Byte* from, uint64_t
 #endif
 }
 
-void raise_tops(const Byte* elements, uint64_t n_rows, uint32_t head_dim, Byte* tops) {
+void raise_tops(const Byte* const* elements, uint32_t n_rows, uint32_t head_dim, Byte* tops) {
   for_steps<4>(head_dim, [=](uint32_t d, auto block) {
     // Above the mantissa nothing but the exponent is left once the sign is shifted out.
     __m512i low = _mm512_setzero_si512();
     __m512i high = _mm512_setzero_si512();
-    const Byte* row = elements + uint64_t{d} * 2;
-    for (uint64_t i = 0; i < n_rows; ++i, row += uint64_t{head_dim} * 2) {
+    for (uint32_t i = 0; i < n_rows; ++i) {
+      const Byte* row = elements[i] + uint64_t{d} * 2;
       low = _mm512_max_epu16(low, _mm512_slli_epi16(block.load_low(row), 1));
       high = _mm512_max_epu16(high, _mm512_slli_epi16(block.load_high(row), 1));
     }
@@ -245,20 +262,13 @@ void raise_tops(const Byte* elements, uint64_t n_rows, uint32_t head_dim, Byte* 
   });
 }
 
-void count_exponents(const Byte* elements, uint64_t n_rows, uint64_t row_bytes, uint32_t head_dim,
+void count_exponents(const Byte* const* elements, uint32_t n_rows, uint32_t head_dim,
                      uint64_t* counters) {
-  // Hardware does not foresee rows that lie apart.
-  constexpr uint32_t kRowsAhead = 8;
   ExponentCounter counter(counters);
-  for (uint64_t row = 0; row < n_rows; ++row, elements += row_bytes)
+  for (uint32_t row = 0; row < n_rows; ++row)
     for_steps<4>(head_dim, [&](uint32_t d, auto block) {
-      const Byte* step = elements + uint64_t{d} * 2;
-      if (row + kRowsAhead < n_rows) {
-        _mm_prefetch(reinterpret_cast<const char*>(step + kRowsAhead * row_bytes), _MM_HINT_T0);
-        _mm_prefetch(reinterpret_cast<const char*>(step + kRowsAhead * row_bytes + 64),
-                     _MM_HINT_T0);
-      }
-      counter.add(exponents_of(block, step, nullptr), head_dim - d < kStep ? head_dim - d : kStep);
+      counter.add(split(block, elements[row] + uint64_t{d} * 2).exponents,
+                  head_dim - d < kStep ? head_dim - d : kStep);
     });
   counter.finish();
 }
@@ -294,39 +304,40 @@ uint64_t count_escapes(const Byte* codes, uint64_t n_rows, uint32_t head_dim, ui
 
 // code(exponents, first dim, block) -> codes of 64 exponents.
 template <uint32_t kBits, typename Code>
-inline uint64_t encode_rows(const ExponentRows& rows, const Byte* elements, Byte* sign_mantissa,
-                            Byte* codes, Byte* escapes, uint64_t n_escapes, uint64_t escapes_max,
-                            Code code) {
+inline Byte encode_rows(const ExponentRows& rows, const Byte* const* elements, Byte* sign_mantissa,
+                        Byte* codes, EscapeWriter* escapes, Code code) {
   const uint64_t row_bytes = code_row_bytes(rows.head_dim, kBits);
   const __m512i escape = _mm512_set1_epi8((1 << kBits) - 1);
-  for (uint64_t row = 0; row < rows.n_rows && n_escapes <= escapes_max; ++row) {
+  __m512i largest = _mm512_setzero_si512();
+  uint64_t n = escapes->n;
+  for (uint32_t row = 0; row < rows.n_rows && n <= escapes->max; ++row) {
     for_steps<kBits>(rows.head_dim, [&](uint32_t d, auto block) {
-      if (n_escapes > escapes_max) return;
-      __m512i rest;
-      const __m512i exponents = exponents_of(block, elements + uint64_t{d} * 2, &rest);
-      const __m512i code_bytes = code(exponents, d, block);
-      block.store_bytes(sign_mantissa + d, rest);
+      if (n > escapes->max) return;
+      const SplitElements parts = split(block, elements[row] + uint64_t{d} * 2);
+      const __m512i code_bytes = code(parts.exponents, d, block);
+      block.store_bytes(sign_mantissa + d, parts.sign_mantissa);
       block.store_codes(codes + d / 8 * kBits,
                         pack_codes<kBits>(_mm512_maskz_mov_epi8(block.elements(), code_bytes)));
       const __mmask64 escaped = _mm512_mask_cmpeq_epi8_mask(block.elements(), code_bytes, escape);
-      if (escaped != 0) n_escapes += append(escaped, exponents, escapes + n_escapes);
+      if (escaped != 0) n += append(escaped, parts.exponents, escapes->escapes + n);
+      largest = _mm512_max_epu8(largest, parts.exponents);
     });
-    elements += uint64_t{rows.head_dim} * 2;
     sign_mantissa += rows.head_dim;
     codes += row_bytes;
   }
-  return n_escapes;
+  escapes->n = n;
+  return largest_byte(largest);
 }
 
-uint64_t encode(const ExponentRows& rows, const Byte* elements, Byte* sign_mantissa, Byte* codes,
-                Byte* escapes, uint64_t n_escapes, uint64_t escapes_max) {
+Byte encode(const ExponentRows& rows, const Byte* const* elements, Byte* sign_mantissa, Byte* codes,
+            EscapeWriter* escapes) {
   if (rows.bits == 4) {
     const CodeTable table(rows.exponents, rows.code_of);
     return encode_rows<4>(
-        rows, elements, sign_mantissa, codes, escapes, n_escapes, escapes_max,
+        rows, elements, sign_mantissa, codes, escapes,
         [&](__m512i exponents, uint32_t, auto) { return table.codes(exponents); });
   }
-  return encode_rows<3>(rows, elements, sign_mantissa, codes, escapes, n_escapes, escapes_max,
+  return encode_rows<3>(rows, elements, sign_mantissa, codes, escapes,
                         [&](__m512i exponents, uint32_t d, auto block) {
                           const __m512i tops = block.load_bytes(rows.tops + d);
                           return _mm512_min_epu8(_mm512_subs_epu8(tops, exponents),
@@ -353,12 +364,12 @@ inline void store_elements(Block block, Byte* elements, __m512i exponents, __m51
 // exponents_of_codes(codes, first dim, block) -> exponents; anything for escapes.
 template <uint32_t kBits, typename Exponents>
 inline uint64_t decode_rows(const ExponentRows& rows, const Byte* sign_mantissa, const Byte* codes,
-                            const Byte* escapes, uint64_t n_escapes, Byte* elements,
+                            const Byte* escapes, uint64_t n_escapes, Byte* const* elements,
                             Exponents exponents_of_codes) {
   const uint64_t row_bytes = code_row_bytes(rows.head_dim, kBits);
   const __m512i escape = _mm512_set1_epi8((1 << kBits) - 1);
   uint64_t taken = 0;
-  for (uint64_t row = 0; row < rows.n_rows; ++row) {
+  for (uint32_t row = 0; row < rows.n_rows; ++row) {
     for_steps<kBits>(rows.head_dim, [&](uint32_t d, auto block) {
       const __m512i code_bytes = unpack_codes<kBits>(block.load_codes(codes + d / 8 * kBits));
       __m512i exponents = exponents_of_codes(code_bytes, d, block);
@@ -368,10 +379,9 @@ inline uint64_t decode_rows(const ExponentRows& rows, const Byte* sign_mantissa,
         exponents = expand(exponents, escaped, escapes + at, n_escapes - at);
         taken += static_cast<uint64_t>(__builtin_popcountll(escaped));
       }
-      store_elements(block, elements + uint64_t{d} * 2, exponents,
+      store_elements(block, elements[row] + uint64_t{d} * 2, exponents,
                      block.load_bytes(sign_mantissa + d));
     });
-    elements += uint64_t{rows.head_dim} * 2;
     sign_mantissa += rows.head_dim;
     codes += row_bytes;
   }
@@ -379,7 +389,7 @@ inline uint64_t decode_rows(const ExponentRows& rows, const Byte* sign_mantissa,
 }
 
 uint64_t decode(const ExponentRows& rows, const Byte* sign_mantissa, const Byte* codes,
-                const Byte* escapes, uint64_t n_escapes, Byte* elements) {
+                const Byte* escapes, uint64_t n_escapes, Byte* const* elements) {
   if (rows.bits == 4) {
     const __m512i table =
         _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i_u*>(rows.exponents)));

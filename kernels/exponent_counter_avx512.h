@@ -12,68 +12,94 @@ namespace {
 
 constexpr uint32_t kStep = 64;
 
-// Counts exponents of four vectors at a time: those close below the largest by comparing with each,
-// which is most of them, others one by one.
+inline Byte largest_byte(__m512i bytes) {
+  const __m512i of_words = _mm512_max_epu16(_mm512_srli_epi16(bytes, 8),
+                                            _mm512_and_si512(bytes, _mm512_set1_epi16(0xff)));
+  return static_cast<Byte>(_mm512_reduce_max_epu32(_mm512_max_epu32(
+      _mm512_srli_epi32(of_words, 16), _mm512_and_si512(of_words, _mm512_set1_epi32(0xffff)))));
+}
+
+// Counts exponents of many vectors at a time: those close below the largest, which is most of them,
+// in nibbles of bytes that a shuffle fills (two exponents a shuffle), others one by one.
 class ExponentCounter {
  public:
   explicit ExponentCounter(uint64_t* counters) : counters_(counters) {}
   // Of fewer than 64 exponents the rest are zeros.
   void add(__m512i exponents, uint32_t n) {
-    group_[filled_++] = exponents;
+    _mm512_store_si512(&group_[filled_++], exponents);
+    largest_ = _mm512_max_epu8(largest_, exponents);
     absent_ += kStep - n;
     if (filled_ == kGroup) count();
   }
   void finish() {
-    while (filled_ != 0) add(_mm512_setzero_si512(), 0);
+    if (filled_ != 0) count();
     counters_[0] -= absent_;
   }
 
  private:
-  static constexpr uint32_t kGroup = 4;
+  static constexpr uint32_t kGroup = 30;
+  static constexpr uint32_t kNibbleMax = 15;
   static constexpr uint32_t kWindow = 16;
-
-  static uint64_t count_ones(__mmask64 mask) {
-    return static_cast<uint64_t>(__builtin_popcountll(mask));
-  }
+  static constexpr uint32_t kPairs = kWindow / 2;
 
   void count() {
-    filled_ = 0;
-    const __m512i largest = _mm512_max_epu8(_mm512_max_epu8(group_[0], group_[1]),
-                                            _mm512_max_epu8(group_[2], group_[3]));
-    const __m512i of_words = _mm512_max_epu16(_mm512_srli_epi16(largest, 8),
-                                              _mm512_and_si512(largest, _mm512_set1_epi16(0xff)));
-    const uint32_t top = _mm512_reduce_max_epu32(_mm512_max_epu32(
-        _mm512_srli_epi32(of_words, 16), _mm512_and_si512(of_words, _mm512_set1_epi32(0xffff))));
+    const uint32_t top = largest_byte(largest_);
     const __m512i tops = _mm512_set1_epi8(static_cast<char>(top));
-    for (__m512i& exponents : group_) exponents = _mm512_sub_epi8(tops, exponents);
-    for (uint32_t below = 0; below < kWindow && below <= top; ++below)
-      counters_[top - below] += count_equal(below);
-    if (top < kWindow) return;
-    counters_[0] += count_equal(top);
-    for (const __m512i below : group_) {
-      const __mmask64 inside = _mm512_cmplt_epu8_mask(below, _mm512_set1_epi8(kWindow));
-      const __mmask64 others = ~(inside | _mm512_cmpeq_epi8_mask(below, tops));
-      if (others != 0) count_each(top, below, others);
+    for (uint32_t begin = 0; begin < filled_; begin += kNibbleMax)
+      count_window(top, tops, begin, filled_ - begin < kNibbleMax ? filled_ : begin + kNibbleMax);
+    filled_ = 0;
+    largest_ = _mm512_setzero_si512();
+  }
+
+  void count_window(uint32_t top, __m512i tops, uint32_t begin, uint32_t end) {
+    __m512i nibbles[kPairs];
+    for (__m512i& nibble : nibbles) nibble = _mm512_setzero_si512();
+    for (uint32_t i = begin; i < end; ++i) {
+      const __m512i below = _mm512_sub_epi8(tops, _mm512_load_si512(&group_[i]));
+      // Shuffles give 0 where the topmost bit is set: outside the window.
+      const __m512i index = _mm512_adds_epu8(below, _mm512_set1_epi8(0x80 - kWindow));
+      const __mmask64 outside = _mm512_movepi8_mask(index);
+      if (outside != 0) count_each(top, below, outside);
+#pragma GCC unroll 8
+      for (uint32_t pair = 0; pair < kPairs; ++pair)
+        nibbles[pair] = _mm512_add_epi8(nibbles[pair], _mm512_shuffle_epi8(ones_of(pair), index));
+    }
+    const __m512i low = _mm512_set1_epi8(0x0f);
+#pragma GCC unroll 8
+    for (uint32_t pair = 0; pair < kPairs; ++pair) {
+      if (2 * pair > top) break;
+      counters_[top - 2 * pair] += sum(_mm512_and_si512(nibbles[pair], low));
+      if (2 * pair + 1 > top) break;
+      counters_[top - 2 * pair - 1] +=
+          sum(_mm512_and_si512(_mm512_srli_epi16(nibbles[pair], 4), low));
     }
   }
 
-  uint64_t count_equal(uint32_t below) const {
-    const __m512i value = _mm512_set1_epi8(static_cast<char>(below));
-    return count_ones(_mm512_cmpeq_epi8_mask(group_[0], value)) +
-           count_ones(_mm512_cmpeq_epi8_mask(group_[1], value)) +
-           count_ones(_mm512_cmpeq_epi8_mask(group_[2], value)) +
-           count_ones(_mm512_cmpeq_epi8_mask(group_[3], value));
+  // Byte 2 * pair is 0x01, the next one 0x10.
+  static __m512i ones_of(uint32_t pair) {
+    const __m128i shift = _mm_set_epi64x(pair >= 4 ? INT64_C(0x1001) << 16 * (pair - 4) : 0,
+                                         pair < 4 ? INT64_C(0x1001) << 16 * pair : 0);
+    return _mm512_broadcast_i32x4(shift);
+  }
+
+  static uint64_t sum(__m512i bytes) {
+    return static_cast<uint64_t>(
+        _mm512_reduce_add_epi64(_mm512_sad_epu8(bytes, _mm512_setzero_si512())));
   }
 
   void count_each(uint32_t top, __m512i below, __mmask64 marked) {
+    const __mmask64 zeros =
+        _mm512_mask_cmpeq_epi8_mask(marked, below, _mm512_set1_epi8(static_cast<char>(top)));
+    counters_[0] += static_cast<uint64_t>(__builtin_popcountll(zeros));
     alignas(64) Byte all[kStep];
     _mm512_store_si512(all, below);
-    for (uint64_t left = marked; left != 0; left &= left - 1)
+    for (uint64_t left = marked & ~zeros; left != 0; left &= left - 1)
       ++counters_[top - all[__builtin_ctzll(left)]];
   }
 
   uint64_t* counters_;
   __m512i group_[kGroup];
+  __m512i largest_ = _mm512_setzero_si512();
   uint32_t filled_ = 0;
   uint64_t absent_ = 0;
 };

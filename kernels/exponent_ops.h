@@ -10,34 +10,40 @@
 
 namespace quire_kernels {
 
-// Consecutive rows of one head and, for window3, of one run. Elements and sign-and-mantissa bytes
-// lie without gaps, code rows are padded (math/pack.h).
+// Consecutive rows of one head and, for window3, of one run. Their elements lie anywhere, their
+// sign-and-mantissa bytes side by side; code rows are padded (math/pack.h).
 struct ExponentRows {
   uint32_t bits;  // 4 = exp4, 3 = window3
   uint32_t head_dim;
-  uint64_t n_rows;
+  uint32_t n_rows;
   const Byte* exponents;  // exp4: 16 bytes, what the codes stand for; the last is unused
   const Byte* code_of;    // exp4, encoding: the code of each of 256 exponents
   const Byte* tops;       // window3: head_dim bytes, each at least 6
 };
 
+// The escapes of a section as they grow.
+struct EscapeWriter {
+  Byte* escapes;  // max + 64 bytes
+  uint64_t n;
+  uint64_t max;
+};
+
 struct ExponentOps {
   const char* name;
   // Raises tops[dim] to the largest exponent of each channel.
-  void (*raise_tops)(const Byte* elements, uint64_t n_rows, uint32_t head_dim, Byte* tops);
-  // Adds the exponents of rows that lie row_bytes apart to 256 counters.
-  void (*count_exponents)(const Byte* elements, uint64_t n_rows, uint64_t row_bytes,
-                          uint32_t head_dim, uint64_t* counters);
+  void (*raise_tops)(const Byte* const* elements, uint32_t n_rows, uint32_t head_dim, Byte* tops);
+  // Adds the exponents of rows to 256 counters.
+  void (*count_exponents)(const Byte* const* elements, uint32_t n_rows, uint32_t head_dim,
+                          uint64_t* counters);
   // Escape codes in the rows; padding codes do not count.
   uint64_t (*count_escapes)(const Byte* codes, uint64_t n_rows, uint32_t head_dim, uint32_t bits);
-  // Appends to escapes, of which n_escapes are there, and returns how many there are then; stops
-  // (more rows may be missing) as soon as there are more than escapes_max. Up to escapes_max + 64
-  // bytes of escapes are written.
-  uint64_t (*encode)(const ExponentRows& rows, const Byte* elements, Byte* sign_mantissa,
-                     Byte* codes, Byte* escapes, uint64_t n_escapes, uint64_t escapes_max);
+  // Appends escapes; stops (more rows may be missing) as soon as there are more than the most.
+  // Returns the largest exponent.
+  Byte (*encode)(const ExponentRows& rows, const Byte* const* elements, Byte* sign_mantissa,
+                 Byte* codes, EscapeWriter* escapes);
   // Returns how many escapes were taken. Those beyond n_escapes are 0 and never read.
   uint64_t (*decode)(const ExponentRows& rows, const Byte* sign_mantissa, const Byte* codes,
-                     const Byte* escapes, uint64_t n_escapes, Byte* elements);
+                     const Byte* escapes, uint64_t n_escapes, Byte* const* elements);
 };
 
 const ExponentOps* scalar_exponent_ops();

@@ -14,18 +14,18 @@ inline Byte exponent_of(uint32_t element) {
   return static_cast<Byte>(element >> 7);
 }
 
-void raise_tops(const Byte* elements, uint64_t n_rows, uint32_t head_dim, Byte* tops) {
-  for (uint64_t row = 0; row < n_rows; ++row, elements += uint64_t{head_dim} * 2)
+void raise_tops(const Byte* const* elements, uint32_t n_rows, uint32_t head_dim, Byte* tops) {
+  for (uint32_t row = 0; row < n_rows; ++row)
     for (uint32_t d = 0; d < head_dim; ++d) {
-      const Byte exponent = exponent_of(element_at(elements, d));
+      const Byte exponent = exponent_of(element_at(elements[row], d));
       if (exponent > tops[d]) tops[d] = exponent;
     }
 }
 
-void count_exponents(const Byte* elements, uint64_t n_rows, uint64_t row_bytes, uint32_t head_dim,
+void count_exponents(const Byte* const* elements, uint32_t n_rows, uint32_t head_dim,
                      uint64_t* counters) {
-  for (uint64_t row = 0; row < n_rows; ++row, elements += row_bytes)
-    for (uint32_t d = 0; d < head_dim; ++d) ++counters[exponent_of(element_at(elements, d))];
+  for (uint32_t row = 0; row < n_rows; ++row)
+    for (uint32_t d = 0; d < head_dim; ++d) ++counters[exponent_of(element_at(elements[row], d))];
 }
 
 uint64_t count_escapes(const Byte* codes, uint64_t n_rows, uint32_t head_dim, uint32_t bits) {
@@ -41,45 +41,47 @@ uint64_t count_escapes(const Byte* codes, uint64_t n_rows, uint32_t head_dim, ui
   return count;
 }
 
-uint64_t encode(const ExponentRows& rows, const Byte* elements, Byte* sign_mantissa, Byte* codes,
-                Byte* escapes, uint64_t n_escapes, uint64_t escapes_max) {
+Byte encode(const ExponentRows& rows, const Byte* const* elements, Byte* sign_mantissa, Byte* codes,
+            EscapeWriter* escapes) {
   const uint64_t row_bytes = code_row_bytes(rows.head_dim, rows.bits);
   const uint32_t escape = (1u << rows.bits) - 1;
-  for (uint64_t row = 0; row < rows.n_rows; ++row) {
+  Byte largest = 0;
+  for (uint32_t row = 0; row < rows.n_rows; ++row) {
     for (uint32_t begin = 0; begin < rows.head_dim; begin += kGroupCodes) {
       Byte group[kGroupCodes];
       uint32_t n = rows.head_dim - begin;
       if (n > kGroupCodes) n = kGroupCodes;
       for (uint32_t e = 0; e < n; ++e) {
         const uint32_t d = begin + e;
-        const uint32_t element = element_at(elements, d);
-        const uint32_t exponent = exponent_of(element);
+        const uint32_t element = element_at(elements[row], d);
+        const Byte exponent = exponent_of(element);
+        if (exponent > largest) largest = exponent;
         sign_mantissa[d] = static_cast<Byte>((element >> 8 & 0x80) | (element & 0x7f));
         uint32_t code = escape;
         if (rows.bits == 4)
           code = rows.code_of[exponent];
-        else if (rows.tops[d] - exponent < escape)
-          code = rows.tops[d] - exponent;
+        else if (rows.tops[d] - uint32_t{exponent} < escape)
+          code = rows.tops[d] - uint32_t{exponent};
         group[e] = static_cast<Byte>(code);
         if (code != escape) continue;
-        escapes[n_escapes++] = static_cast<Byte>(exponent);
-        if (n_escapes > escapes_max) return n_escapes;
+        escapes->escapes[escapes->n++] = exponent;
+        if (escapes->n > escapes->max) return largest;
       }
       pack_row(group, n, rows.bits, codes + uint64_t{begin / kGroupCodes} * rows.bits);
     }
-    elements += uint64_t{rows.head_dim} * 2;
     sign_mantissa += rows.head_dim;
     codes += row_bytes;
   }
-  return n_escapes;
+  return largest;
 }
 
 uint64_t decode(const ExponentRows& rows, const Byte* sign_mantissa, const Byte* codes,
-                const Byte* escapes, uint64_t n_escapes, Byte* elements) {
+                const Byte* escapes, uint64_t n_escapes, Byte* const* elements) {
   const uint64_t row_bytes = code_row_bytes(rows.head_dim, rows.bits);
   const uint32_t escape = (1u << rows.bits) - 1;
   uint64_t taken = 0;
-  for (uint64_t row = 0; row < rows.n_rows; ++row) {
+  for (uint32_t row = 0; row < rows.n_rows; ++row) {
+    Byte* out = elements[row];
     for (uint32_t begin = 0; begin < rows.head_dim; begin += kGroupCodes) {
       const uint64_t group =
           group_integer(codes + uint64_t{begin / kGroupCodes} * rows.bits, rows.bits);
@@ -94,11 +96,10 @@ uint64_t decode(const ExponentRows& rows, const Byte* sign_mantissa, const Byte*
           exponent = rows.bits == 4 ? rows.exponents[code] : rows.tops[d] - code;
         }
         const uint32_t rest = sign_mantissa[d];
-        elements[2 * d] = static_cast<Byte>(exponent << 7 | (rest & 0x7f));
-        elements[2 * d + 1] = static_cast<Byte>((rest & 0x80) | exponent >> 1);
+        out[2 * d] = static_cast<Byte>(exponent << 7 | (rest & 0x7f));
+        out[2 * d + 1] = static_cast<Byte>((rest & 0x80) | exponent >> 1);
       }
     }
-    elements += uint64_t{rows.head_dim} * 2;
     sign_mantissa += rows.head_dim;
     codes += row_bytes;
   }

@@ -37,6 +37,8 @@ class RowSource {
   const RowOps& ops() const { return ops_; }
   const quire_store_params& params() const { return p_; }
   bool rotates() const { return rotates_; }
+  // The dims of a row lie side by side in engine memory.
+  bool contiguous() const { return contiguous_; }
 
   // row = the row in fp32, rotated: OK, NON_FINITE or OUT_OF_RANGE. *largest (may be null) is
   // max_abs_bits() of it.

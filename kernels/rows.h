@@ -47,6 +47,14 @@ struct CodeRows {
   Byte* out[kBatchRows];           // engine elements, dims side by side
 };
 
+// Rows of elements that change their dtype or position.
+struct ElementRows {
+  uint32_t n = 0;
+  const Byte* from[kBatchRows];
+  const float* table[kBatchRows];  // (cos, sin) per pair, or null: no rotation
+  Byte* out[kBatchRows];           // none of it in `from`
+};
+
 // Rows are n contiguous elements. Byte pointers need no alignment, float pointers 4 bytes.
 struct RowOps {
   const char* name;
@@ -60,6 +68,8 @@ struct RowOps {
   uint32_t (*max_abs_bits)(int32_t dtype, const Byte* src, uint64_t n);
   // y0 = x0 * cos - x1 * sin; y1 = x0 * sin + x1 * cos on each pair, in place.
   void (*rotate)(int32_t style, const float* table, float* row, uint32_t rotary_dims);
+  // widen, rotate where there is a table, narrow to format.dtype. A NaN becomes some NaN.
+  void (*rotate_elements)(const RowFormat& format, int32_t from_dtype, const ElementRows& rows);
   // dst[column][row] = src[row][column]; strides in bytes between rows of each.
   void (*transpose)(uint32_t element_bytes, const Byte* src, int64_t src_stride, uint32_t rows,
                     uint32_t columns, Byte* dst, int64_t dst_stride);

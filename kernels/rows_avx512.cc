@@ -168,6 +168,7 @@ constexpr RowOps kAvx512Rows = {
     .narrow = avx512::narrow,
     .max_abs_bits = max_abs_bits,
     .rotate = avx512::rotate,
+    .rotate_elements = avx512::rotate_elements,
     .transpose = transpose,
     .stream_rows = stream_rows,
     .stream_fence = stream_fence,

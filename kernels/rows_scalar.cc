@@ -11,6 +11,8 @@ namespace quire_kernels {
 
 namespace {
 
+constexpr uint32_t kQuietNan = 0x7fc00000;
+
 uint16_t load16(const Byte* src, uint64_t index) {
   uint16_t value;
   memcpy(&value, src + index * 2, 2);
@@ -102,6 +104,19 @@ void transpose(uint32_t element_bytes, const Byte* src, int64_t src_stride, uint
     transpose_elements<4>(src, src_stride, rows, columns, dst, dst_stride);
 }
 
+void rotate_elements(const RowFormat& format, int32_t from_dtype, const ElementRows& rows) {
+  float row[QUIRE_KERNEL_DIMS_MAX];
+  for (uint32_t r = 0; r < rows.n; ++r) {
+    scalar::widen(from_dtype, rows.from[r], row, format.n);
+    if (rows.table[r] != nullptr)
+      scalar::rotate(format.style, rows.table[r], row, format.rotary_dims);
+    // Narrowing would carry a NaN's mantissa over into its sign.
+    for (uint32_t i = 0; i < format.n; ++i)
+      if (isnan(row[i])) row[i] = bits_float(kQuietNan);
+    scalar::narrow(format.dtype, row, rows.out[r], format.n);
+  }
+}
+
 uint32_t fetch(int32_t dtype, const Byte* src, int32_t style, const float* table,
                uint32_t rotary_dims, float* row, uint32_t n) {
   scalar::widen(dtype, src, row, n);
@@ -146,6 +161,7 @@ constexpr RowOps kScalarRows = {
     .narrow = scalar::narrow,
     .max_abs_bits = max_abs_bits,
     .rotate = scalar::rotate,
+    .rotate_elements = rotate_elements,
     .transpose = transpose,
     .stream_rows = stream_rows,
     .stream_fence = stream_fence,

@@ -1,9 +1,8 @@
 // Sections of elements: raw, and bf16 with coded exponents.
 #include <string.h>
 
-#include <new>
-
 #include "kernels/math/bits.h"
+#include "kernels/params.h"
 #include "kernels/section.h"
 
 namespace quire_kernels {
@@ -38,38 +37,37 @@ int check_bits(const SectionShape& shape, const LoadTarget& target, uint32_t bit
   return check_magnitude(bits_to_float(dtype, bits), 1, target);
 }
 
-void write_row(const SectionShape& shape, const LoadTarget& target, const Byte* elements,
-               const float* table, Byte* out) {
-  alignas(64) float row[QUIRE_KERNEL_DIMS_MAX];
-  target.ops->widen(stored_dtype(shape), elements, row, shape.head_dim);
-  if (table != nullptr) target.ops->rotate(target.style, table, row, target.rotary_dims);
-  target.ops->narrow(target.dtype, row, out, shape.head_dim);
-}
-
-// Rows from `first` on that follow each other in the section and in engine memory.
-uint32_t joined_rows(const RowBatch& batch, uint32_t first, uint64_t bytes) {
-  uint32_t n = 1;
-  while (first + n < batch.n && batch.token[first + n] == batch.token[first] + n &&
-         batch.out[first + n] == batch.out[first] + n * bytes)
-    ++n;
-  return n;
+// How many rows of `bytes` fit a tile; at most a batch.
+uint32_t tile_rows(uint64_t bytes) {
+  const uint64_t fit = kTileBytes / bytes;
+  return fit < kBatchRows ? static_cast<uint32_t>(fit) : kBatchRows;
 }
 
 void read_exponent(const SectionShape& shape, const LoadTarget& target, const Byte* section,
                    const RowBatch& batch, ExponentCursor* cursor) {
   const ExponentShape exponent = exponent_shape(shape);
-  if (copies_elements(shape, target)) {
-    for (uint32_t i = 0; i < batch.n;) {
-      const uint32_t n = joined_rows(batch, i, row_bytes(shape));
-      exponent_decode(exponent, section, batch.head, batch.token[i], n, cursor, batch.out[i]);
-      i += n;
+  const bool copies = copies_elements(shape, target);
+  const RowFormat format = row_format(shape, target);
+  // Rows that change on their way stay in the L1 cache in between.
+  alignas(64) Byte tile[kTileBytes];
+  const uint32_t most = copies ? kBatchRows : tile_rows(row_bytes(shape));
+  for (uint32_t i = 0, n; i < batch.n; i += n) {
+    n = 1;
+    while (n < most && i + n < batch.n && batch.token[i + n] == batch.token[i] + n) ++n;
+    if (copies) {
+      exponent_decode(exponent, section, batch.head, batch.token[i], n, cursor, batch.out + i);
+      continue;
     }
-    return;
-  }
-  alignas(64) Byte elements[QUIRE_KERNEL_DIMS_MAX * 2];
-  for (uint32_t i = 0; i < batch.n; ++i) {
-    exponent_decode(exponent, section, batch.head, batch.token[i], 1, cursor, elements);
-    write_row(shape, target, elements, batch.table[i], batch.out[i]);
+    ElementRows rows;
+    rows.n = n;
+    Byte* decoded[kBatchRows];
+    for (uint32_t r = 0; r < n; ++r) {
+      rows.from[r] = decoded[r] = tile + r * row_bytes(shape);
+      rows.table[r] = batch.table[i + r];
+      rows.out[r] = batch.out[i + r];
+    }
+    exponent_decode(exponent, section, batch.head, batch.token[i], n, cursor, decoded);
+    target.ops->rotate_elements(format, QUIRE_DTYPE_BF16, rows);
   }
 }
 
@@ -91,13 +89,120 @@ int store_elements(const SectionShape& shape, RowSource& source, uint32_t head, 
   return copies ? QUIRE_KERNEL_NON_FINITE : QUIRE_KERNEL_OUT_OF_RANGE;
 }
 
-int store_all(const SectionShape& shape, RowSource& source, const TokenWalk& walk, Byte* out) {
-  for (uint32_t head = 0; head < shape.n_heads; ++head) {
-    TokenWalk tokens = walk;
-    for (uint32_t i = 0; i < shape.n_tokens; ++i, out += row_bytes(shape))
-      if (int status = store_elements(shape, source, head, tokens.next(), out)) return status;
+// The rows of a store for the encoder: where they lie in engine memory if that will do, else made
+// in a tile.
+class EncoderRows : public ExponentSource {
+ public:
+  EncoderRows(const SectionShape& shape, RowSource& source)
+      : shape_(shape),
+        source_(source),
+        format_{.n = shape.head_dim,
+                .bits = 0,
+                .group_dims = shape.head_dim,
+                .order = 1,
+                .dtype = stored_dtype(shape),
+                .style = source.params().rotation.style,
+                .rotary_dims = source.params().rotation.rotary_dims},
+        copies_(source.params().src_dtype == format_.dtype && !source.rotates()) {}
+
+  bool keeps_non_finite() const {
+    return copies_ && (source_.params().flags & QUIRE_KERNEL_KEEP_NON_FINITE) != 0;
   }
-  return QUIRE_KERNEL_OK;
+
+  // A rotation of each token's own is read once for all heads of a group.
+  uint32_t heads_together() const override {
+    constexpr uint32_t kHeads = 4;
+    return source_.rotates() && source_.params().rotation.table_token_stride != 0 ? kHeads : 1;
+  }
+
+  void rows(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n, uint32_t step,
+            const Byte** out) override {
+    if (copies_ && source_.contiguous()) {
+      for (uint32_t i = 0; i < n; ++i) out[i] = at(head, token + i * step);
+    } else {
+      for (uint32_t i = 0; i < n_heads * n; ++i) out[i] = tile_ + i * row_bytes(shape_);
+      if (!source_.contiguous())
+        gather(head, n_heads, token, n, step);
+      else
+        rotate(head, n_heads, token, n, step);
+    }
+    if (source_.contiguous()) prefetch(head, n_heads, token + n * step, n, step);
+  }
+
+ private:
+  // Where dims are contiguous.
+  const Byte* at(uint32_t head, uint32_t token) const {
+    const quire_store_params& p = source_.params();
+    const int64_t row = p.src_token != nullptr ? p.src_token[token] : token;
+    return static_cast<const Byte*>(p.src) + row * p.src_token_stride + head * p.src_head_stride;
+  }
+
+  const float* table_of(uint32_t token) const {
+    return source_.rotates() ? rotation_of_token(source_.params().rotation, token) : nullptr;
+  }
+
+  void rotate(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n, uint32_t step) {
+    ElementRows rows;
+    for (uint32_t i = 0; i < n; ++i, token += step)
+      for (uint32_t h = 0; h < n_heads; ++h) {
+        rows.from[rows.n] = at(head + h, token);
+        rows.table[rows.n] = table_of(token);
+        rows.out[rows.n++] = tile_ + (h * n + i) * row_bytes(shape_);
+      }
+    source_.ops().rotate_elements(format_, source_.params().src_dtype, rows);
+  }
+
+  // One by one: the source has a tile of its own, which holds one head's tokens.
+  void gather(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n, uint32_t step) {
+    for (uint32_t i = 0; i < n_heads * n; ++i) {
+      const uint32_t from_head = head + i / n;
+      const uint32_t from_token = token + i % n * step;
+      Byte* out = tile_ + i * row_bytes(shape_);
+      if (copies_) {
+        memcpy(out, source_.elements(from_head, from_token), row_bytes(shape_));
+        continue;
+      }
+      ElementRows row;
+      row.n = 1;
+      row.from[0] = source_.elements(from_head, from_token);
+      row.table[0] = table_of(from_token);
+      row.out[0] = out;
+      source_.ops().rotate_elements(format_, source_.params().src_dtype, row);
+    }
+  }
+
+  // What is asked for next, most likely, into the L2 cache: hardware follows no rows that lie
+  // apart, and their lines crowd a few sets of the L1 cache. Inline, because gcc drops calls of
+  // functions that do nothing but prefetch.
+  [[gnu::always_inline]] void prefetch(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n,
+                                       uint32_t step) {
+    constexpr int kRead = 0;
+    constexpr int kIntoL2 = 2;
+    const uint64_t bytes = uint64_t{shape_.head_dim} * element_bytes(source_.params().src_dtype);
+    if (token >= shape_.n_tokens) {
+      head += n_heads;
+      token = 0;
+    }
+    for (uint32_t i = 0; i < n && token < shape_.n_tokens; ++i, token += step)
+      for (uint32_t h = head; h < head + n_heads && h < shape_.n_heads; ++h)
+        for (uint64_t line = 0; line < bytes; line += 64)
+          __builtin_prefetch(at(h, token) + line, kRead, kIntoL2);
+  }
+
+  const SectionShape& shape_;
+  RowSource& source_;
+  RowFormat format_;
+  bool copies_;
+  alignas(64) Byte tile_[kEncodeBytesMax];
+};
+
+// Why the first row that is not finite in the section cannot be stored.
+int first_refusal(const SectionShape& shape, RowSource& source) {
+  Byte row[QUIRE_KERNEL_DIMS_MAX * 2];
+  for (uint32_t head = 0; head < shape.n_heads; ++head)
+    for (uint32_t token = 0; token < shape.n_tokens; ++token)
+      if (int status = store_elements(shape, source, head, token, row)) return status;
+  return QUIRE_KERNEL_NON_FINITE;
 }
 
 }  // namespace
@@ -127,31 +232,40 @@ void read_lossless(const SectionShape& shape, const LoadTarget& target, const By
                    const RowBatch& batch, ExponentCursor* cursor) {
   if (shape.spec.kind == SectionKind::kExponent)
     return read_exponent(shape, target, section, batch, cursor);
-  const bool copies = copies_elements(shape, target);
-  for (uint32_t i = 0; i < batch.n; ++i) {
-    const Byte* elements = section + raw_offset(shape, batch.head, batch.token[i]);
-    if (copies)
-      memcpy(batch.out[i], elements, row_bytes(shape));
-    else
-      write_row(shape, target, elements, batch.table[i], batch.out[i]);
+  if (copies_elements(shape, target)) {
+    for (uint32_t i = 0; i < batch.n; ++i)
+      memcpy(batch.out[i], section + raw_offset(shape, batch.head, batch.token[i]),
+             row_bytes(shape));
+    return;
   }
+  ElementRows rows;
+  rows.n = batch.n;
+  for (uint32_t i = 0; i < batch.n; ++i) {
+    rows.from[i] = section + raw_offset(shape, batch.head, batch.token[i]);
+    rows.table[i] = batch.table[i];
+    rows.out[i] = batch.out[i];
+  }
+  target.ops->rotate_elements(row_format(shape, target), stored_dtype(shape), rows);
 }
 
 int write_raw(const SectionShape& shape, RowSource& source, const TokenWalk& walk, Byte* section) {
-  return store_all(shape, source, walk, section);
+  for (uint32_t head = 0; head < shape.n_heads; ++head) {
+    TokenWalk tokens = walk;
+    for (uint32_t i = 0; i < shape.n_tokens; ++i, section += row_bytes(shape))
+      if (int status = store_elements(shape, source, head, tokens.next(), section)) return status;
+  }
+  return QUIRE_KERNEL_OK;
 }
 
-int write_exponent(const SectionShape& shape, RowSource& source, const TokenWalk& walk,
-                   Byte* section, uint64_t* written) {
-  // The encoder looks at rows more than once and wants them side by side.
-  const uint64_t bytes = uint64_t{shape.n_heads} * shape.n_tokens * row_bytes(shape);
-  Byte* elements = new (std::nothrow) Byte[bytes];
-  if (elements == nullptr) return QUIRE_KERNEL_INVALID_ARGUMENT;
-  const int status = store_all(shape, source, walk, elements);
-  if (status == QUIRE_KERNEL_OK)
-    *written = exponent_encode(exponent_shape(shape), elements, section);
-  delete[] elements;
-  return status;
+// Lossless sections hold all tokens in their order.
+int write_exponent(const SectionShape& shape, RowSource& source, const TokenWalk&, Byte* section,
+                   uint64_t* written) {
+  EncoderRows rows(shape, source);
+  const EncodedSection encoded = exponent_encode(exponent_shape(shape), rows, section);
+  *written = encoded.bytes;
+  if (encoded.largest_exponent < infinity_bits(QUIRE_DTYPE_BF16) >> 7 || rows.keeps_non_finite())
+    return QUIRE_KERNEL_OK;
+  return first_refusal(shape, source);
 }
 
 }  // namespace quire_kernels

@@ -1,115 +1,14 @@
 // The lossless bf16 codecs: every bit pattern comes back, sizes stay within their bounds, bytes are
-// those of docs/formats/codecs.md, and no section - sound, cut or flipped - leads a decoder astray.
-#include "kernels/exponent.h"
-
-#include <gtest/gtest.h>
-
-#include <algorithm>
-#include <cstring>
+// those of docs/formats/codecs.md.
 #include <numeric>
-#include <random>
-#include <vector>
 
-#include "kernels/exponent_ops.h"
-#include "kernels/math/bits.h"
+#include "tests/kernels/exponent_fixture.h"
 
 namespace quire_kernels {
 namespace {
 
-using Elements = std::vector<uint16_t>;
-using Section = std::vector<Byte>;
-
-struct Isa {
-  const char* name;
-  int32_t id;
-};
-
-class ExponentTest : public testing::TestWithParam<Isa> {
- protected:
-  void SetUp() override {
-    if (quire_kernel_select(GetParam().id) != QUIRE_KERNEL_OK) GTEST_SKIP() << "not on this CPU";
-  }
-  void TearDown() override { quire_kernel_select(QUIRE_ISA_BEST); }
-};
-
-constexpr int32_t kBothCodecs[] = {QUIRE_CODEC_BF16_EXP4, QUIRE_CODEC_BF16_WINDOW3};
-
-ExponentShape shape_of(int32_t codec, uint32_t n_tokens, uint32_t n_heads, uint32_t head_dim) {
-  return {plane_spec(codec, QUIRE_PLANE_KEY), n_tokens, n_heads, head_dim};
-}
-uint64_t elements_of(const ExponentShape& shape) {
-  return uint64_t{shape.n_tokens} * shape.n_heads * shape.head_dim;
-}
-uint64_t plain_bytes(const ExponentShape& shape) {
-  return exponent_plain_bytes(shape.n_tokens, shape.n_heads, shape.head_dim);
-}
-const Byte* bytes_of(const Elements& elements) {
-  return reinterpret_cast<const Byte*>(elements.data());
-}
-
-// Dirty memory of exactly the size that is asked for: what is not written, or written behind the
-// end, shows.
-Section encode(const ExponentShape& shape, const Elements& elements) {
-  EXPECT_EQ(elements.size(), elements_of(shape));
-  Section section(plain_bytes(shape), 0xa5);
-  const uint64_t bytes = exponent_encode(shape, bytes_of(elements), section.data());
-  EXPECT_LE(bytes, section.size());
-  section.resize(bytes);
-  section.shrink_to_fit();
-  return section;
-}
-
-Elements decode(const ExponentShape& shape, const Section& section) {
-  Elements elements(elements_of(shape), 0x5a5a);
-  const uint64_t head_elements = uint64_t{shape.n_tokens} * shape.head_dim;
-  for (uint32_t head = 0; head < shape.n_heads; ++head) {
-    ExponentCursor cursor;
-    exponent_decode(shape, section.data(), head, 0, shape.n_tokens, &cursor,
-                    reinterpret_cast<Byte*>(elements.data() + head * head_elements));
-  }
-  return elements;
-}
-
-void expect_round_trip(const ExponentShape& shape, const Elements& elements) {
-  const Section section = encode(shape, elements);
-  ASSERT_EQ(exponent_check(shape, section.data(), section.size()), QUIRE_KERNEL_OK);
-  ASSERT_EQ(decode(shape, section), elements);
-}
-
-uint32_t mode_of(const Section& section) {
-  uint32_t mode;
-  std::memcpy(&mode, section.data(), 4);
-  return mode;
-}
-
-// As keys and values of models: a level and a spread of each channel, some channels large and
-// constant, a first token that sticks out.
-Elements kv_like(const ExponentShape& shape, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  Elements elements(elements_of(shape));
-  std::vector<float> level(shape.head_dim), spread(shape.head_dim);
-  uint64_t i = 0;
-  for (uint32_t head = 0; head < shape.n_heads; ++head) {
-    for (uint32_t d = 0; d < shape.head_dim; ++d) {
-      const bool outlier = random() % 17 == 0;
-      level[d] = outlier ? 150 * normal(random) : normal(random);
-      spread[d] = outlier ? 2.0f : 0.5f + std::abs(normal(random));
-    }
-    for (uint32_t token = 0; token < shape.n_tokens; ++token)
-      for (uint32_t d = 0; d < shape.head_dim; ++d, ++i)
-        elements[i] =
-            float_to_bf16((level[d] + spread[d] * normal(random)) * (token == 0 ? 4.0f : 1.0f));
-  }
-  return elements;
-}
-
-Elements random_bits(const ExponentShape& shape, uint32_t seed) {
-  std::mt19937 random(seed);
-  Elements elements(elements_of(shape));
-  for (uint16_t& element : elements) element = static_cast<uint16_t>(random());
-  return elements;
-}
+class ExponentTest : public ExponentIsaTest {};
+QUIRE_EXPONENT_ISAS(ExponentTest);
 
 TEST_P(ExponentTest, EveryBitPatternComesBack) {
   for (const int32_t codec : kBothCodecs) {
@@ -260,6 +159,41 @@ TEST_P(ExponentTest, TableIsMadeFromEveryFourthRow) {
   EXPECT_EQ(decode(shape, section), elements);
 }
 
+// Heads in groups give the bytes of one head after the other, whatever their escapes.
+TEST_P(ExponentTest, HeadsTogetherGiveTheSameBytes) {
+  std::mt19937 random(47);
+  for (const int32_t codec : kBothCodecs)
+    for (uint32_t round = 0; round < 60; ++round) {
+      const ExponentShape shape =
+          shape_of(codec, 1 + random() % 300, 1 + random() % 9, 1 + random() % 140);
+      Elements elements = kv_like(shape, round);
+      const uint64_t head_elements = uint64_t{shape.n_tokens} * shape.head_dim;
+      const uint32_t odd_share = 2u << random() % 8;
+      for (uint32_t head = 0; head < shape.n_heads; ++head)
+        for (uint64_t i = 0; i < head_elements; ++i)
+          if (random() % 3 == 0 && random() % odd_share == 0)
+            elements[head * head_elements + i] = static_cast<uint16_t>(random());
+      const Section expected = encode(shape, elements);
+      for (const uint32_t together : {2u, 3u, 4u, kEncodeHeadsMax})
+        ASSERT_EQ(encode(shape, elements, together), expected) << round << " " << together;
+    }
+}
+
+// All escapes in one head: more than its share of the room, and yet the section is coded.
+TEST_P(ExponentTest, OneHeadMayHaveAllEscapes) {
+  for (const int32_t codec : kBothCodecs) {
+    const ExponentShape shape = shape_of(codec, 130, 4, 64);
+    Elements elements(elements_of(shape), 0x3f80);
+    for (uint32_t row = 2 * 130; row < 3 * 130; ++row)
+      if (row % 4 != 0)
+        for (uint32_t d = 0; d < 64; ++d) elements[row * 64 + d] = 0x2a00;
+    const Section expected = encode(shape, elements);
+    EXPECT_EQ(mode_of(expected), kExponentCoded);
+    EXPECT_EQ(encode(shape, elements, 4), expected);
+    EXPECT_EQ(decode(shape, expected), elements);
+  }
+}
+
 TEST_P(ExponentTest, AnyRangeInAnyOrder) {
   std::mt19937 random(17);
   for (const int32_t codec : kBothCodecs) {
@@ -275,7 +209,7 @@ TEST_P(ExponentTest, AnyRangeInAnyOrder) {
       if (i % 4 != 0) cursor = {};
       Elements part(uint64_t{n} * 72);
       exponent_decode(shape, section.data(), head, token, n, &cursor,
-                      reinterpret_cast<Byte*>(part.data()));
+                      rows_of(&part, 72, 0, n).data());
       const auto* expected = elements.data() + (uint64_t{head} * 600 + token) * 72;
       ASSERT_EQ(std::memcmp(part.data(), expected, part.size() * 2), 0);
     }
@@ -285,7 +219,7 @@ TEST_P(ExponentTest, AnyRangeInAnyOrder) {
         const uint32_t n = std::min<uint32_t>(1 + random() % 40, 600 - token);
         Elements part(uint64_t{n} * 72);
         exponent_decode(shape, section.data(), head, token, n, &ascending,
-                        reinterpret_cast<Byte*>(part.data()));
+                        rows_of(&part, 72, 0, n).data());
         const auto* expected = elements.data() + (uint64_t{head} * 600 + token) * 72;
         ASSERT_EQ(std::memcmp(part.data(), expected, part.size() * 2), 0);
         token += n;
@@ -321,191 +255,6 @@ TEST_P(ExponentTest, LargestElementIsNeverUnderstated) {
       EXPECT_EQ(exponent_max_bits(shape, section.data(), 0, 0), 0u);
     }
 }
-
-// A section that passes the check is decoded in bounds (the sanitizers watch); most damage is seen.
-void expect_status_not_misread(const ExponentShape& shape, const Section& damaged) {
-  const int status = exponent_check(shape, damaged.data(), damaged.size());
-  ASSERT_TRUE(status == QUIRE_KERNEL_OK || status == QUIRE_KERNEL_CORRUPT);
-  if (status != QUIRE_KERNEL_OK) return;
-  (void)decode(shape, damaged);
-  (void)exponent_max_bits(shape, damaged.data(), 0, shape.n_tokens);
-}
-
-TEST_P(ExponentTest, DamageIsSeenOrHarmless) {
-  for (const int32_t codec : kBothCodecs)
-    for (const uint32_t head_dim : {13u, 64u}) {
-      const ExponentShape shape = shape_of(codec, 260, 1, head_dim);
-      Elements elements = kv_like(shape, 29);
-      for (uint32_t i = 3; i < elements.size(); i += 97) elements[i] = 0x0123;
-      for (const bool plain : {false, true}) {
-        const Section section = encode(shape, plain ? random_bits(shape, 31) : elements);
-        ASSERT_EQ(mode_of(section), plain ? kExponentPlain : kExponentCoded);
-        for (uint64_t bytes = 0; bytes < section.size(); bytes += bytes < 200 ? 1 : 61) {
-          const Section cut(section.begin(), section.begin() + static_cast<ptrdiff_t>(bytes));
-          ASSERT_EQ(exponent_check(shape, cut.data(), cut.size()), QUIRE_KERNEL_CORRUPT);
-        }
-        Section longer = section;
-        longer.resize(section.size() + 64);
-        ASSERT_EQ(exponent_check(shape, longer.data(), longer.size()), QUIRE_KERNEL_CORRUPT);
-        for (uint64_t i = 0; i < section.size(); i += i < 300 ? 1 : 61)
-          for (const int flip : {0x01, 0x10, 0xff}) {
-            Section damaged = section;
-            damaged[i] ^= static_cast<Byte>(flip);
-            expect_status_not_misread(shape, damaged);
-          }
-      }
-    }
-}
-
-TEST_P(ExponentTest, ContradictionsAreSeen) {
-  for (const int32_t codec : kBothCodecs) {
-    const ExponentShape shape = shape_of(codec, 260, 1, 64);
-    Elements elements = kv_like(shape, 37);
-    for (uint32_t i = 3; i < elements.size(); i += 97) elements[i] = 0x0123;
-    const Section section = encode(shape, elements);
-    uint32_t n_escapes;
-    std::memcpy(&n_escapes, section.data() + 4, 4);
-    ASSERT_GT(n_escapes, 0u);
-    const ExponentBlocks at = exponent_blocks(shape.spec, 260, 1, 64, n_escapes);
-    const auto corrupt = [&](uint64_t offset, Byte flip) {
-      Section damaged = section;
-      damaged[offset] ^= flip;
-      return exponent_check(shape, damaged.data(), damaged.size()) == QUIRE_KERNEL_CORRUPT;
-    };
-    for (const uint64_t header : {0u, 3u, 4u, 23u, 63u}) EXPECT_TRUE(corrupt(header, 2)) << header;
-    for (uint64_t entry = 0; entry < 5; ++entry)
-      EXPECT_TRUE(corrupt(at.escape_index + entry * 4, 1));
-    // A code that turns into an escape, or an escape into a code.
-    const uint32_t escape = (1u << shape.spec.bits) - 1;
-    for (uint32_t element = 0; element < 64; element += 5) {
-      Section damaged = section;
-      Byte* group = damaged.data() + at.codes + element / 8 * shape.spec.bits;
-      const bool was_escape =
-          get_code(damaged.data() + at.codes, shape.spec.bits, element) == escape;
-      for (uint32_t bit = 0; bit < shape.spec.bits; ++bit) {
-        const uint32_t at_bit = code_shift(shape.spec.bits, element % 8) + bit;
-        if (was_escape)
-          group[at_bit / 8] &= static_cast<Byte>(~(1u << at_bit % 8));
-        else
-          group[at_bit / 8] |= static_cast<Byte>(1u << at_bit % 8);
-      }
-      EXPECT_EQ(exponent_check(shape, damaged.data(), damaged.size()), QUIRE_KERNEL_CORRUPT);
-    }
-    // Every entry and the count shifted alike: escapes that belong to no row.
-    Section shifted = section;
-    shifted[4] = static_cast<Byte>(shifted[4] + 1);
-    for (uint64_t entry = 0; entry < 5; ++entry) ++shifted[at.escape_index + entry * 4];
-    ASSERT_NE(n_escapes % 64, 0u);
-    EXPECT_EQ(exponent_check(shape, shifted.data(), shifted.size()), QUIRE_KERNEL_CORRUPT);
-    if (codec == QUIRE_CODEC_BF16_WINDOW3) {
-      Section damaged = section;
-      damaged[at.tops + 100] = 5;
-      EXPECT_EQ(exponent_check(shape, damaged.data(), damaged.size()), QUIRE_KERNEL_CORRUPT);
-    }
-  }
-}
-
-std::vector<const ExponentOps*> ops_of_this_machine() {
-  std::vector<const ExponentOps*> all;
-#if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq")) {
-    all.push_back(avx512_exponent_ops());
-    if (__builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2"))
-      all.push_back(vbmi2_exponent_ops());
-  }
-#endif
-  std::erase(all, nullptr);
-  return all;
-}
-
-// One call of every loop on rows of any shape; what comes out of each implementation.
-struct OpsResult {
-  Section sign_mantissa, codes, escapes, tops, elements;
-  std::vector<uint64_t> counts;
-  bool operator==(const OpsResult&) const = default;
-};
-
-OpsResult run_ops(const ExponentOps& ops, uint32_t bits, uint32_t n_rows, uint32_t head_dim,
-                  uint64_t escapes_max, const Elements& elements) {
-  OpsResult result;
-  const uint64_t n = elements.size();
-  result.counts.resize(256);
-  ops.count_exponents(bytes_of(elements), n_rows, uint64_t{head_dim} * 2, head_dim,
-                      result.counts.data());
-  result.tops.assign(head_dim, 6);
-  ops.raise_tops(bytes_of(elements), n_rows, head_dim, result.tops.data());
-  Byte exponents[16] = {}, code_of[256];
-  std::memset(code_of, 15, 256);
-  for (uint32_t i = 0; i < 15; ++i) {
-    exponents[i] = static_cast<Byte>(116 + (i * 7) % 15);
-    code_of[exponents[i]] = static_cast<Byte>(i);
-  }
-  const ExponentRows rows{bits, head_dim, n_rows, exponents, code_of, result.tops.data()};
-  result.sign_mantissa.resize(n);
-  result.codes.resize(n_rows * code_row_bytes(head_dim, bits));
-  Section escapes(n + 64);
-  const uint64_t n_escapes = ops.encode(rows, bytes_of(elements), result.sign_mantissa.data(),
-                                        result.codes.data(), escapes.data(), 0, escapes_max);
-  result.counts.push_back(n_escapes > escapes_max);
-  if (n_escapes > escapes_max) {  // how far it came is its own affair
-    result.sign_mantissa.clear();
-    result.codes.clear();
-    return result;
-  }
-  escapes.resize(n_escapes);
-  result.escapes = escapes;
-  result.counts.push_back(ops.count_escapes(result.codes.data(), n_rows, head_dim, bits));
-  result.elements.resize(n * 2);
-  // Fewer escapes than codes ask for: zeros, nothing read beyond.
-  const Section fewer(escapes.begin(), escapes.begin() + static_cast<ptrdiff_t>(n_escapes / 2));
-  result.counts.push_back(ops.decode(rows, result.sign_mantissa.data(), result.codes.data(),
-                                     fewer.data(), fewer.size(), result.elements.data()));
-  return result;
-}
-
-TEST(ExponentOpsTest, AllImplementationsGiveEqualBytes) {
-  std::mt19937 random(41);
-  const auto all = ops_of_this_machine();
-  for (const ExponentOps* ops : all) std::printf("compared: %s\n", ops->name);
-  for (uint32_t round = 0; round < 500; ++round) {
-    const uint32_t head_dim = 1 + round % 260, n_rows = 1 + random() % 70;
-    const ExponentShape shape = shape_of(QUIRE_CODEC_BF16_EXP4, n_rows, 1, head_dim);
-    Elements elements = kv_like(shape, round);
-    const uint32_t odd_share = random() % 3 == 0 ? 2 : 60;
-    for (uint16_t& element : elements)
-      if (random() % odd_share == 0) element = static_cast<uint16_t>(random());
-    if (round % 50 == 0) std::fill(elements.begin(), elements.end(), uint16_t{0});
-    const uint64_t escapes_max = random() % 4 == 0 ? random() % elements.size() : elements.size();
-    for (const uint32_t bits : {3u, 4u}) {
-      const OpsResult expected =
-          run_ops(*scalar_exponent_ops(), bits, n_rows, head_dim, escapes_max, elements);
-      for (const ExponentOps* ops : all) {
-        const OpsResult result = run_ops(*ops, bits, n_rows, head_dim, escapes_max, elements);
-        ASSERT_TRUE(result == expected) << ops->name << " bits " << bits << " dims " << head_dim
-                                        << " rows " << n_rows << " round " << round;
-      }
-    }
-  }
-}
-
-TEST(ExponentOpsTest, SectionsAreEqualWhateverIsSelected) {
-  for (const int32_t codec : kBothCodecs)
-    for (const uint32_t head_dim : {64u, 100u}) {
-      const ExponentShape shape = shape_of(codec, 700, 3, head_dim);
-      const Elements elements = kv_like(shape, 43);
-      ASSERT_EQ(quire_kernel_select(QUIRE_ISA_SCALAR), QUIRE_KERNEL_OK);
-      EXPECT_STREQ(active_exponent_ops()->name, "scalar");
-      const Section reference = encode(shape, elements);
-      ASSERT_EQ(quire_kernel_select(QUIRE_ISA_BEST), QUIRE_KERNEL_OK);
-      EXPECT_EQ(encode(shape, elements), reference);
-    }
-}
-
-INSTANTIATE_TEST_SUITE_P(Isas, ExponentTest,
-                         testing::Values(Isa{"scalar", QUIRE_ISA_SCALAR},
-                                         Isa{"avx512", QUIRE_ISA_AVX512}),
-                         [](const auto& info) { return info.param.name; });
 
 }  // namespace
 }  // namespace quire_kernels

@@ -76,6 +76,57 @@ TEST_P(LosslessTest, LoadsEqualThoseOfRawBf16) {
         }
 }
 
+// Whatever a store puts into raw-bf16, it puts into the coded form of it.
+TEST_P(LosslessTest, StoresEqualThoseOfRawBf16) {
+  for (const int32_t codec : kCodecs)
+    for (const Shape& shape : {Shape{70, 2, 80}, Shape{257, 5, 64}, Shape{300, 9, 128}})
+      for (const int32_t dtype : {QUIRE_DTYPE_F16, QUIRE_DTYPE_BF16, QUIRE_DTYPE_F32})
+        for (int kind = 0; kind < 6; ++kind) {
+          Engine source(dtype, shape, shape.tokens, kind % 2);
+          fill_like_keys(source, random_);
+          const bool each = kind / 2 == 1;
+          const auto table = exact_table(shape.dims, QUIRE_ROPE_FROM_SRC, 1000, 0, shape.tokens);
+          std::vector<uint8_t> got[2];
+          for (const int32_t id : {codec, static_cast<int32_t>(QUIRE_CODEC_RAW_BF16)}) {
+            Section section(id, QUIRE_PLANE_KEY, shape);
+            quire_store_params store = store_params(source, section);
+            const auto style = kind % 2 ? QUIRE_ROPE_STYLE_NEOX : QUIRE_ROPE_STYLE_INTERLEAVED;
+            if (kind >= 2)
+              store.rotation = {style, shape.dims, table.data(), each ? shape.dims * 4 : 0};
+            ASSERT_EQ(quire_store(&store), QUIRE_KERNEL_OK);
+            Engine back(QUIRE_DTYPE_BF16, shape, shape.tokens, false);
+            const quire_load_params load = load_params(section, back);
+            ASSERT_EQ(quire_load(&load), QUIRE_KERNEL_OK);
+            got[id == codec] = back.bytes;
+          }
+          ASSERT_TRUE(got[0] == got[1]) << codec << " dtype " << dtype << " kind " << kind;
+        }
+}
+
+TEST_P(LosslessTest, WhatIsNotFiniteOrGrowsBeyondIsRefused) {
+  const Shape shape{80, 3, 64};
+  const auto table = exact_table(shape.dims, QUIRE_ROPE_FROM_SRC, 1000, 0, shape.tokens);
+  const auto store_with = [&](int32_t codec, int32_t dtype, float value, bool rotates) {
+    Engine source(dtype, shape, shape.tokens, false);
+    fill_like_keys(source, random_);
+    for (const uint32_t dim : {5u, 37u}) source.set(77, 2, dim, value);
+    Section section(codec, QUIRE_PLANE_KEY, shape);
+    quire_store_params store = store_params(source, section);
+    if (rotates) store.rotation = {QUIRE_ROPE_STYLE_NEOX, shape.dims, table.data(), shape.dims * 4};
+    return quire_store(&store);
+  };
+  for (const int32_t codec : kCodecs)
+    for (const int32_t dtype : {QUIRE_DTYPE_BF16, QUIRE_DTYPE_F32})
+      for (const bool rotates : {false, true}) {
+        EXPECT_EQ(store_with(codec, dtype, NAN, rotates), QUIRE_KERNEL_NON_FINITE);
+        EXPECT_EQ(store_with(codec, dtype, -INFINITY, rotates), QUIRE_KERNEL_NON_FINITE);
+        EXPECT_EQ(store_with(codec, dtype, 3.3e38f, rotates),
+                  rotates ? QUIRE_KERNEL_OUT_OF_RANGE : QUIRE_KERNEL_OK);
+      }
+  for (const int32_t codec : kCodecs)  // the largest fp32 has no neighbour among finite bf16
+    EXPECT_EQ(store_with(codec, QUIRE_DTYPE_F32, 3.4028235e38f, false), QUIRE_KERNEL_OUT_OF_RANGE);
+}
+
 TEST_P(LosslessTest, DamagedSectionsGiveAStatusOrStayInside) {
   const Shape shape{130, 2, 40};
   for (const int32_t codec : kCodecs) {

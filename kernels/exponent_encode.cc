@@ -1,0 +1,216 @@
+// Rows -> a section of the lossless bf16 codecs: a first look at the rows makes exp4's table or a
+// run's tops, the second writes codes straight into the section.
+#include <string.h>
+
+#include "kernels/exponent_ops.h"
+#include "kernels/exponent_section.h"
+
+namespace quire_kernels {
+namespace {
+
+constexpr uint32_t kSampledRows = 4;  // exp4's table is made from every fourth row
+
+// Exponents by descending frequency, smaller first among equals.
+void rank_exponents(const uint64_t* counters, Byte* exponents) {
+  Byte present[256];
+  uint32_t n_present = 0;
+  for (uint32_t e = 0; e < 256; ++e)
+    if (counters[e] != 0) present[n_present++] = static_cast<Byte>(e);
+  bool taken[256] = {};
+  uint32_t n = 0;
+  for (; n < kTableExponents && n < n_present; ++n) {
+    uint32_t best = 256;
+    for (uint32_t i = 0; i < n_present; ++i)
+      if (!taken[present[i]] && (best == 256 || counters[present[i]] > counters[best]))
+        best = present[i];
+    taken[best] = true;
+    exponents[n] = static_cast<Byte>(best);
+  }
+  for (uint32_t e = 0; n < kTableExponents; ++e)
+    if (!taken[e]) exponents[n++] = static_cast<Byte>(e);
+}
+
+// Heads are written in groups, a block of tokens of all of them at a time. Escapes of each head of
+// a group grow in an area of their own behind those that are written, and move together at its end.
+class Encoder {
+ public:
+  Encoder(const ExponentShape& shape, ExponentSource& source, Byte* section)
+      : shape_(shape),
+        source_(source),
+        ops_(*active_exponent_ops()),
+        out_(section),
+        plain_bytes_(exponent_plain_bytes(shape.n_tokens, shape.n_heads, shape.head_dim)),
+        s_(exponent_section(shape, 0)) {}
+
+  EncodedSection run() {
+    if (s_.at.escapes >= plain_bytes_) return write_plain();
+    // With one more the coded section would be as long as the plain one.
+    const uint64_t room = plain_bytes_ - s_.at.escapes - kBlockAlignment;
+    escapes_max_ = room < UINT32_MAX ? room : UINT32_MAX;
+    if (s_.runs == 0) choose_exponents();
+    const uint32_t together = source_.heads_together();
+    for (uint32_t head = 0, n; head < shape_.n_heads; head += n) {
+      n = lesser(shape_.n_heads - head, together);
+      if (write_heads(head, n)) continue;
+      // One head may have too many for its area where there is room in the section.
+      for (uint32_t h = head; h < head + n; ++h)
+        if (n == 1 || !write_heads(h, 1)) return write_plain();
+    }
+    header_.escape_count = static_cast<uint32_t>(s_.n_escapes);
+    memcpy(out_, &header_, sizeof(header_));
+    return {zero_padding(), largest_};
+  }
+
+ private:
+  static uint32_t lesser(uint64_t a, uint64_t b) { return static_cast<uint32_t>(a < b ? a : b); }
+
+  uint32_t tokens_together(uint32_t n_heads) const {
+    constexpr uint32_t kTokens = 16;
+    const uint32_t fit = kEncodeBytesMax / (shape_.head_dim * 2);
+    return lesser(kTokens, lesser(fit, kEncodeRowsMax) / n_heads);
+  }
+
+  void choose_exponents() {
+    uint64_t counters[256] = {};
+    // Heads begin at the same row of four only where their tokens come in fours.
+    const uint32_t together = shape_.n_tokens % kSampledRows == 0 ? source_.heads_together() : 1;
+    for (uint32_t head = 0, n_heads; head < shape_.n_heads; head += n_heads) {
+      n_heads = lesser(shape_.n_heads - head, together);
+      const auto skipped =
+          static_cast<uint32_t>(-(uint64_t{head} * shape_.n_tokens) % kSampledRows);
+      for (uint32_t token = skipped, n; token < shape_.n_tokens; token += n * kSampledRows) {
+        n = lesser((shape_.n_tokens - token + kSampledRows - 1) / kSampledRows,
+                   tokens_together(n_heads));
+        source_.rows(head, n_heads, token, n, kSampledRows, rows_);
+        ops_.count_exponents(rows_, n_heads * n, shape_.head_dim, counters);
+      }
+    }
+    rank_exponents(counters, header_.exponents);
+    memset(code_of_, kTableExponents, sizeof(code_of_));
+    for (uint32_t i = 0; i < kTableExponents; ++i)
+      code_of_[header_.exponents[i]] = static_cast<Byte>(i);
+  }
+
+  Byte* tops_at(uint32_t head, uint32_t token) const {
+    return out_ + s_.at.tops + tops_offset(shape_, s_, head, token);
+  }
+
+  // Each channel's largest exponent in the run that starts at token.
+  void write_tops(uint32_t head, uint32_t n_heads, uint32_t token) {
+    const uint32_t run = token;
+    for (uint32_t h = 0; h < n_heads; ++h)
+      memset(tops_at(head + h, run), kWindow - 1, shape_.head_dim);
+    const uint32_t end = token + tokens_left_of_run(shape_, token);
+    for (uint32_t n; token < end; token += n) {
+      n = lesser(end - token, tokens_together(n_heads));
+      source_.rows(head, n_heads, token, n, 1, rows_);
+      for (uint32_t h = 0; h < n_heads; ++h)
+        ops_.raise_tops(rows_ + h * n, n, shape_.head_dim, tops_at(head + h, run));
+    }
+  }
+
+  // False where the escapes of a head exceed its area.
+  bool write_heads(uint32_t head, uint32_t n_heads) {
+    constexpr uint64_t kSlack = 64;  // EscapeWriter's
+    const uint64_t area = (escapes_max_ - s_.n_escapes + kSlack) / n_heads;
+    if (area < kSlack) return false;
+    for (uint32_t h = 0; h < n_heads; ++h)
+      escapes_[h] = {out_ + s_.at.escapes + s_.n_escapes + h * area, 0, area - kSlack};
+    for (uint32_t token = 0, n; token < shape_.n_tokens; token += n) {
+      if (s_.runs != 0 && token % shape_.spec.run_tokens == 0) write_tops(head, n_heads, token);
+      n = lesser(tokens_together(n_heads), tokens_left_of_run(shape_, token));
+      source_.rows(head, n_heads, token, n, 1, rows_);
+      for (uint32_t h = 0; h < n_heads; ++h)
+        if (!write_rows(head + h, token, n, rows_ + h * n, &escapes_[h])) return false;
+    }
+    for (uint32_t h = 0; h < n_heads; ++h) join_escapes(head + h, escapes_[h]);
+    return true;
+  }
+
+  bool write_rows(uint32_t head, uint32_t token, uint32_t n_rows, const Byte* const* elements,
+                  EscapeWriter* escapes) {
+    uint64_t row = uint64_t{head} * shape_.n_tokens + token;
+    for (uint32_t n; n_rows > 0; n_rows -= n, row += n, elements += n) {
+      if (row % kEscapeIndexRows == 0) set_index(row, static_cast<uint32_t>(escapes->n));
+      n = lesser(n_rows, kEscapeIndexRows - row % kEscapeIndexRows);
+      const ExponentRows rows{shape_.spec.bits,  shape_.head_dim, n,
+                              header_.exponents, code_of_,        tops_at(head, token)};
+      const Byte largest =
+          ops_.encode(rows, elements, out_ + s_.at.sign_mantissa + row * shape_.head_dim,
+                      out_ + s_.at.codes + row * s_.code_bytes, escapes);
+      if (largest > largest_) largest_ = largest;
+      if (escapes->n > escapes->max) return false;
+    }
+    return true;
+  }
+
+  void set_index(uint64_t row, uint32_t escapes_before) {
+    memcpy(out_ + s_.at.escape_index + row / kEscapeIndexRows * 4, &escapes_before, 4);
+  }
+
+  // A head's escapes move behind all before; its entries of the index counted its own only.
+  void join_escapes(uint32_t head, const EscapeWriter& escapes) {
+    const uint64_t begin = uint64_t{head} * shape_.n_tokens;
+    const uint64_t first = (begin + kEscapeIndexRows - 1) / kEscapeIndexRows;
+    for (uint64_t k = first; k * kEscapeIndexRows < begin + shape_.n_tokens; ++k) {
+      uint32_t before;
+      memcpy(&before, out_ + s_.at.escape_index + k * 4, 4);
+      set_index(k * kEscapeIndexRows, before + static_cast<uint32_t>(s_.n_escapes));
+    }
+    memmove(out_ + s_.at.escapes + s_.n_escapes, escapes.escapes, escapes.n);
+    s_.n_escapes += escapes.n;
+  }
+
+  EncodedSection write_plain() {
+    header_ = {};
+    header_.mode = kExponentPlain;
+    memcpy(out_, &header_, sizeof(header_));
+    const uint64_t row_bytes = uint64_t{shape_.head_dim} * 2;
+    Byte* to = out_ + sizeof(header_);
+    for (uint32_t head = 0; head < shape_.n_heads; ++head)
+      for (uint32_t token = 0, n; token < shape_.n_tokens; token += n) {
+        n = lesser(shape_.n_tokens - token, tokens_together(1));
+        source_.rows(head, 1, token, n, 1, rows_);
+        for (uint32_t i = 0; i < n; ++i, to += row_bytes) memcpy(to, rows_[i], row_bytes);
+      }
+    memset(to, 0, static_cast<uint64_t>(out_ + plain_bytes_ - to));
+    const uint32_t bits = active_rows()->max_abs_bits(QUIRE_DTYPE_BF16, out_ + sizeof(header_),
+                                                      s_.rows * shape_.head_dim);
+    return {plain_bytes_, bits >> 7};
+  }
+
+  // Returns the section's size.
+  uint64_t zero_padding() {
+    const auto zero = [this](uint64_t begin, uint64_t end) {
+      memset(out_ + begin, 0, end - begin);
+    };
+    const uint64_t total = s_.at.escapes + align_block(s_.n_escapes);
+    zero(s_.at.tops + uint64_t{shape_.n_heads} * s_.runs * shape_.head_dim, s_.at.sign_mantissa);
+    zero(s_.at.sign_mantissa + s_.rows * shape_.head_dim, s_.at.codes);
+    zero(s_.at.codes + s_.rows * s_.code_bytes, s_.at.escape_index);
+    zero(s_.at.escape_index + s_.index_entries * 4, s_.at.escapes);
+    zero(s_.at.escapes + s_.n_escapes, total);
+    return total;
+  }
+
+  const ExponentShape& shape_;
+  ExponentSource& source_;
+  const ExponentOps& ops_;
+  Byte* out_;
+  uint64_t plain_bytes_;
+  ExponentSection s_;
+  ExponentHeader header_ = {};
+  Byte code_of_[256];
+  uint64_t escapes_max_ = 0;
+  uint32_t largest_ = 0;
+  EscapeWriter escapes_[kEncodeHeadsMax];
+  const Byte* rows_[kEncodeRowsMax];
+};
+
+}  // namespace
+
+EncodedSection exponent_encode(const ExponentShape& shape, ExponentSource& source, Byte* section) {
+  return Encoder(shape, source, section).run();
+}
+
+}  // namespace quire_kernels
