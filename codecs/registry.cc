@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "codecs/coverage.h"
 #include "codecs/wrapped.h"
 
 namespace quire {
@@ -59,14 +60,6 @@ std::string known_codecs() {
     names += codec.name;
   }
   return names;
-}
-
-// KV heads of the layer inside the coverage; layers without attention have none, layers with fewer
-// heads than others only theirs.
-uint32_t covered_heads(const LayerDescriptor& layer, const Coverage& coverage) {
-  if (layer.attention == AttentionKind::kNone) return 0;
-  const uint32_t end = std::min(coverage.head_end, layer.kv_heads);
-  return end > coverage.head_begin ? end - coverage.head_begin : 0;
 }
 
 Status check_coverage(const ModelDescriptor& model, const Coverage& coverage) {

@@ -1,4 +1,5 @@
 // The GPU pool in C.
+#include <algorithm>
 #include <memory>
 #include <string_view>
 

@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "codecs/coverage.h"
 #include "codecs/registry.h"
 
 namespace quire::reuse {
@@ -39,7 +40,7 @@ quire_store_params section_params(const RepresentationHeader& header, Plane plan
   params.codec = static_cast<int32_t>(header.codec);
   params.plane = static_cast<int32_t>(plane_kind);
   params.n_tokens = static_cast<uint32_t>(header.tokens.size());
-  params.n_heads = header.coverage.head_end - header.coverage.head_begin;
+  params.n_heads = covered_heads(layer, header.coverage);
   params.head_dim = plane_kind == Plane::kKey ? layer.key_dims : layer.value_dims;
   params.src_dtype = static_cast<int32_t>(plane.element);
   const int64_t first_row = rows.rows.empty() ? rows.first_row : 0;
@@ -232,7 +233,8 @@ Expected<std::vector<std::byte>> encode_to_memory(const RepresentationHeader& he
 
 Expected<PutResult> put_representation(Client& client, const RepresentationHeader& header,
                                        const ModelDescriptor& model, const EnginePlaneOf& source,
-                                       const EncodeOptions& encode, const PutOptions& put) {
+                                       const EncodeOptions& encode, const PutOptions& put,
+                                       uint64_t* bytes_stored) {
   QUIRE_ASSIGN_OR_RETURN(const bool variable, has_variable_size(header.codec));
   if (variable) {
     const auto probe = client.reserve(header.representation, kProbeBytes);
@@ -250,6 +252,7 @@ Expected<PutResult> put_representation(Client& client, const RepresentationHeade
   const Status committed = window->commit(put.ack, put.pin_ms);
   if (committed.code() == StatusCode::kAlreadyExists) return PutResult::kAlreadyStored;
   QUIRE_RETURN_IF_ERROR(committed);
+  if (bytes_stored != nullptr) *bytes_stored = pending.total_bytes();
   return PutResult::kStored;
 }
 

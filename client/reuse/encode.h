@@ -103,10 +103,12 @@ struct PutOptions {
 
 // reserve + encode into the window + commit. Nothing is encoded where the store has the id already.
 // Codecs of variable size are encoded before their size can be reserved; a small reservation, given
-// back at once, asks before that whether the store has the id.
+// back at once, asks before that whether the store has the id. bytes_stored, where given: the bytes
+// of what this call stored; untouched otherwise.
 Expected<PutResult> put_representation(Client& client, const RepresentationHeader& header,
                                        const ModelDescriptor& model, const EnginePlaneOf& source,
-                                       const EncodeOptions& encode, const PutOptions& put = {});
+                                       const EncodeOptions& encode, const PutOptions& put = {},
+                                       uint64_t* bytes_stored = nullptr);
 
 }  // namespace quire::reuse
 

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "codecs/coverage.h"
 #include "codecs/registry.h"
 
 namespace quire::reuse {
@@ -80,7 +81,7 @@ quire_load_params section_params(const RepresentationHeader& header, const Token
   params.codec = static_cast<int32_t>(header.codec);
   params.plane = static_cast<int32_t>(section.plane);
   params.n_tokens = range.section_tokens;
-  params.n_heads = header.coverage.head_end - header.coverage.head_begin;
+  params.n_heads = covered_heads(layer, header.coverage);
   params.head_dim = section.plane == Plane::kKey ? layer.key_dims : layer.value_dims;
   params.token_begin = range.begin;
   params.token_end = range.end;

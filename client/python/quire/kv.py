@@ -88,13 +88,8 @@ def pack_arguments(
     array = as_tokens(tokens)
     if base_position < 0:
         raise ValueError("base_position must not be negative")
-    n_heads = {layer.kv_heads for layer in known.layers if layer.kv_heads}
-    if len(n_heads) != 1:
-        raise ValueError(
-            f"the layers must have the same number of KV heads, not {sorted(n_heads)}: "
-            "use the C ABI with a coverage for each"
-        )
-    key_shapes, value_shapes = plane_shapes(known.layers, n_heads.pop(), array.size)
+    n_heads = max((layer.kv_heads for layer in known.layers), default=0)
+    key_shapes, value_shapes = plane_shapes(known.layers, (0, n_heads), array.size)
     source = kv_memory(
         layer_planes("keys", keys, key_shapes, dtype, 0, out=False),
         layer_planes("values", values, value_shapes, dtype, 0, out=False),
@@ -298,7 +293,7 @@ def unpack(
     if position < 0:
         raise ValueError("position must not be negative")
     layers = known.layers[slice(*info.layers)]
-    key_shapes, value_shapes = plane_shapes(layers, info.heads[1] - info.heads[0], count)
+    key_shapes, value_shapes = plane_shapes(layers, info.heads, count)
     mask = None
     if row_mask is not None:
         mask = np.ascontiguousarray(np.asarray(row_mask).astype(bool)).view(np.uint8)

@@ -101,9 +101,11 @@ def kv_memory(
 
 
 def plane_shapes(
-    layers: Sequence[Layer], n_heads: int, n_tokens: int
+    layers: Sequence[Layer], heads: tuple[int, int], n_tokens: int
 ) -> tuple[list[Shape], list[Shape]]:
-    heads = [n_heads if layer.kv_heads else 0 for layer in layers]
-    keys = [(n, n_tokens, layer.key_dims) for n, layer in zip(heads, layers, strict=True)]
-    values = [(n, n_tokens, layer.value_dims) for n, layer in zip(heads, layers, strict=True)]
+    """Of KV heads [begin, end): a layer with fewer heads than others has only its own."""
+    begin, end = heads
+    n_heads = [max(0, min(end, layer.kv_heads) - begin) for layer in layers]
+    keys = [(n, n_tokens, layer.key_dims) for n, layer in zip(n_heads, layers, strict=True)]
+    values = [(n, n_tokens, layer.value_dims) for n, layer in zip(n_heads, layers, strict=True)]
     return keys, values

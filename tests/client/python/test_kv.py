@@ -306,7 +306,7 @@ def test_wrong_arguments_of_pack() -> None:
     with pytest.raises(quire.QuireError):
         quire.pack(MODEL, [], keys[:, :, :0], values[:, :, :0])
     mixed = replace(MODEL, layers=(LAYER, replace(LAYER, kv_heads=1), LAYER))
-    with pytest.raises(ValueError, match="same number of KV heads"):
+    with pytest.raises(ValueError, match=r"keys\[1\] must be"):
         quire.pack(mixed, TOKENS, keys, values)
 
 
@@ -349,6 +349,25 @@ def test_layers_of_different_shape() -> None:
         np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.parametrize("codec", ["raw-f16", "int8-channel", "int4-rans"])
+def test_layers_with_different_head_counts(codec: str) -> None:
+    n_heads = (N_HEADS, 1, N_HEADS)
+    model = replace(MODEL, layers=tuple(replace(LAYER, kv_heads=n) for n in n_heads))
+    keys, values = arrays()
+    own_keys = [plane[:n] for plane, n in zip(keys, n_heads, strict=True)]
+    own_values = [plane[:n] for plane, n in zip(values, n_heads, strict=True)]
+    data = quire.pack(model, TOKENS, own_keys, own_values, codec=codec).data
+    assert quire.describe(data).heads == (0, N_HEADS)
+    out = tuple([np.full_like(plane, 9) for plane in planes] for planes in (own_keys, own_values))
+    quire.unpack(data, model, 0, out=out)
+    # As a model whose layers all have that many heads gives them.
+    whole = quire.pack(MODEL, TOKENS, keys, values, codec=codec).data
+    wanted_keys, wanted_values = quire.unpack(whole, MODEL, 0)
+    for layer, n in enumerate(n_heads):
+        np.testing.assert_array_equal(out[0][layer], wanted_keys[layer][:n])
+        np.testing.assert_array_equal(out[1][layer], wanted_values[layer][:n])
+
+
 def test_partial_coverage() -> None:
     """Heads and layers that do not begin at 0, as a sharded engine stores them by the C ABI."""
     from quire import _abi
@@ -360,7 +379,7 @@ def test_partial_coverage() -> None:
         MODEL, TOKENS, keys, values, "raw-f16", None, 0, quire.PositionFrame.LOCAL, False, b"", None
     )
     spec.coverage = _abi.Coverage(1, N_LAYERS, 1, N_HEADS)
-    shapes = plane_shapes(MODEL.layers[1:], N_HEADS, N_TOKENS)
+    shapes = plane_shapes(MODEL.layers[1:], (0, N_HEADS), N_TOKENS)
     memory = kv_memory(
         layer_planes("keys", keys[1:], shapes[0], None, 0, out=False),
         layer_planes("values", values[1:], shapes[1], None, 0, out=False),

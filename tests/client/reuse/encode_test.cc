@@ -76,6 +76,37 @@ TEST(Encode, PreRopeKeysDoNotDependOnThePositionTheyWereComputedAt) {
     }
 }
 
+// The second layer has half of the others' KV heads; its planes hold nothing behind those.
+TEST(Encode, LayersMayHaveDifferentNumbersOfHeads) {
+  Rig rig;
+  rig.model.layers[1].kv_heads = 1;
+  rig.engine = ToyEngine(rig.model, 32, 0);
+  rig.engine.randomize(7);
+  for (const CodecId codec : {CodecId::kRawF32, CodecId::kInt8Channel, CodecId::kInt4Rans}) {
+    const RepresentationHeader header = rig.header(codec);
+    const auto bytes = encode_to_memory(header, rig.model, rig.engine.planes(), {});
+    ASSERT_TRUE(bytes.is_ok()) << bytes.status().to_string();
+    const auto view = RepresentationView::parse(*bytes);
+    ASSERT_TRUE(view.is_ok()) << view.status().to_string();
+    ToyEngine target(rig.model, 32, 9);
+    LoadOptions load;
+    load.position = static_cast<int64_t>(header.base_position);
+    ASSERT_TRUE(load_representation(*view, rig.model, target.planes(), load).is_ok());
+    const double error_max = codec == CodecId::kRawF32        ? 1e-6
+                             : codec == CodecId::kInt8Channel ? 0.05
+                                                              : 0.5;
+    for (uint32_t layer = 0; layer < 3; ++layer)
+      for (const Plane plane : {Plane::kKey, Plane::kValue})
+        for (uint32_t token = 0; token < kTokens; ++token)
+          for (uint32_t head = 0; head < rig.model.layers[layer].kv_heads; ++head)
+            for (uint32_t dim = 0; dim < rig.engine.dims(layer, plane); ++dim)
+              ASSERT_NEAR(target.at(layer, plane, token, head, dim),
+                          rig.engine.at(layer, plane, token, head, dim), error_max)
+                  << layer << " " << token << " " << head << " " << dim;
+    EXPECT_EQ(target.at(1, Plane::kKey, kTokens, 0, 0), 9) << "what lies behind stays as it is";
+  }
+}
+
 TEST(Encode, RefusesWhatDoesNotFit) {
   Rig rig;
   std::vector<std::byte> bytes;
@@ -252,9 +283,12 @@ TEST(PutRepresentation, ReservesTheSizeThatAVariableCodecTakes) {
   });
   const auto client = server.connect();
   ASSERT_TRUE(client.is_ok());
-  const auto result = put_representation(**client, header, rig.model, rig.engine.planes(), {});
+  uint64_t bytes_stored = 0;
+  const auto result =
+      put_representation(**client, header, rig.model, rig.engine.planes(), {}, {}, &bytes_stored);
   ASSERT_TRUE(result.is_ok()) << result.status().to_string();
   EXPECT_EQ(stored, *expected);
+  EXPECT_EQ(bytes_stored, expected->size());
   ASSERT_EQ(reserved.size(), 2u);  // is it there; then its room
   EXPECT_EQ(reserved[1], expected->size());
 }
