@@ -6,6 +6,7 @@
 #include "client/llama/kv_source.h"
 #include "client/llama/prompt.h"
 #include "client/reuse/encode.h"
+#include "codecs/registry.h"
 #include "tools/quire-warm/filler.h"
 
 namespace quire::warm {
@@ -97,9 +98,30 @@ Expected<ChunkIds> LlamaTarget::identify(std::span<const TokenId> tokens) {
   return ChunkIds{header.object, header.variant, header.representation, writer.total_bytes()};
 }
 
+Expected<std::optional<uint64_t>> LlamaTarget::find_stored(std::span<const TokenId> tokens,
+                                                           const ChunkIds& ids) {
+  QUIRE_ASSIGN_OR_RETURN(const bool stored, is_stored(ids));
+  if (!stored) return std::optional<uint64_t>();
+  QUIRE_ASSIGN_OR_RETURN(const CodecInfo* codec, find_codec(options_.codec));
+  if (!codec->variable_size) return std::optional(ids.bytes_max);
+  QUIRE_ASSIGN_OR_RETURN(const uint64_t bytes, stored_bytes(tokens, ids.representation));
+  return std::optional(bytes);
+}
+
+Expected<uint64_t> LlamaTarget::stored_bytes(std::span<const TokenId> tokens,
+                                             const Digest& representation) {
+  ResolveOptions options;
+  options.prefix = false;
+  QUIRE_ASSIGN_OR_RETURN(const std::vector<Match> matches,
+                         client_->resolve(engine_.model_id(), tokens, options));
+  for (const Match& match : matches)
+    if (match.representation == representation) return match.bytes;
+  return uint64_t{0};
+}
+
 Expected<bool> LlamaTarget::is_stored(const ChunkIds& ids) {
   // The window is given back at once: computing the chunk may take longer than a reservation lives.
-  const auto window = client_->reserve(ids.representation, ids.bytes);
+  const auto window = client_->reserve(ids.representation, ids.bytes_max);
   if (window) return false;
   const StatusCode code = window.status().code();
   if (code == StatusCode::kAlreadyExists) return true;
@@ -111,7 +133,11 @@ Expected<StoreResult> LlamaTarget::store(std::span<const TokenId> tokens, const 
   const RepresentationHeader header = header_of(tokens, context_, options_.codec, prefix_.size());
   if (header.representation != ids.representation)
     return Status(StatusCode::kInternal, "ids of another chunk");
-  return put(header, prefix_);
+  QUIRE_ASSIGN_OR_RETURN(StoreResult result, put(header, prefix_));
+  if (!result.already_stored) return result;
+  QUIRE_ASSIGN_OR_RETURN(const std::optional<uint64_t> stored, find_stored(tokens, ids));
+  result.bytes = stored.value_or(0);
+  return result;
 }
 
 Expected<StoreResult> LlamaTarget::put(const RepresentationHeader& header,
@@ -130,7 +156,7 @@ Expected<StoreResult> LlamaTarget::put(const RepresentationHeader& header,
   put.busy_retries_max = kBusyRetriesMax;
   QUIRE_ASSIGN_OR_RETURN(const reuse::PutResult stored,
                          reuse::put_representation(*client_, header, engine_.descriptor(),
-                                                   capture.plane_of, encode, put));
+                                                   capture.plane_of, encode, put, &result.bytes));
   result.already_stored = stored == reuse::PutResult::kAlreadyStored;
   return result;
 }

@@ -41,7 +41,8 @@ class LlamaTarget final : public WarmTarget {
 
   Expected<std::vector<TokenId>> tokenize(std::string_view text) override;
   Expected<ChunkIds> identify(std::span<const TokenId> tokens) override;
-  Expected<bool> is_stored(const ChunkIds& ids) override;
+  Expected<std::optional<uint64_t>> find_stored(std::span<const TokenId> tokens,
+                                                const ChunkIds& ids) override;
   Expected<StoreResult> store(std::span<const TokenId> tokens, const ChunkIds& ids) override;
 
   // Needed once before anything is stored.
@@ -66,6 +67,9 @@ class LlamaTarget final : public WarmTarget {
   RepresentationHeader header_of(std::span<const TokenId> tokens, const VariantContext& context,
                                  CodecId codec, uint64_t base_position) const;
   ByteSpan salt() const;
+  Expected<bool> is_stored(const ChunkIds& ids);
+  // 0 where resolving does not find it.
+  Expected<uint64_t> stored_bytes(std::span<const TokenId> tokens, const Digest& representation);
   Expected<StoreResult> put(const RepresentationHeader& header, std::span<const TokenId> prefix);
 
   LlamaEngine& engine_;

@@ -132,6 +132,7 @@ class Run {
     target.variant = variant_of(options_.variant);
     QUIRE_ASSIGN_OR_RETURN(const CodecInfo* codec, find_codec(options_.codec));
     target.codec = codec->id;
+    report_.variable_size = codec->variable_size;
     target.salient_share = options_.salient_share;
     target.system_text = system_text;
     target.ack = options_.durable ? wire::AckLevel::kDurable : wire::AckLevel::kMemory;

@@ -12,6 +12,15 @@ uint64_t estimated_seconds(const RunReport& report) {
       std::ceil(static_cast<double>(report.summary.tokens) / report.tokens_per_second));
 }
 
+namespace {
+
+// Codecs of variable size say what they take when they have encoded.
+bool bytes_are_bound(const RunReport& report) {
+  return report.dry_run && report.variable_size;
+}
+
+}  // namespace
+
 void print_table(const RunReport& report, std::ostream& out) {
   const WarmSummary& s = report.summary;
   const auto row = [&](const char* name, const std::string& value) {
@@ -33,7 +42,7 @@ void print_table(const RunReport& report, std::ostream& out) {
   row("chunks", chunks);
   row("tokens", format_count(s.tokens) +
                     (report.dry_run ? "" : " (" + format_count(s.tokens_computed) + " computed)"));
-  row("bytes", format_bytes(s.bytes) +
+  row("bytes", (bytes_are_bound(report) ? "at most " : "") + format_bytes(s.bytes) +
                    (report.dry_run ? "" : " (" + format_bytes(s.bytes_stored) + " stored now)"));
   if (report.tokens_per_second > 0) {
     char rate[32];
@@ -75,6 +84,7 @@ void print_json(const RunReport& report, std::ostream& out) {
       {"tokens_computed", s.tokens_computed},
       {"bytes", s.bytes},
       {"bytes_stored", s.bytes_stored},
+      {"bytes_exact", !bytes_are_bound(report)},
       {"tokens_per_second", report.tokens_per_second},
       {"wall_ms", report.wall_us / 1000},
   };

@@ -3,6 +3,7 @@
 #define QUIRE_TOOLS_QUIRE_WARM_WARM_TARGET_H_
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -16,12 +17,13 @@ struct ChunkIds {
   Digest object;
   Digest variant;
   Digest representation;
-  uint64_t bytes = 0;  // of the representation
+  uint64_t bytes_max = 0;  // of the representation; codecs of variable size may take less
 };
 
 struct StoreResult {
   bool already_stored = false;
   uint64_t compute_us = 0;  // engine time; 0 where nothing was computed
+  uint64_t bytes = 0;       // of the representation in the store; 0: not known
 };
 
 // Errors that end the whole run: kUnavailable (server gone), kCancelled, kNoSpace, kModelMismatch,
@@ -31,8 +33,10 @@ class WarmTarget {
   virtual ~WarmTarget() = default;
   virtual Expected<std::vector<TokenId>> tokenize(std::string_view text) = 0;
   virtual Expected<ChunkIds> identify(std::span<const TokenId> tokens) = 0;
-  // True where the store has it; asks the store, not the manifest.
-  virtual Expected<bool> is_stored(const ChunkIds& ids) = 0;
+  // The bytes of what the store has under these ids; 0: not known; nullopt: it is not stored. Asks
+  // the store, not the manifest.
+  virtual Expected<std::optional<uint64_t>> find_stored(std::span<const TokenId> tokens,
+                                                        const ChunkIds& ids) = 0;
   // Computes and stores; returns with the acknowledgement.
   virtual Expected<StoreResult> store(std::span<const TokenId> tokens, const ChunkIds& ids) = 0;
 };

@@ -100,7 +100,7 @@ Status Warmer::scan_document(const corpus::Document& document) {
       continue;
     }
     QUIRE_ASSIGN_OR_RETURN(const ChunkIds ids, target_.identify(tokens));
-    summary_.bytes += ids.bytes;
+    summary_.bytes += ids.bytes_max;
   }
   return Status::ok();
 }
@@ -192,24 +192,36 @@ Status Warmer::store_chunk(std::span<const TokenId> tokens, ChunkLine& line) {
   line.object = ids.object;
   line.variant = ids.variant;
   line.representation = ids.representation;
-  line.bytes = ids.bytes;
-  QUIRE_ASSIGN_OR_RETURN(const bool stored, target_.is_stored(ids));
+  QUIRE_ASSIGN_OR_RETURN(const std::optional<uint64_t> stored, target_.find_stored(tokens, ids));
   line.status = ChunkStatus::kAlreadyStored;
-  if (stored) return Status::ok();
+  if (stored) {
+    line.bytes = bytes_of(line, *stored, ids);
+    return Status::ok();
+  }
   QUIRE_ASSIGN_OR_RETURN(const StoreResult result, target_.store(tokens, ids));
   summary_.compute_us += result.compute_us;
   summary_.tokens_computed += tokens.size();
+  line.bytes = bytes_of(line, result.bytes, ids);
   if (result.already_stored) return Status::ok();
   line.status = ChunkStatus::kStored;
-  summary_.bytes_stored += ids.bytes;
+  summary_.bytes_stored += line.bytes;
   return Status::ok();
+}
+
+// Where the store did not say: what an earlier run wrote down, or the most it can be.
+uint64_t Warmer::bytes_of(const ChunkLine& line, uint64_t stored, const ChunkIds& ids) const {
+  if (stored > 0) return stored;
+  const ChunkLine* before =
+      manifest_ == nullptr ? nullptr : manifest_->find(line.document, line.chunk);
+  const bool known = before != nullptr && before->representation == ids.representation;
+  return known && before->bytes > 0 ? before->bytes : ids.bytes_max;
 }
 
 Status Warmer::note_chunk(const ChunkLine& line) {
   if (manifest_ == nullptr) return Status::ok();
   const ChunkLine* before = manifest_->find(line.document, line.chunk);
   const bool known = before != nullptr && before->chunk_id == line.chunk_id &&
-                     before->representation == line.representation &&
+                     before->representation == line.representation && before->bytes == line.bytes &&
                      before->status != ChunkStatus::kFailed && line.status != ChunkStatus::kFailed;
   if (known) return Status::ok();
   manifest_changed_ = true;

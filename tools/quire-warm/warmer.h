@@ -31,7 +31,7 @@ struct WarmSummary {
   uint64_t chunks_failed = 0;
   uint64_t tokens = 0;
   uint64_t tokens_computed = 0;
-  uint64_t bytes = 0;         // of all representations
+  uint64_t bytes = 0;         // of all representations; of a scan: the most they can take
   uint64_t bytes_stored = 0;  // of those stored now
   uint64_t compute_us = 0;
 };
@@ -61,6 +61,7 @@ class Warmer {
   Status warm_chunk(const corpus::Document& document, const corpus::Chunk& chunk, ChunkLine& line);
   Status store_chunk(std::span<const TokenId> tokens, ChunkLine& line);
   Status note_chunk(const ChunkLine& line);
+  uint64_t bytes_of(const ChunkLine& line, uint64_t stored, const ChunkIds& ids) const;
   Expected<std::vector<corpus::Chunk>> chunks_of(const corpus::Document& document);
   void report(const corpus::SourceError& error);
 

@@ -45,5 +45,21 @@ TEST(Report, Table) {
   EXPECT_THAT(out.str(), testing::HasSubstr("3.0 MiB"));
 }
 
+TEST(Report, ADryRunOfACodecOfVariableSizeTellsABound) {
+  RunReport report = report_of_test();
+  report.variable_size = true;
+  std::ostringstream table, json;
+  print_table(report, table);
+  print_json(report, json);
+  EXPECT_THAT(table.str(), testing::HasSubstr("at most 3.0 MiB"));
+  EXPECT_EQ(nlohmann::json::parse(json.str())["bytes_exact"], false);
+  report.dry_run = false;
+  std::ostringstream stored, stored_json;
+  print_table(report, stored);
+  print_json(report, stored_json);
+  EXPECT_THAT(stored.str(), testing::Not(testing::HasSubstr("at most")));
+  EXPECT_EQ(nlohmann::json::parse(stored_json.str())["bytes_exact"], true);
+}
+
 }  // namespace
 }  // namespace quire::warm

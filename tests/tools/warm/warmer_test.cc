@@ -30,23 +30,27 @@ class FakeTarget final : public WarmTarget {
     ids.object = object_id(Digest{}, tokens, {});
     ids.variant = variant_id(ids.object, VariantContext::isolated());
     ids.representation = representation_id(ids.variant, 1, PositionFrame::kLocal, {});
-    ids.bytes = 10 * tokens.size();
+    ids.bytes_max = 10 * tokens.size();
     return ids;
   }
-  Expected<bool> is_stored(const ChunkIds& ids) override {
-    return stored.contains(ids.representation);
+  Expected<std::optional<uint64_t>> find_stored(std::span<const TokenId> tokens,
+                                                const ChunkIds& ids) override {
+    if (!stored.contains(ids.representation)) return std::optional<uint64_t>();
+    return std::optional(knows_bytes ? bytes_per_token * tokens.size() : 0);
   }
-  Expected<StoreResult> store(std::span<const TokenId>, const ChunkIds& ids) override {
+  Expected<StoreResult> store(std::span<const TokenId> tokens, const ChunkIds& ids) override {
     if (on_store) {
       if (const Status status = on_store(stores); !status) return status;
     }
     ++stores;
     stored.insert(ids.representation);
-    return StoreResult{false, 1000};
+    return StoreResult{false, 1000, bytes_per_token * tokens.size()};
   }
 
   std::set<Digest> stored;
   uint64_t stores = 0;
+  uint64_t bytes_per_token = 10;  // less than 10: a codec of variable size
+  bool knows_bytes = true;        // of what was there before
   std::function<Status(uint64_t)> on_store;
 };
 
@@ -136,6 +140,37 @@ TEST_F(WarmerTest, TheSecondRunStoresNothingAndWritesNothing) {
   EXPECT_EQ(summary_.tokens_computed, 0u);
   manifest();
   EXPECT_EQ(manifest_text_, before);
+}
+
+TEST_F(WarmerTest, BytesAreThoseThatWereStored) {
+  write("a.txt", words(100, "a"));
+  target_.bytes_per_token = 7;
+  ASSERT_TRUE(run({docs()}).is_ok());
+  EXPECT_EQ(plan_.bytes, 10 * plan_.tokens);
+  EXPECT_EQ(summary_.bytes, 7 * summary_.tokens);
+  EXPECT_EQ(summary_.bytes_stored, 7 * summary_.tokens);
+  for (const auto& [key, line] : manifest().chunks) EXPECT_EQ(line.bytes, 7 * line.n_tokens) << key;
+  const std::string before = manifest_text_;
+  ASSERT_TRUE(run({docs()}).is_ok());
+  EXPECT_EQ(summary_.bytes, 7 * summary_.tokens) << "what the store says";
+  EXPECT_EQ(summary_.bytes_stored, 0u);
+  target_.knows_bytes = false;
+  ASSERT_TRUE(run({docs()}).is_ok());
+  EXPECT_EQ(summary_.bytes, 7 * summary_.tokens) << "what the manifest says";
+  manifest();
+  EXPECT_EQ(manifest_text_, before);
+  fs::remove(root_ / "m");
+  ASSERT_TRUE(run({docs()}).is_ok());
+  EXPECT_EQ(summary_.bytes, 10 * summary_.tokens) << "nobody knows: the most it can be";
+}
+
+TEST_F(WarmerTest, AManifestWithOtherBytesIsPutRight) {
+  write("a.txt", words(100, "a"));
+  ASSERT_TRUE(run({docs()}).is_ok());
+  target_.bytes_per_token = 7;
+  ASSERT_TRUE(run({docs()}).is_ok());
+  EXPECT_EQ(summary_.chunks_stored, 0u);
+  for (const auto& [key, line] : manifest().chunks) EXPECT_EQ(line.bytes, 7 * line.n_tokens) << key;
 }
 
 TEST_F(WarmerTest, WhatTheStoreForgotIsStoredAgainWhateverTheManifestSays) {
