@@ -33,10 +33,11 @@ GpuPlacement::GpuPlacement(OpenDriver open_driver, const GpuPlacementOptions& op
       clock_(clock),
       live_(live),
       slab_(std::move(slab)),
-      hooks_(std::move(hooks)) {
-  tiers::EvictionOptions eviction;
-  eviction.capacity_bytes = options.pool.capacity_bytes;
-  policy_ = tiers::make_eviction_policy(tiers::EvictionPolicyKind::kDecayedLfu, eviction);
+      hooks_(std::move(hooks)),
+      copies_(
+          live, options.pool.capacity_bytes,
+          hooks_.share_bytes ? hooks_.share_bytes
+                             : [](uint32_t, uint64_t) { return uint64_t{0}; }) {
   worker_ = std::make_unique<Worker>("quire-gpu",
                                      [&loop](Worker::Task task) { loop.post(std::move(task)); });
   opening_ = std::make_shared<Expected<Opened>>(Status(StatusCode::kInternal, "not opened"));
@@ -123,18 +124,16 @@ void GpuPlacement::note_ask(ObjectEntry& entry) {
 void GpuPlacement::note_use(const ObjectEntry& entry) {
   assert(readable(entry));
   ++hits_;
-  policy_->touch(entry.gpu.handle);
+  copies_.touch(entry);
 }
 
 void GpuPlacement::drop(ObjectEntry& entry) {
   assert(entry.gpu.leases == 0 && !entry.gpu.uploading);
   if (!entry.gpu.slot) return;
+  copies_.free_slot(entry);
   pool_->free(*entry.gpu.slot);
   entry.gpu.slot.reset();
   entry.gpu.asks = 0;
-  if (!std::exchange(entry.gpu.ready, false)) return;
-  policy_->remove(entry.gpu.handle);
-  by_handle_.erase(entry.gpu.handle);
 }
 
 void GpuPlacement::pump() {
@@ -156,13 +155,14 @@ bool GpuPlacement::start_next() {
   if (!in_flight_.empty() && bytes_in_flight_ + bytes > kGpuUploadBytesInFlightMax) return false;
   auto slot = pool_->allocate(entry->bytes);
   if (!slot && (growing_ || start_growth(bytes))) return false;
-  for (uint32_t n = 0; !slot && n < kGpuEvictionsPerUploadMax && evict_one(); ++n) {
+  for (uint32_t n = 0; !slot && n < kGpuEvictionsPerUploadMax && evict_one(entry->tenant); ++n) {
     slot = pool_->allocate(entry->bytes);
   }
   queue_.pop_front();
   entry->gpu.queued = false;
   entry->gpu.asks = 0;
-  // Without room (all is leased) it is asked for again by later uses.
+  // Without room (all is leased, or within the shares of others) it is asked for again by later
+  // uses.
   if (slot) start_upload(*entry, *slot);
   return true;
 }
@@ -194,17 +194,10 @@ void GpuPlacement::finish_growth(Expected<tiers::BuiltChunks> built) {
   pump();
 }
 
-bool GpuPlacement::evict_one() {
-  ObjectEntry* victim = nullptr;
-  policy_->victim([&](tiers::EvictionPolicy::Handle handle) {
-    const auto found = by_handle_.find(handle);
-    ObjectEntry* entry = found == by_handle_.end() ? nullptr : live_.find(found->second);
-    if (entry == nullptr || entry->gpu.leases != 0) return false;
-    victim = entry;
-    return true;
-  });
+// Nothing can be grown at the moment: what backs the pool is the tier that is shared out.
+bool GpuPlacement::evict_one(uint32_t putter) {
+  ObjectEntry* victim = copies_.evict(putter, pool_->stats().backed_bytes);
   if (victim == nullptr) return false;
-  policy_->evict(victim->gpu.handle);
   ++evictions_;
   drop(*victim);
   hooks_.settled(*victim);
@@ -222,6 +215,7 @@ void GpuPlacement::start_upload(ObjectEntry& entry, const tiers::Slot& slot) {
   upload->started_ns = clock_.now_ns();
   upload->verify = options_.verify_uploads || driver_->kind() == gpu::DriverKind::kFake;
   entry.gpu.slot = slot;
+  copies_.take_slot(entry);
   entry.gpu.uploading = true;
   bytes_in_flight_ += upload->source.size();
   in_flight_.push_back(upload);
@@ -304,7 +298,7 @@ void GpuPlacement::finish_upload(const SharedUpload& upload) {
   entry->gpu.uploading = false;
   const Status& status = upload->status;
   if (status.is_ok() && entry->state == ObjectState::kSealed) {
-    publish(*entry);
+    copies_.publish(*entry);
   } else {
     drop(*entry);
   }
@@ -318,13 +312,6 @@ void GpuPlacement::finish_upload(const SharedUpload& upload) {
     if (upload->fatal || ++failures_in_a_row_ >= kGpuFailuresMax) stop(status);
   }
   hooks_.settled(*entry);
-}
-
-void GpuPlacement::publish(ObjectEntry& entry) {
-  entry.gpu.ready = true;
-  entry.gpu.handle = LiveObjects::handle_of(entry.id);
-  while (!by_handle_.emplace(entry.gpu.handle, entry.ref()).second) ++entry.gpu.handle;
-  policy_->insert(entry.gpu.handle, entry.gpu.slot->slot_bytes);
 }
 
 // A device that failed once is not believed again. Leases on it end as they would have; nobody gets
@@ -343,7 +330,7 @@ void GpuPlacement::stop(const Status& reason) {
     abandoned_.push_back(upload);
   }
   bytes_in_flight_ = 0;
-  for (const auto& [handle, ref] : by_handle_) left.push_back(ref);
+  std::ranges::copy(copies_.all(), std::back_inserter(left));
   for (const EntryRef& ref : left) {
     ObjectEntry* entry = live_.find(ref);
     if (entry == nullptr || entry->gpu.leases != 0) continue;
@@ -355,7 +342,7 @@ void GpuPlacement::stop(const Status& reason) {
 void GpuPlacement::tick() {
   if (state_ != State::kOk) return;
   const uint64_t now_ns = clock_.now_ns();
-  policy_->tick(now_ns);
+  copies_.tick(now_ns);
   for (const SharedUpload& upload : in_flight_) {
     if (now_ns > upload->started_ns + kGpuUploadNsMax) {
       return stop(Status(StatusCode::kDeadlineExceeded, "a copy to the GPU does not end"));
@@ -422,7 +409,7 @@ TierStats GpuPlacement::stats() const {
     out.capacity_bytes = pool.capacity_bytes;
     out.used_bytes = pool.used_bytes;
   }
-  out.objects = by_handle_.size();
+  out.objects = copies_.size();
   out.hits = hits_;
   out.evictions = evictions_;
   out.written_bytes = uploaded_bytes_;

@@ -11,7 +11,7 @@
 // Life of a copy: asked for kGpuPromoteAfterAcquires times -> queued -> (room by growing, then by
 // eviction) uploading: the host slot stays -> event happened, bytes verified -> ready: found,
 // leased
-// -> evicted, dropped with its object, or given up with the device.
+// -> evicted (gpu_copies.h), dropped with its object, or given up with the device.
 #ifndef QUIRE_SERVER_STORE_GPU_PLACEMENT_H_
 #define QUIRE_SERVER_STORE_GPU_PLACEMENT_H_
 
@@ -20,17 +20,16 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/gpu/driver.h"
 #include "base/status.h"
 #include "server/admin.h"
+#include "server/store/gpu_copies.h"
 #include "server/store/live_objects.h"
 #include "server/store/object.h"
 #include "server/store/worker.h"
-#include "tiers/evict/policy.h"
 #include "tiers/gpu/device_pool.h"
 #include "tiers/host/slab.h"
 #include "tiers/io/event_loop.h"
@@ -70,6 +69,8 @@ class GpuPlacement {
     std::function<void(ObjectEntry&)> settled;
     // Said once: the tier is absent or was given up, and why.
     std::function<void(const std::string&)> warn;
+    // What of a tier of that size is a tenant's own; not set: nothing.
+    GpuCopies::ShareBytes share_bytes;
   };
   enum class State { kOpening, kOk, kAbsent, kStopped };
 
@@ -129,14 +130,13 @@ class GpuPlacement {
   bool start_next();
   bool start_growth(uint64_t bytes);
   void finish_growth(Expected<tiers::BuiltChunks> built);
-  bool evict_one();
+  bool evict_one(uint32_t putter);
   void start_upload(ObjectEntry& entry, const tiers::Slot& slot);
   static void begin(gpu::Driver& driver, gpu::Stream stream, Upload& upload);
   void poll_later();
   void poll();
   static void ask(gpu::Driver& driver, Upload& upload);
   void finish_upload(const SharedUpload& upload);
-  void publish(ObjectEntry& entry);
   void stop(const Status& reason);
   void shrink(uint64_t now_ns);
   bool wait_for_copies();
@@ -155,8 +155,7 @@ class GpuPlacement {
   std::shared_ptr<gpu::Driver> driver_;
   std::unique_ptr<tiers::DevicePool> pool_;
   bool host_registered_ = false;
-  std::unique_ptr<tiers::EvictionPolicy> policy_;
-  std::unordered_map<uint64_t, EntryRef> by_handle_;
+  GpuCopies copies_;
 
   std::deque<EntryRef> queue_;
   std::vector<SharedUpload> in_flight_;

@@ -32,6 +32,9 @@ void Store::open_gpu() {
       retire(entry);
     }
   };
+  hooks.share_bytes = [this](uint32_t tenant, uint64_t tier_bytes) {
+    return tenants_.share_bytes(tenants_.at(tenant), tier_bytes);
+  };
   hooks.warn = [this](const std::string& what) { warn(what); };
   gpu_ = std::make_unique<GpuPlacement>([this] { return open_driver(config_); }, options, loop_,
                                         clock_, live_, slab_, std::move(hooks));

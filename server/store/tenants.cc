@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "server/store/tenant_order.h"
+
 namespace quire::server {
 
 tiers::TenantRecord Tenant::record() const {
@@ -45,34 +47,21 @@ const Tenant* Tenants::find(uint32_t number) const {
   return found == tenants_.end() ? nullptr : &found->second;
 }
 
-// Shares that together are more than the tier are cut in proportion.
-uint64_t Tenants::host_share_bytes(const Tenant& tenant) const {
+uint64_t Tenants::share_bytes(const Tenant& tenant, uint64_t tier_bytes) const {
   double all = 0;
   for (const auto& [number, other] : tenants_) all += static_cast<double>(other.soft_bytes);
-  const double scale = std::min(1.0, static_cast<double>(host_bytes_) / std::max(all, 1.0));
+  const double scale = std::min(1.0, static_cast<double>(tier_bytes) / std::max(all, 1.0));
   return static_cast<uint64_t>(static_cast<double>(tenant.soft_bytes) * scale);
 }
 
 std::vector<Tenant*> Tenants::eviction_order(uint32_t putter) {
-  struct Row {
-    Tenant* tenant;
-    uint64_t over_bytes;
-  };
-  std::vector<Row> rows;
-  Tenant* own = nullptr;
-  for (auto& [number, tenant] : tenants_) {
-    const uint64_t share_bytes = host_share_bytes(tenant);
-    if (tenant.host_bytes > share_bytes) {
-      rows.push_back({&tenant, tenant.host_bytes - share_bytes});
-    } else if (number == putter) {
-      own = &tenant;
-    }
+  std::vector<TierUse> uses;
+  uses.reserve(tenants_.size());
+  for (const auto& [number, tenant] : tenants_) {
+    uses.push_back({number, tenant.host_bytes, share_bytes(tenant, host_bytes_)});
   }
-  std::sort(rows.begin(), rows.end(),
-            [](const Row& a, const Row& b) { return a.over_bytes > b.over_bytes; });
   std::vector<Tenant*> order;
-  for (const Row& row : rows) order.push_back(row.tenant);
-  if (own != nullptr) order.push_back(own);
+  for (const uint32_t number : server::eviction_order(uses, putter)) order.push_back(&at(number));
   return order;
 }
 

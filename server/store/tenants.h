@@ -51,8 +51,9 @@ class Tenants {
   // Tenants from which room in memory may be taken for `putter`, the one furthest above its share
   // first. A tenant within its share is not there, except the putter itself, last.
   std::vector<Tenant*> eviction_order(uint32_t putter);
-  // What of the host tier is this tenant's own.
-  uint64_t host_share_bytes(const Tenant& tenant) const;
+  // What of a tier of tier_bytes is this tenant's own: its soft quota, cut in proportion where all
+  // soft quotas together are more than the tier.
+  uint64_t share_bytes(const Tenant& tenant, uint64_t tier_bytes) const;
 
   std::map<uint32_t, Tenant>& all() { return tenants_; }
   const std::map<uint32_t, Tenant>& all() const { return tenants_; }

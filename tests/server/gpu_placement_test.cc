@@ -4,7 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
+#include <map>
 #include <set>
 
 #include "base/gpu/fake_driver.h"
@@ -44,6 +46,10 @@ class GpuPlacementTest : public testing::Test {
     GpuPlacement::Hooks hooks;
     hooks.settled = [this](ObjectEntry& entry) { settled_.insert(entry.number); };
     hooks.warn = [this](const std::string& what) { warnings_.push_back(what); };
+    hooks.share_bytes = [this](uint32_t tenant, uint64_t tier_bytes) {
+      shares_asked_of_bytes_ = tier_bytes;
+      return shares_[tenant];
+    };
     placement_ = std::make_unique<GpuPlacement>(
         [this]() -> Expected<std::unique_ptr<gpu::Driver>> {
           return std::unique_ptr<gpu::Driver>(std::make_unique<SharedFake>(driver_));
@@ -127,6 +133,8 @@ class GpuPlacementTest : public testing::Test {
   std::shared_ptr<FakeDriver> driver_ = std::make_shared<FakeDriver>();
   ManualClock clock_;
   uint64_t shrink_after_ns_ = 0;
+  std::map<uint32_t, uint64_t> shares_;  // by tenant; none: nothing
+  uint64_t shares_asked_of_bytes_ = 0;
   std::unique_ptr<EventLoop> loop_;
   std::shared_ptr<tiers::HostSlab> slab_;
   LiveObjects live_;
@@ -304,6 +312,79 @@ TEST_F(GpuPlacementTest, FullMeansGrowingThenEvicting) {
   EXPECT_FALSE(late.gpu.queued);
   for (ObjectEntry* entry : entries) entry->leases = entry->gpu.leases = 0;
   EXPECT_TRUE(promote(late));
+}
+
+TEST_F(GpuPlacementTest, ABurstOfOneTenantLeavesTheSharesOfOthers) {
+  open(8 * kMiB);
+  shares_[1] = 3 * kMiB;
+  uint8_t name = 1;
+  const auto copied = [&](uint32_t tenant) -> ObjectEntry& {
+    ObjectEntry& entry = make(name++);
+    entry.tenant = tenant;
+    EXPECT_TRUE(promote(entry));
+    return entry;
+  };
+  std::vector<ObjectEntry*> own;
+  for (int i = 0; i < 8; ++i) own.push_back(&copied(1));
+  const auto kept = [&] {
+    return std::ranges::count_if(own,
+                                 [&](ObjectEntry* entry) { return placement_->readable(*entry); });
+  };
+  // What is beyond the shares is divided, however often the newcomer's copies are used.
+  for (int i = 0; i < 8; ++i) {
+    const ObjectEntry& entry = copied(2);
+    for (int use = 0; use < 20; ++use) placement_->note_use(entry);
+  }
+  EXPECT_EQ(kept(), 5);
+  EXPECT_EQ(shares_asked_of_bytes_, 8 * kMiB);
+  for (uint32_t tenant = 3; tenant <= 6; ++tenant) {
+    for (int i = 0; i < 2; ++i) copied(tenant);
+  }
+  EXPECT_EQ(kept(), 3) << "its share";
+  EXPECT_EQ(placement_->stats().objects, 8u);
+  // Another one with a share gets it from those above theirs.
+  shares_[9] = 2 * kMiB;
+  const ObjectEntry& first = copied(9);
+  const ObjectEntry& second = copied(9);
+  EXPECT_TRUE(placement_->readable(first) && placement_->readable(second));
+  EXPECT_EQ(kept(), 3);
+  // Where nobody is above its share, who asks gives way itself.
+  shares_[1] = shares_[9] = 8 * kMiB;
+  for (uint32_t tenant = 2; tenant <= 6; ++tenant) shares_[tenant] = 8 * kMiB;
+  copied(9);
+  EXPECT_EQ(kept(), 3);
+  EXPECT_FALSE(placement_->readable(first) && placement_->readable(second));
+}
+
+TEST_F(GpuPlacementTest, WithoutSharesTheOneWithMostGivesWay) {
+  open(8 * kMiB);
+  uint8_t name = 1;
+  std::map<uint32_t, std::vector<ObjectEntry*>> copies;
+  const auto copy = [&](uint32_t tenant) {
+    ObjectEntry& entry = make(name++);
+    entry.tenant = tenant;
+    EXPECT_TRUE(promote(entry));
+    copies[tenant].push_back(&entry);
+  };
+  const auto kept = [&](uint32_t tenant) {
+    return std::ranges::count_if(copies[tenant],
+                                 [&](ObjectEntry* entry) { return placement_->readable(*entry); });
+  };
+  for (int i = 0; i < 8; ++i) copy(1);
+  EXPECT_EQ(kept(1), 8) << "alone, one has everything";
+  for (int i = 0; i < 10; ++i) copy(2);
+  EXPECT_NEAR(static_cast<double>(kept(1)), 4, 1) << "about a half each";
+  EXPECT_EQ(kept(1) + kept(2), 8);
+  const auto kept_before = kept(1);
+  // What is leased is not taken even from who has most.
+  for (ObjectEntry* entry : copies[1]) {
+    if (placement_->readable(*entry)) entry->leases = entry->gpu.leases = 1;
+  }
+  for (int i = 0; i < 3; ++i) copy(3);
+  EXPECT_EQ(kept(1), kept_before);
+  EXPECT_EQ(kept(1) + kept(2) + kept(3), 8);
+  EXPECT_GT(kept(3), 0);
+  for (ObjectEntry* entry : copies[1]) entry->leases = entry->gpu.leases = 0;
 }
 
 TEST_F(GpuPlacementTest, AGrowthThatFailsIsTriedAgainLater) {
