@@ -33,12 +33,16 @@
 #include "server/admin.h"
 #include "server/config.h"
 #include "server/store/cost_meter.h"
+#include "server/store/counters.h"
 #include "server/store/gpu_placement.h"
-#include "server/store/ingest.h"
 #include "server/store/lease_table.h"
+#include "server/store/limits.h"
 #include "server/store/live_objects.h"
+#include "server/store/lost_records.h"
 #include "server/store/object.h"
-#include "server/store/staging_window.h"
+#include "server/store/reservation.h"
+#include "server/store/resolve_job.h"
+#include "server/store/store_session.h"
 #include "server/store/tenants.h"
 #include "server/store/worker.h"
 #include "tiers/host/slab.h"
@@ -51,99 +55,6 @@
 namespace quire::server {
 
 class RecoveredPayloads;
-
-inline constexpr uint32_t kModelsMax = 4096;
-inline constexpr uint32_t kLoadWaitersMax = 4096;
-// One room-making for a large object evicts at most this many small ones.
-inline constexpr uint32_t kEvictionsPerAllocateMax = 4096;
-inline constexpr uint32_t kNvmeWritesInFlightMax = 8;
-// Objects and payload bytes that one synced metadata write carries.
-inline constexpr size_t kFlushObjectsMax = 1024;
-inline constexpr uint64_t kFlushBlobBytesMax = 8ull << 20;
-// A write that the NVMe tier cannot place for this long stays in memory only.
-inline constexpr uint64_t kPersistGiveUpNs = 10'000'000'000;
-inline constexpr uint32_t kBusyRetryMs = 20;
-// A prompt whose matches keep changing under it is answered with what is known after so many
-// rounds.
-inline constexpr uint32_t kResolveRoundsMax = 8;
-// Rows looked at to find victims of a tenant that is at its hard limit; the coldest of those goes.
-inline constexpr uint32_t kQuotaScanRowsMax = 4096;
-inline constexpr uint32_t kQuotaEvictionsMax = 4096;
-// Records read back at a time while an index is rebuilt or upgraded.
-inline constexpr uint32_t kBackfillBatch = 512;
-inline constexpr uint32_t kRebuildsInFlightMax = 4;
-// State in the metadata for as long as payloads without a record have to be looked at.
-inline constexpr char kRebuildKey[] = "rebuild";
-// Rows that a clear looks at before others get their turn, and changes of a start that are written
-// at once.
-inline constexpr uint32_t kClearRowsMax = 4096;
-inline constexpr size_t kRecoveryChangesMax = 16'384;
-// Objects whose use counts a drain writes down.
-inline constexpr size_t kPatchesAtDrainMax = 65'536;
-
-// What the store knows of one connected client. Owned by the reactor's session.
-struct StoreSession {
-  uint32_t id = 0;
-  tiers::TenantId tenant = 0;
-  std::shared_ptr<const TenantSalt> salt;
-  std::shared_ptr<StagingWindow> staging;
-  uint32_t lease_head = UINT32_MAX;
-  uint32_t leases = 0;
-  uint32_t reservations = 0;
-  bool reads_gpu = false;  // it has asked for the GPU pool's layout
-};
-
-struct Grant {
-  uint64_t lease_id = 0;
-  uint32_t lease_ms = 0;
-  uint64_t generation = 0;
-  uint64_t slab_offset = 0;
-  uint64_t bytes = 0;
-  // kGpu: generation and offset are of the GPU pool.
-  wire::TierId tier = wire::TierId::kHost;
-  uint64_t gpu_layout_version = 0;
-};
-
-struct StoreCounters {
-  uint64_t resolves = 0;
-  uint64_t resolved_tokens = 0;
-  uint64_t acquires = 0;
-  uint64_t misses = 0;
-  uint64_t puts = 0;
-  uint64_t put_bytes = 0;
-  uint64_t refused_puts = 0;
-  uint64_t busy_replies = 0;
-  uint64_t expired_leases = 0;
-  uint64_t expired_reservations = 0;
-  uint64_t host_hits = 0;
-  uint64_t nvme_hits = 0;
-  uint64_t rocks_hits = 0;
-  uint64_t host_evictions = 0;
-  uint64_t nvme_evictions = 0;
-  uint64_t nvme_corruptions = 0;
-  uint64_t rocks_corruptions = 0;
-  uint64_t rocks_read_bytes = 0;
-  uint64_t rocks_written_bytes = 0;
-  uint64_t rocks_objects = 0;
-  uint64_t quota_evictions = 0;
-  uint64_t details_read = 0;
-};
-
-// One question for what is stored. The tokens must stay as they are until done ran.
-struct ResolveJob {
-  tiers::TenantId tenant = 0;
-  std::shared_ptr<const TenantSalt> salt;
-  wire::ResolveRequest request;
-  bool reads_gpu = false;  // name the GPU tier where it holds something
-  std::vector<TokenId> tokens;
-  // The answer: at most kResolveEntriesMax entries, and the token to go on from.
-  std::vector<wire::ResolveEntry> entries;
-  uint32_t next_token = 0;
-  // Details that were read for this question.
-  std::unordered_map<Digest, tiers::SharedDetails, DigestHasher> details;
-  std::vector<Digest> missing;  // what the last round lacked
-  uint32_t rounds = 0;
-};
 
 class Store {
  public:
@@ -240,37 +151,9 @@ class Store {
   StoreCounters& counters() { return counters_; }
 
  private:
-  struct Reservation {
-    EntryRef entry;
-    uint32_t session = 0;
-    uint64_t bytes = 0;
-    uint64_t staging_offset = 0;
-    uint64_t deadline_ns = 0;
-    uint64_t filled_bytes = 0;
-    std::shared_ptr<Ingest> ingest;  // from the first fill (or the commit) on
-    // The ingest worker copies a part: the slot must stay. Whoever wants to free the reservation
-    // abandons it instead, and it goes when the part is done.
-    bool copying = false;
-    bool abandoned = false;
-  };
   struct QueuedWrite {
     EntryRef entry;
     uint64_t first_try_ns = 0;
-  };
-  // A client stores this id. Per tenant: an id that belongs to another tenant looks unknown.
-  struct PendingKey {
-    uint32_t tenant = 0;
-    Digest id;
-    bool operator==(const PendingKey&) const = default;
-  };
-  struct PendingKeyHasher {
-    size_t operator()(const PendingKey& key) const { return DigestHasher{}(key.id) ^ key.tenant; }
-  };
-  // An object found in a segment whose record was lost.
-  struct LostRecord {
-    Digest id;
-    NvmeLocation location;
-    Hash128 checksum;
   };
 
   Store(const Config& config, EventLoop& loop, Clock& clock);
@@ -389,10 +272,6 @@ class Store {
   void measure_costs();
 
   // store_recover_objects.cc
-  struct UnreadRecord {
-    Digest id;
-    std::optional<NvmeLocation> location;
-  };
   Status recover_payloads(RecoveredPayloads& payloads);
   Status recover_objects();
   bool add_recovered(const Digest& id, const tiers::RepresentationRecord& record,
@@ -403,14 +282,6 @@ class Store {
   Status backfill_fingerprints(const std::vector<UnreadRecord>& records);
 
   // store_rebuild.cc
-  struct Rebuilt {
-    LostRecord lost;
-    tiers::Slot slot;
-    Status status;
-    RepresentationHeader header;
-    std::optional<uint32_t> tenant;
-    std::vector<std::pair<uint32_t, std::shared_ptr<const TenantSalt>>> salts;
-  };
   void pump_rebuild();
   void start_rebuild(const LostRecord& lost, const tiers::Slot& slot);
   void finish_rebuild(const Rebuilt& found);

@@ -21,7 +21,7 @@ uint64_t fill_watch_ns() {
 
 }  // namespace
 
-Expected<Store::Reservation*> Store::find_reservation(const StoreSession& session, uint64_t id) {
+Expected<Reservation*> Store::find_reservation(const StoreSession& session, uint64_t id) {
   const auto found = reservations_.find(id);
   if (found == reservations_.end() || found->second.session != session.id ||
       found->second.abandoned) {
