@@ -30,6 +30,14 @@ Requires-Dist: tokenizers; extra == "transformers"
 Requires-Dist: safetensors; extra == "transformers"
 Requires-Dist: gguf>=0.17; extra == "transformers"
 Requires-Dist: accelerate>=1.1; extra == "transformers"
+Provides-Extra: eval
+Requires-Dist: quire[transformers]; extra == "eval"
+Requires-Dist: typer>=0.12; extra == "eval"
+Requires-Dist: rich>=13; extra == "eval"
+Requires-Dist: matplotlib>=3.8; extra == "eval"
+"""
+ENTRY_POINTS = """[console_scripts]
+quire-eval = quire.eval.__main__:main
 """
 WHEEL = """Wheel-Version: 1.0
 Generator: quire
@@ -91,6 +99,7 @@ def main() -> int:
     info = f"quire-{arguments.version}.dist-info"
     files[f"{info}/METADATA"] = METADATA.format(version=arguments.version).encode()
     files[f"{info}/WHEEL"] = WHEEL.format(tag=tag).encode()
+    files[f"{info}/entry_points.txt"] = ENTRY_POINTS.encode()
     arguments.output.mkdir(parents=True, exist_ok=True)
     target = arguments.output / f"quire-{arguments.version}-py3-none-{tag}.whl"
     write_wheel(target, files, arguments.version)

@@ -259,9 +259,7 @@ def show_tasks(
                 print_prompt(output, encoder.prompt(text), encoder)
 
 
-@app.command(
-    epilog="Examples:  quire-eval report out   quire-eval report out --no-plots --draws 2000"
-)
+@app.command(epilog="Examples:  quire-eval report out   quire-eval report out --no-plots")
 def report(
     folder: Annotated[Path, typer.Argument(help="what quire-eval run wrote")],
     draws: Annotated[int, typer.Option(min=100, max=1_000_000, help="of the bootstrap")] = 10_000,
@@ -300,9 +298,8 @@ def gates(
             output.print(f"chunks are refused: {engine.shape.immovable}", markup=False)
         elif mutants:
             for name, by in mutants_caught(engine, given).items():
-                output.print(
-                    f"{'caught' if by else 'MISSED'} {name}: {', '.join(by)}", markup=False
-                )
+                verdict = "caught" if by else "MISSED"
+                output.print(f"{verdict} {name}: {', '.join(by)}", markup=False)
                 good = good and bool(by)
         if not good:
             raise typer.Exit(EXIT_FAILED)

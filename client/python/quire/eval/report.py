@@ -81,7 +81,7 @@ def _reuse_table(rows: list[Row]) -> list[str]:
     body = [
         [
             *_name(row),
-            f"`{row.reference}`",
+            " ".join(part for part in row.reference.split("|") if part != "none"),
             _interval(row.kl_minus_reuse, signed=True),
             _interval(row.right_minus_reuse, signed=True),
             f"{row.better_than_reuse[0]} of {row.better_than_reuse[1]}",
@@ -99,9 +99,9 @@ def _claims_table(groups: dict[str, list[Row]]) -> list[str]:
         claim = claim_of(row.policy)
         if claim is None or row.codec != "none":
             continue
-        ours = f"{_interval(row.right_of_full)} of full prefill's answers"
-        if row.right_of_full is None:
-            ours = f"KL {_interval(row.kl)}"
+        ours = f"KL {_interval(row.kl)}"
+        if row.right_of_full is not None and math.isfinite(row.right_of_full.value):
+            ours = f"{_interval(row.right_of_full)} of full prefill's answers, {ours}"
         cell = f"`{row.policy}` over {row.variant}, {_percent(row.charge)} charged"
         body.append([claim.method, f"{claim.text} ({claim.source})", cell, ours])
     if not body:

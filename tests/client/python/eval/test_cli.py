@@ -1,0 +1,190 @@
+"""The program: exit codes, errors in one line, verdicts. Models are random ones on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from quire.eval import cli, gate, loading
+from quire.eval.cli import app
+from quire.eval.loading import Subject
+from quire.transformers import Engine
+from quire.transformers.gates import GATES, GateResult
+from quire.transformers.tiny import tiny_model
+from tiny_texts import Characters, make_corpus
+from typer.testing import CliRunner
+
+RUN = ["run", "--model", "m", "--chunks", "3", "--chunk-tokens", "150", "--prompts", "1"]
+
+
+@pytest.fixture
+def program(
+    monkeypatch: pytest.MonkeyPatch, engine_of: Callable[[str], Engine]
+) -> Callable[..., tuple[int, str, str]]:
+    """program("gate", "m", kind="gemma3"): (exit code, stdout, stderr)."""
+
+    def run(*arguments: str, kind: str = "llama") -> tuple[int, str, str]:
+        monkeypatch.setattr(loading, "load_engine", lambda *_: engine_of(kind))
+        monkeypatch.setattr(loading, "read_corpus", lambda folder: make_corpus())
+        result = CliRunner().invoke(app, list(arguments))
+        return result.exit_code, result.stdout, result.stderr
+
+    return run
+
+
+def test_run_report_and_go_on(program: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    code, _, said = program(*RUN, "-o", out, "-p", "reuse,query:B", "--budgets", "0.1,0.2")
+    assert code == 0 and "4 cells measured, 0 known before" in said
+    code, _, said = program(*RUN, "-o", out, "-p", "reuse,query:B,epic:4", "--budgets", "0.1,0.2")
+    assert code == 0 and "1 cells measured, 4 known before" in said
+    code, said, _ = program("report", out, "--draws", "200", "--no-plots")
+    assert code == 0 and "report.md" in said
+    assert "`epic:4`" in (tmp_path / "out" / "report.md").read_text()
+    code, _, said = program(*RUN, "-o", out, "--seed", "5")
+    assert code == 2 and "another seed" in said
+    code, _, said = program(*RUN, "-o", str(tmp_path / "other"), "-p", "relay:99")
+    assert code == 1 and "6 layers" in said
+
+
+def test_interrupted(
+    program: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("quire.eval.runner.PromptRun.run", interrupt)
+    code, _, said = program(*RUN, "-o", str(tmp_path))
+    assert code == 130 and "goes on" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-p", "nothing"], "unknown policy"),
+        (["-p", "reuse@moon"], "unknown policy"),
+        (["--variants", "moon"], "unknown variant"),
+        (["-p", "reuse", "--codecs", "zip"], "zip"),
+        (["--budgets", "2"], "--budgets"),
+        (["--tasks", "riddle"], "unknown task"),
+        (["--chunks", "1"], "--chunks"),
+        (["--chunk-tokens", "5"], "--chunk-tokens"),
+        (["--chunk-tokens", "8000"], "too little text"),
+        (["--template", "chat"], "no chat template"),
+    ],
+)
+def test_wrong_use(
+    program: Callable[..., tuple[int, str, str]], tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    code, _, said = program(*RUN, "-o", str(tmp_path), *arguments)
+    assert code in (1, 2) and message in said and "Traceback" not in said
+    assert (code == 1) == (message == "zip")
+
+
+def test_errors_of_models_and_documents(tmp_path: Path) -> None:
+    run = CliRunner()
+    result = run.invoke(app, ["gate", str(tmp_path / "no.gguf")])
+    assert result.exit_code == 2 and "no model at" in result.stderr
+    (tmp_path / "no.gguf").write_bytes(b"nothing at all")
+    result = run.invoke(app, ["gates", str(tmp_path / "no.gguf")])
+    assert result.exit_code == 2 and "not a GGUF file" in result.stderr
+    # A folder without a tokenizer: gates run, questions cannot be asked.
+    tiny_model("llama").save_pretrained(tmp_path / "tiny")
+    result = run.invoke(app, ["gate", str(tmp_path / "tiny")])
+    assert result.exit_code == 2 and "no tokenizer" in result.stderr
+    result = run.invoke(app, ["tasks", "--show", "needle", "-m", str(tmp_path / "tiny")])
+    assert result.exit_code == 2 and "no tokenizer" in result.stderr
+    result = run.invoke(app, ["tasks", "--show", "needle"])
+    assert result.exit_code == 2 and "needs a model" in result.stderr
+    result = run.invoke(app, ["report", str(tmp_path)])
+    assert result.exit_code == 2 and "no results" in result.stderr
+    assert run.invoke(app, ["run"]).exit_code == 2
+    assert run.invoke(app, ["tasks"]).exit_code == 0
+
+
+def test_help_has_examples() -> None:
+    for command in ("run", "report", "gates", "gate", "tasks"):
+        result = CliRunner().invoke(app, [command, "--help"])
+        assert result.exit_code == 0 and "Examples:" in result.stdout, command
+
+
+def test_gates_and_mutants(program: Callable[..., tuple[int, str, str]]) -> None:
+    code, said, _ = program("gates", "m", kind="gemma3")
+    assert code == 0 and "FAIL" not in said and "MISSED" not in said
+    assert "caught off-by-one position" in said and "caught ignored window" in said
+
+
+def test_a_rope_that_cannot_move_is_refused(program: Callable[..., tuple[int, str, str]]) -> None:
+    code, said, _ = program("gate", "m", "-o", "json", kind="llama-dynamic")
+    verdict = json.loads(said)
+    assert code == 1 and verdict["pic_safe"] == "prefix-only" and verdict["policy"] == "prefix"
+    assert "dynamic" in verdict["reason"]
+    code, said, _ = program("gates", "m", kind="llama-dynamic")
+    assert code == 0 and "chunks are refused" in said
+
+
+def test_a_failing_gate_is_a_no(
+    program: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(GATES, "G3", lambda engine, given: GateResult("G3 broken", 1.5, 1e-3))
+    code, said, _ = program("gate", "m", "-o", "json", "--chunk-tokens", "150")
+    verdict = json.loads(said)
+    assert code == 1 and verdict["pic_safe"] == "no" and "G3 broken is 1.5" in verdict["reason"]
+    assert program("gates", "m", "--no-mutants")[0] == 1
+
+
+def test_verdict_on_a_random_model(program: Callable[..., tuple[int, str, str]]) -> None:
+    code, said, _ = program("gate", "m", "-n", "3", "-o", "json", "--chunk-tokens", "150")
+    verdict = json.loads(said)
+    assert verdict["pic_safe"] in ("yes", "prefix-only") and code == (verdict["pic_safe"] != "yes")
+    assert set(verdict["figures"]["kl_median"]) == {"full", "reuse", "random:0.15", "query:0.15"}
+    assert verdict["figures"]["kl_median"]["full"] < 1e-9
+    assert all(g["passed"] for g in verdict["gates"])
+
+
+@pytest.mark.parametrize(
+    ("policy", "reuse", "random", "codecs", "wanted"),
+    [
+        ([0.1] * 5, [0.5] * 5, [0.4] * 5, (0.01, 1e-5), ("yes", "query:0.15", "int4-channel64")),
+        ([0.1] * 5, [0.5] * 5, [0.4] * 5, (0.05, 1e-5), ("yes", "query:0.15", "int8-channel")),
+        ([0.1] * 5, [0.5] * 5, [0.4] * 5, (0.05, 1e-2), ("yes", "query:0.15", "bf16-exp4")),
+        # One outlier is borne, two are not.
+        ([0.1] * 4 + [9], [0.5] * 5, [0.4] * 5, (0.01, 1e-5), ("yes", "query:0.15", "int4-channel64")),
+        (
+            [0.1] * 3 + [9] * 2,
+            [0.5] * 5,
+            [0.4] * 5,
+            (0.01, 1e-5),
+            ("prefix-only", "prefix", "int4-channel64"),
+        ),
+        ([0.1] * 5, [0.5] * 5, [0.05] * 5, (0.01, 1e-5), ("prefix-only", "prefix", "int4-channel64")),
+        ([0.4] * 5, [0.9] * 5, [0.8] * 5, (0.01, 1e-5), ("prefix-only", "prefix", "int4-channel64")),
+        ([0.1] * 5, [0.001] * 5, [0.4] * 5, (0.01, 1e-5), ("yes", "reuse", "int4-channel64")),
+    ],
+)
+def test_decisions(
+    policy: list[float],
+    reuse: list[float],
+    random: list[float],
+    codecs: tuple[float, float],
+    wanted: tuple[str, str, str],
+) -> None:
+    kl = {"query:0.15": policy, "reuse": reuse, "random:0.15": random}
+    point = gate.QualityPoint(kl, {}, {}, 5)
+    measured = dict(zip(gate.CODECS, ([value] * 2 for value in codecs), strict=True))
+    safe, _, chosen, codec = gate._decide(point, measured, "query:0.15")
+    assert (safe, chosen, codec) == wanted
+
+
+def test_codecs_alone(subject: Subject) -> None:
+    found = gate.codec_kl(subject, ["raw-f32", "int8-channel", "int2-kivi"], 2)
+    assert max(found["raw-f32"]) < 1e-9
+    assert 0 < max(found["int8-channel"]) < min(found["int2-kivi"])
+
+
+def test_characters_are_a_tokenizer() -> None:
+    text = "The code name.\n"
+    assert Characters().decode(Characters()(text)["input_ids"]) == text
+    assert cli.EXIT_INTERRUPTED == 130

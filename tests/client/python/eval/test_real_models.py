@@ -1,0 +1,58 @@
+"""Gates and one quality point on real models, by counts of prompts: four minutes on two busy cores.
+
+Bounds are those of a measurement on the same kind of prompts with a margin; a count of prompts is
+not moved by a single outlier, a mean is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from quire.eval.gate import CODEC_KL_MAX, CONTROL, QualityPoint, codec_kl, gate_input, quality_point
+from quire.eval.loading import Subject, load_engine, subject_of
+from quire.eval.tasks import Layout
+from quire.transformers.gates import run_gates
+
+pytestmark = pytest.mark.model
+
+QWEN = "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"
+GEMMA = "gemma-3-270m-q4_k_m.gguf"
+POLICY = "query:0.15"
+PROMPTS, WINS_MIN = 5, 4
+# A codec without what keys need must be seen to be worse: a gate that cannot fail is none.
+BAD_CODEC, BAD_CODEC_RATIO_MIN = "int4-hadamard", 5
+
+
+@pytest.fixture(scope="module", params=[QWEN, GEMMA])
+def subject(request: pytest.FixtureRequest, model_path: Callable[[str], Path]) -> Subject:
+    engine = load_engine(str(model_path(request.param)))
+    return subject_of(engine, layout=Layout((4, 4), 90), seed=11)
+
+
+@pytest.fixture(scope="module")
+def point(subject: Subject) -> QualityPoint:
+    return quality_point(subject, ["reuse", CONTROL, POLICY], n_prompts=PROMPTS, n_questions=2)
+
+
+def test_gates(subject: Subject) -> None:
+    results = run_gates(subject.engine, gate_input(subject.engine))
+    assert all(result.passed for result in results), "\n".join(map(str, results))
+
+
+def test_question_guided_rows_are_nearer_than_reuse_and_random(point: QualityPoint) -> None:
+    print(point)
+    assert point.wins(POLICY, "reuse") >= WINS_MIN, point.kl
+    assert point.wins(POLICY, CONTROL) >= WINS_MIN, point.kl
+    # Rows are the share asked for, rounded up; the question's pass is a few percent more.
+    assert 0.15 <= point.charge[POLICY] < 0.30
+
+
+def test_codecs(subject: Subject) -> None:
+    found = codec_kl(subject, [*CODEC_KL_MAX, BAD_CODEC], n_prompts=2)
+    print(found)
+    for codec, bound in CODEC_KL_MAX.items():
+        assert np.median(found[codec]) <= bound, found
+    assert np.median(found[BAD_CODEC]) >= BAD_CODEC_RATIO_MIN * np.median(found["int4-channel64"]), found
