@@ -36,7 +36,8 @@ class Recipe:
             dummies = tuple(int(token) for token in self.lead)
             return Context(self.kind, dummy_tokens=dummies, dropped_tokens=len(dummies))
         if self.kind == ContextKind.SYNTHETIC:
-            objects = tuple(ids.object_id(model, tokens, salt) for tokens in self.neighbours)
+            # The fixed text in front too: behind another one the KV would be other bytes.
+            objects = tuple(ids.object_id(model, tokens, salt) for tokens in self.runs)
             return Context(self.kind, neighbours=objects)
         return Context()
 

@@ -69,7 +69,7 @@ def test_recipes_have_identities(llama: Engine) -> None:
     given = random_input(llama, seed=SEED)
     chunk, model = given.chunks[0], llama.model_id
     object_ = quire.ids.object_id(model, chunk)
-    neighbour = quire.ids.object_id(model, given.chunks[1])
+    before = tuple(quire.ids.object_id(model, run) for run in (given.prefix, given.chunks[1]))
     dummies = [1, 1, 1, 1]
     wanted = {
         ContextKind.ISOLATED: (isolated(), quire.Context()),
@@ -83,7 +83,7 @@ def test_recipes_have_identities(llama: Engine) -> None:
         ),
         ContextKind.SYNTHETIC: (
             behind_neighbours([given.chunks[1]], given.prefix),
-            quire.Context(ContextKind.SYNTHETIC, neighbours=(neighbour,)),
+            quire.Context(ContextKind.SYNTHETIC, neighbours=before),
         ),
     }
     keys = []
