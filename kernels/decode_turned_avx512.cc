@@ -47,8 +47,16 @@ template <uint32_t kBits>
                 half_to_all(side + 2));
 }
 
-[[gnu::always_inline]] inline void store_turned(int32_t dtype, const __m512 (&r)[8], Byte* a,
-                                                Byte* b) {
+[[gnu::always_inline]] inline void store_line(bool streams, Byte* to, __m512i line) {
+  if (streams)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), line);
+  else
+    _mm512_storeu_si512(to, line);
+}
+
+[[gnu::always_inline]] inline void store_turned(const RowFormat& format, const __m512 (&r)[8],
+                                                Byte* a, Byte* b) {
+  const int32_t dtype = format.dtype;
   const auto half = [](__m512i values, Byte* to) {
     _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(to), _mm512_castsi512_si256(values));
   };
@@ -82,42 +90,82 @@ template <uint32_t kBits>
   for (uint32_t i = 0; i < 8; i += 4) {
     const __m512i low = joined(i);
     const __m512i high = joined(i + 2);
-    _mm512_storeu_si512(a + 16 * i, _mm512_permutex2var_epi64(low, first, high));
-    _mm512_storeu_si512(b + 16 * i, _mm512_permutex2var_epi64(low, second, high));
+    store_line(format.streams, a + 16 * i, _mm512_permutex2var_epi64(low, first, high));
+    store_line(format.streams, b + 16 * i, _mm512_permutex2var_epi64(low, second, high));
   }
 }
 
+// Element e of each group, looked up in the levels of its row.
+template <uint32_t kBits>
+struct Lookup {
+  __m512i groups;
+  __m512 levels;
+  [[gnu::always_inline]] __m512 element(uint32_t e) const {
+    // Where it lies: math/pack.h.
+    const uint32_t shift = kBits == 4 ? 4 * (e / 2 + e % 2 * 4) : kBits * e;
+    return _mm512_permutexvar_ps(_mm512_srli_epi32(groups, shift), levels);
+  }
+};
+
+// The same of two rows: bit 4 of an index chooses the levels of the second, in the upper lanes.
+template <uint32_t kBits>
+class LookupOfTwo {
+ public:
+  LookupOfTwo(__m512i groups, __m512 levels, __m512 others)
+      : groups_(groups), levels_(levels), others_(others) {
+    if constexpr (kBits == 4) {
+      even_ = index_of(groups);
+      odd_ = index_of(_mm512_srli_epi32(groups, 4));
+    }
+  }
+  [[gnu::always_inline]] __m512 element(uint32_t e) const {
+    if constexpr (kBits == 4) {
+      const __m512i nibbles = e / 2 % 2 == 0 ? even_ : odd_;
+      return find(_mm512_srli_epi32(nibbles, 8 * (e / 4) + 16 * (e % 2)));
+    }
+    return find(index_of(_mm512_srli_epi32(groups_, kBits * e)));
+  }
+
+ private:
+  // In each byte (index & 15) | choice.
+  [[gnu::always_inline]] static __m512i index_of(__m512i index) {
+    const __m512i choice = _mm512_maskz_set1_epi32(0xff00, 0x10101010);
+    return _mm512_ternarylogic_epi32(index, _mm512_set1_epi8(15), choice, 0xea);
+  }
+  [[gnu::always_inline]] __m512 find(__m512i index) const {
+    return _mm512_permutex2var_ps(levels_, index, others_);
+  }
+
+  __m512i groups_;
+  __m512i even_;
+  __m512i odd_;
+  __m512 levels_;
+  __m512 others_;
+};
+
 // Both blocks of order 64; of one row where kSameRow.
 template <uint32_t kBits, bool kSameRow>
-[[gnu::always_inline]] inline void turn_blocks(int32_t dtype, const TurnBlock& a,
+[[gnu::always_inline]] inline void turn_blocks(const RowFormat& format, const TurnBlock& a,
                                                const TurnBlock& b) {
   const __m512i groups = load_groups<kBits>(a.codes, b.codes);
   const __m512 levels = levels_of<kBits>(a.side);
-  const __m512 others = kSameRow ? levels : levels_of<kBits>(b.side);
-  // Bit 4 of an index chooses the table.
-  const __m512i table = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 16, 16, 16, 16, 16, 16, 16, 16);
-  const auto decode = [&](__m512i index) {
-    if constexpr (kSameRow) return _mm512_permutexvar_ps(index, levels);
-    // (index & 15) | table
-    const __m512i chosen = _mm512_ternarylogic_epi32(index, _mm512_set1_epi32(15), table, 0xea);
-    return _mm512_permutex2var_ps(levels, chosen, others);
-  };
-  // Where element e of a group lies (math/pack.h).
-  constexpr auto shift = [](uint32_t e) {
-    return kBits == 4 ? 4 * (e / 2 + e % 2 * 4) : kBits * e;
-  };
   __m512 r[8];
+  const auto look_up = [&](auto lookup) {
 #pragma GCC unroll 8
-  for (uint32_t e = 0; e < 8; ++e) r[e] = decode(_mm512_srli_epi32(groups, shift(e)));
+    for (uint32_t e = 0; e < 8; ++e) r[e] = lookup.element(e);
+  };
+  if constexpr (kSameRow)
+    look_up(Lookup<kBits>{groups, levels});
+  else
+    look_up(LookupOfTwo<kBits>(groups, levels, levels_of<kBits>(b.side)));
   turn_two_blocks(r, _mm512_set1_ps(hadamard_scale(64)));
-  store_turned(dtype, r, a.out, b.out);
+  store_turned(format, r, a.out, b.out);
 }
 
 // Rows of order 64 without rotation: their blocks in pairs, across rows where a row has an odd
 // number of them. A last one is done twice.
 template <uint32_t kBits>
 void turned_rows(const RowFormat& format, const CodeRows& rows) {
-  const int32_t dtype = format.dtype;
   const uint64_t element = format.dtype == QUIRE_DTYPE_F32 ? 4 : 2;
   TurnBlock waiting;
   bool waits = false;
@@ -128,15 +176,15 @@ void turned_rows(const RowFormat& format, const CodeRows& rows) {
                        rows.out[r] + at * element};
     };
     if (waits) {
-      turn_blocks<kBits, false>(dtype, waiting, block(0));
+      turn_blocks<kBits, false>(format, waiting, block(0));
       begin = 64;
     }
     for (; begin + 128 <= format.n; begin += 128)
-      turn_blocks<kBits, true>(dtype, block(begin), block(begin + 64));
+      turn_blocks<kBits, true>(format, block(begin), block(begin + 64));
     waits = begin < format.n;
     if (waits) waiting = block(begin);
   }
-  if (waits) turn_blocks<kBits, true>(dtype, waiting, waiting);
+  if (waits) turn_blocks<kBits, true>(format, waiting, waiting);
 }
 
 }  // namespace

@@ -38,6 +38,7 @@ class Loader {
   void run(bool streams) {
     streams_ = streams && streamable();
     const bool contiguous = p_.head_dim == 1 || p_.dst_dim_stride == element_;
+    target_.streams = contiguous && streams_ && streams_rows(shape_, target_);
     const uint32_t step =
         contiguous ? kBatchRows : static_cast<uint32_t>(tile_tokens(p_.head_dim, element_));
     for (uint32_t head = 0; head < p_.n_heads; ++head)
@@ -76,7 +77,7 @@ class Loader {
     if (batch.n != 0) read_rows(shape_, target_, src_, batch, &cursor_);
   }
 
-  // Rows are made in the L1 cache and leave it as whole lines, which are not read first.
+  // Rows leave as whole lines, which are not read first: from registers, or made in the L1 cache.
   void stream_rows(uint32_t head, uint32_t token, uint32_t n) {
     alignas(64) Byte tile[kTileBytes];
     Byte* out[kBatchRows];
@@ -85,9 +86,10 @@ class Loader {
     for (uint32_t i = token; i < token + n; ++i) {
       if (masked(i)) continue;
       out[batch.n] = dst_ + head * p_.dst_head_stride + dst_row(i) * p_.dst_token_stride;
-      add(&batch, i, tile + batch.n * row_bytes_);
+      add(&batch, i, target_.streams ? out[batch.n] : tile + batch.n * row_bytes_);
     }
     read(batch);
+    if (target_.streams) return;
     target_.ops->stream_rows(tile, row_bytes_, out, batch.n);
   }
 

@@ -32,6 +32,14 @@ RowSource::RowSource(const quire_store_params& params, const RowOps& ops)
       ahead_head_(params.n_heads),
       tile_tokens_(tile_tokens(params.head_dim, element_)) {}
 
+[[gnu::always_inline]] inline int64_t RowSource::row_of(uint32_t token) const {
+  return p_.src_token != nullptr ? p_.src_token[token] : token;
+}
+
+[[gnu::always_inline]] inline const Byte* RowSource::at(uint32_t head, uint32_t token) const {
+  return src_ + row_of(token) * p_.src_token_stride + head * p_.src_head_stride;
+}
+
 // Inline, because gcc drops calls of functions that do nothing but prefetch.
 [[gnu::always_inline]] inline void RowSource::prefetch(uint32_t head, uint32_t token) const {
   if (!contiguous_ || p_.n_tokens - token <= kAheadRows) return;
@@ -58,21 +66,29 @@ int RowSource::fetch(uint32_t head, uint32_t token, float* row, uint32_t* larges
 
 SourceRows RowSource::gather(uint32_t head, uint32_t most, uint32_t left, TokenWalk* walk) {
   SourceRows source;
-  const uint32_t wanted = most < left ? most : left;
-  while (source.n < wanted && source.n < kBatchRows) {
+  uint32_t wanted = most < left ? most : left;
+  if (wanted > kBatchRows) wanted = kBatchRows;
+  if (contiguous_) {
+    for (; source.n < wanted; ++source.n) {
+      const uint32_t token = walk->next();
+      source.src[source.n] = at(head, token);
+      source.table[source.n] = rotates_ ? rotation_of_token(p_.rotation, token) : nullptr;
+    }
+    const uint32_t after = left - wanted;
+    TokenWalk ahead = *walk;
+    for (; source.n_ahead < kAheadRows && source.n_ahead < after; ++source.n_ahead)
+      source.src[source.n + source.n_ahead] = at(head, ahead.next());
+    return source;
+  }
+  while (source.n < wanted) {
     TokenWalk peek = *walk;
     const uint32_t token = peek.next();
-    if (!contiguous_ && source.n != 0 && token >= tile_end_) return source;
+    if (source.n != 0 && token >= tile_end_) break;
     source.src[source.n] = elements(head, token);
     source.table[source.n] = rotates_ ? rotation_of_token(p_.rotation, token) : nullptr;
     ++source.n;
     *walk = peek;
   }
-  if (!contiguous_) return source;
-  const uint32_t after = left - source.n;
-  TokenWalk ahead = *walk;
-  for (; source.n_ahead < kAheadRows && source.n_ahead < after; ++source.n_ahead)
-    source.src[source.n + source.n_ahead] = at(head, ahead.next());
   return source;
 }
 
@@ -135,14 +151,6 @@ const Byte* RowSource::elements(uint32_t head, uint32_t token) {
   if (contiguous_) return at(head, token);
   if (head != tile_head_ || token < tile_begin_ || token >= tile_end_) fill_tile(head, token);
   return tile_ + (token - tile_begin_) * row_bytes_;
-}
-
-int64_t RowSource::row_of(uint32_t token) const {
-  return p_.src_token != nullptr ? p_.src_token[token] : token;
-}
-
-const Byte* RowSource::at(uint32_t head, uint32_t token) const {
-  return src_ + row_of(token) * p_.src_token_stride + head * p_.src_head_stride;
 }
 
 void RowSource::fill_tile(uint32_t head, uint32_t token) {

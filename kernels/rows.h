@@ -29,6 +29,9 @@ struct RowFormat {
   int32_t dtype;        // of the engine
   int32_t style;        // of the rotation of rows that have a table
   uint32_t rotary_dims;
+  // Rows may be written past the caches: all lie on multiples of 64 bytes. For decode_token() of
+  // elements of 16 bits; the others pay no heed to it.
+  bool streams = false;
 };
 
 // Rows of the engine on their way to codes, dims side by side.

@@ -126,7 +126,13 @@ RowFormat row_format(const SectionShape& shape, const LoadTarget& target) {
           .order = hadamard_order_of(shape),
           .dtype = target.dtype,
           .style = target.style,
-          .rotary_dims = target.rotary_dims};
+          .rotary_dims = target.rotary_dims,
+          .streams = target.streams};
+}
+
+bool streams_rows(const SectionShape& shape, const LoadTarget& target) {
+  return shape.spec.kind == SectionKind::kToken && shape.spec.bits != 8 && !target.rotates &&
+         hadamard_order_of(shape) == 64 && target.dtype != QUIRE_DTYPE_F32;
 }
 
 void clear_bytes(Byte* section, uint64_t begin, uint64_t end) {

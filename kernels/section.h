@@ -31,6 +31,7 @@ struct LoadTarget {
   uint32_t rotary_dims;
   bool rotates;
   bool keep_non_finite;
+  bool streams = false;  // RowFormat::streams
 };
 
 // Rows of one head; tokens ascending, numbered inside the section.
@@ -62,6 +63,9 @@ void read_rows(const SectionShape& shape, const LoadTarget& target, const Byte* 
 // Writes the whole section, padding included, from the tokens of the walk: shape.n_tokens of them.
 int write_section(const SectionShape& shape, RowSource& source, const TokenWalk& walk,
                   Byte* section, uint64_t* written);
+
+// True where read_rows() itself writes rows past the caches if the target says so.
+bool streams_rows(const SectionShape& shape, const LoadTarget& target);
 
 // True where rows are copied bit for bit.
 bool copies_elements(const SectionShape& shape, const LoadTarget& target);

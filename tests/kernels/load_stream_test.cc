@@ -9,10 +9,11 @@
 namespace quire_kernels_test {
 namespace {
 
-constexpr Shape kShape{160, 4, 128};
+constexpr uint32_t kTokens = 160;
 constexpr uint32_t kRows = 200;
-constexpr uint32_t kSections = 8;  // 160 KiB each: more than 1 MiB together
-constexpr uint64_t kRowBytes = uint64_t{kShape.heads} * kShape.dims * 2;
+constexpr uint32_t kSections = 4;    // 480 KiB each: more than 1 MiB together
+constexpr uint32_t kRowDims = 1536;  // of all heads
+constexpr uint64_t kRowBytes = kRowDims * 2;
 constexpr uint64_t kEngineBytes = kRows * kRowBytes;
 constexpr uint8_t kPoison = 0x5b;
 
@@ -32,6 +33,8 @@ struct StreamCase {
   int32_t isa;
   int32_t codec;
   int32_t plane;
+  int32_t dtype = QUIRE_DTYPE_BF16;
+  uint32_t dims = 128;
 };
 
 class LoadStream : public ::testing::TestWithParam<StreamCase> {
@@ -44,28 +47,30 @@ class LoadStream : public ::testing::TestWithParam<StreamCase> {
 
 TEST_P(LoadStream, EqualsOneSectionAtATime) {
   std::mt19937_64 random(kSeed);
+  const StreamCase& test = GetParam();
+  const Shape shape{kTokens, kRowDims / test.dims, test.dims};
   std::vector<Section> sections;
   for (uint32_t i = 0; i < kSections; ++i) {
-    Engine source(QUIRE_DTYPE_BF16, kShape, kShape.tokens, false);
+    Engine source(QUIRE_DTYPE_BF16, shape, shape.tokens, false);
     fill_like_keys(source, random);
-    sections.emplace_back(GetParam().codec, GetParam().plane, kShape);
+    sections.emplace_back(test.codec, test.plane, shape);
     quire_store_params p = store_params(source, sections.back());
     ASSERT_EQ(quire_store(&p), QUIRE_KERNEL_OK);
   }
   std::vector<int64_t> rows(kRows);
   std::iota(rows.begin(), rows.end(), 0);
   std::shuffle(rows.begin(), rows.end(), random);
-  std::vector<uint8_t> mask(kShape.tokens);
+  std::vector<uint8_t> mask(kTokens);
   for (uint8_t& write : mask) write = random() % 5 != 0;
   const Memory together = poisoned();
   const Memory apart = poisoned();
   std::vector<quire_load_params> batch;
   for (uint32_t i = 0; i < kSections; ++i) {
-    Engine unused(QUIRE_DTYPE_BF16, Shape{}, 1, false);
+    Engine unused(test.dtype, Shape{}, 1, false);
     quire_load_params p = load_params(sections[i], unused);
     p.dst_tokens = kRows;
     p.dst_token_stride = kRowBytes;
-    p.dst_head_stride = kShape.dims * 2;
+    p.dst_head_stride = int64_t{shape.dims} * 2;
     p.dst_dim_stride = 2;
     p.dst_token = rows.data();
     p.row_mask = mask.data();
@@ -78,7 +83,7 @@ TEST_P(LoadStream, EqualsOneSectionAtATime) {
   EXPECT_TRUE(std::equal(apart.get(), apart.get() + kSections * kEngineBytes, together.get()));
   // Rows that nothing maps to, and masked ones, are as they were.
   for (uint32_t i = 0; i < kRows; ++i) {
-    if (i < kShape.tokens && mask[i] != 0) continue;
+    if (i < kTokens && mask[i] != 0) continue;
     EXPECT_EQ(together.get()[static_cast<uint64_t>(rows[i]) * kRowBytes + 5], kPoison);
   }
 }
@@ -91,10 +96,17 @@ INSTANTIATE_TEST_SUITE_P(
                       StreamCase{QUIRE_ISA_AVX512, QUIRE_CODEC_INT8_CHANNEL, QUIRE_PLANE_VALUE},
                       StreamCase{QUIRE_ISA_AVX512, QUIRE_CODEC_INT4_CHANNEL64, QUIRE_PLANE_KEY},
                       StreamCase{QUIRE_ISA_AVX512, QUIRE_CODEC_INT4_CHANNEL64, QUIRE_PLANE_VALUE},
+                      StreamCase{QUIRE_ISA_AVX512, QUIRE_CODEC_INT4_CHANNEL64, QUIRE_PLANE_VALUE,
+                                 QUIRE_DTYPE_F16, 64},
+                      StreamCase{QUIRE_ISA_AVX512, QUIRE_CODEC_INT3_CHANNEL64, QUIRE_PLANE_VALUE,
+                                 QUIRE_DTYPE_BF16, 64},
+                      StreamCase{QUIRE_ISA_AVX512, QUIRE_CODEC_INT2_CHANNEL32, QUIRE_PLANE_VALUE,
+                                 QUIRE_DTYPE_BF16, 192},
                       StreamCase{QUIRE_ISA_AVX512, QUIRE_CODEC_MIXED_INT8_INT4, QUIRE_PLANE_KEY}),
     [](const auto& test) {
       return (test.param.isa == QUIRE_ISA_SCALAR ? "scalar_" : "avx512_") +
-             std::to_string(test.param.codec) + (test.param.plane == 0 ? "_key" : "_value");
+             std::to_string(test.param.codec) + (test.param.plane == 0 ? "_key_" : "_value_") +
+             std::to_string(test.param.dims);
     });
 
 }  // namespace
