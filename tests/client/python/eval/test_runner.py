@@ -38,7 +38,7 @@ def session(
         tasks,
         cells,
         n,
-        options=Options(generate_tokens=4, dump_rows=True, n_deviation=1),
+        options=Options(generate_tokens=2, dump_rows=True, n_deviation=1),
         **more,  # type: ignore[arg-type]
     )
     assert not outcome.errors, outcome.errors
@@ -48,7 +48,9 @@ def test_results(subject: Subject, tmp_path: Path) -> None:
     session(subject, tmp_path, CELLS, ["needle", "continue", "edit", "relay", "copy"], 1)
     lines = list(read_lines(tmp_path / "results.jsonl"))
     by_cell = {(line["prompt"], line["cell"], line["question"]): line for line in lines}
-    assert len(by_cell) == len(lines) == sum(5 * n for n in (3, 2, 2, 3, 3))
+    n_questions = {line["prompt"]: line["n_questions"] for line in lines}
+    assert len(n_questions) == 5 and n_questions["needle-7-0"] == 3
+    assert len(by_cell) == len(lines) == len(CELLS) * sum(n_questions.values())
     for line in lines:
         if line["policy"] == "full":
             assert line["kl"] < 1e-9 and line["top1"] == 1.0 and line["charge"] == 1.0

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ...errors import InvalidArgument
+from ..errors import DocumentsMissing
 from .documents import Corpus, Document, read_corpus
 from .model import Chunk, Fact, Prompt, Question, TextChunk, TextPrompt, TextQuestion
 from .needles import NEEDLE_TASKS, Board, Layout
@@ -39,6 +40,9 @@ CROSS_CHUNK_KINDS = (
 OPEN_KINDS = ("continuation", "summary")
 
 
+_BOARDS_MAX = 50
+
+
 class Generator:
     """Prompts of a corpus for one tokenizer."""
 
@@ -58,13 +62,20 @@ class Generator:
         if task == "edit":
             return edit(name, self.corpus.code, random, self._count, self.layout)
         size = self.layout.chunk_tokens
-        passages = Passages(self.corpus.documents, self._count, random, size)
+        documents = self.corpus.documents
+        passages = Passages(documents, self._count, random, size)
         board = Board(passages, random, self.layout)
         if task in NEEDLE_TASKS:
             return board.prompt(name, task, NEEDLE_TASKS[task](board))
         if task == "continue":
-            return proceed(name, self.corpus.documents, passages, board)
-        return (copy if task == "copy" else relay)(name, board)
+            return proceed(name, documents, passages, board)
+        if task == "relay":
+            return relay(name, board)
+        for _ in range(_BOARDS_MAX):
+            if found := copy(name, board):
+                return found
+            board = Board(Passages(documents, self._count, random, size), random, self.layout)
+        raise DocumentsMissing("no sentence is long enough to be copied")
 
     def prompt(self, task: str, index: int) -> Prompt:
         return self.encoder.prompt(self.text(task, index))

@@ -19,8 +19,9 @@ CONTINUE_FRESH_WORDS, CONTINUE_ANSWER_WORDS = 5, 18
 _TRIES_MAX = 50
 
 
-def copy(name: str, board: Board) -> TextPrompt:
-    """Sentences to be repeated word for word, given their first words, which no other has."""
+def copy(name: str, board: Board) -> TextPrompt | None:
+    """Sentences to be repeated word for word, given their first words, which no other has. None
+    where the board has no such sentence."""
     prompt = board.prompt(name, "copy", ())
     need = COPY_OPENING_WORDS + COPY_ANSWER_WORDS
     begins = Counter(
@@ -44,9 +45,7 @@ def copy(name: str, board: Board) -> TextPrompt:
                 " ".join(chosen[COPY_OPENING_WORDS:need]),
             )
         )
-    if not questions:
-        raise DocumentsMissing("no sentence is long enough to be copied")
-    return prompt.with_questions(questions)
+    return prompt.with_questions(questions) if questions else None
 
 
 def proceed(
