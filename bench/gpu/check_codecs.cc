@@ -6,6 +6,7 @@
 #include <numeric>
 #include <random>
 
+#include "bench/gpu/attention_data.h"
 #include "bench/gpu/codecs.h"
 #include "bench/gpu/gpu.h"
 
@@ -15,21 +16,11 @@ namespace {
 // Relative to the exact rotation; the rounding floor of bf16 is 1.66e-3.
 constexpr double kRotationErrorMax = 1.7e-3;
 
-uint16_t bf16_bits(float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, 4);
-  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-double bf16_value(uint16_t bits) {
-  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-  float value;
-  memcpy(&value, &wide, 4);
-  return value;
-}
-
 struct Data {
   explicit Data(const SectionShape& shape, uint32_t seed)
-      : rows(shape.n_tokens + 11), table(size_t{shape.n_tokens} * shape.head_dim) {
+      : rows(shape.n_tokens + 11),
+        marks(shape.n_tokens),
+        table(size_t{shape.n_tokens} * shape.head_dim) {
     std::mt19937 random(seed);
     std::iota(rows.begin(), rows.end(), 0);
     std::shuffle(rows.begin(), rows.end(), random);
@@ -37,6 +28,7 @@ struct Data {
     engine.resize(rows.size() * shape.n_heads * shape.head_dim);
     for (size_t i = 0; i < engine.size(); ++i)
       engine[i] = bf16_bits(normal(random) + (i % shape.head_dim == 3 ? 100.0f : 0.0f));
+    for (uint8_t& mark : marks) mark = random() % 5 == 0;
     std::uniform_real_distribution<double> angle(-3.0, 3.0);
     for (size_t i = 0; i + 1 < table.size(); i += 2) {
       const double a = angle(random);
@@ -49,6 +41,7 @@ struct Data {
             int64_t{shape.head_dim} * 4};
   }
   std::vector<int64_t> rows;
+  std::vector<uint8_t> marks;
   std::vector<uint16_t> engine;
   std::vector<float> table;
 };
@@ -60,15 +53,19 @@ struct OnDevice {
         pinned(shape.section_bytes() + 64, Where::kPinned),
         rows(data.rows.size() * 8, Where::kDevice),
         table(data.table.size() * 4, Where::kDevice),
+        marks(data.marks.size(), Where::kDevice),
+        written(8, Where::kDevice),
         status(4, Where::kDevice) {
+    marks.put(data.marks.data(), marks.bytes());
     engine.put(data.engine.data(), engine.bytes());
     rows.put(data.rows.data(), rows.bytes());
     table.put(data.table.data(), table.bytes());
     status.fill(0);
   }
   int32_t* status_word() const { return reinterpret_cast<int32_t*>(status.data()); }
+  uint64_t* written_word() const { return reinterpret_cast<uint64_t*>(written.data()); }
   const int64_t* row_numbers() const { return reinterpret_cast<const int64_t*>(rows.data()); }
-  Buffer engine, section, pinned, rows, table, status;
+  Buffer engine, section, pinned, rows, table, marks, written, status;
 };
 
 bool equal(const std::vector<unsigned char>& got, const void* expected, uint64_t bytes,
@@ -90,22 +87,38 @@ bool check_status(const OnDevice& device, const char* what, const char* codec) {
   return false;
 }
 
-bool check_section(const CodecName& codec, const SectionShape& shape) {
+// The GPU's store against the CPU's; leaves the section's size in the shape.
+bool check_store(const NamedCodec& codec, const Data& data, OnDevice* device, SectionShape* shape,
+                 std::vector<unsigned char>* section) {
+  const uint64_t rows = data.rows.size();
+  uint64_t bytes = section->size();
+  shape->salient = data.marks.data();
+  const quire_store_params host_store =
+      store_of(*shape, data.engine.data(), section->data(), data.rows.data(), rows,
+               data.rotation(*shape, data.table.data()), &bytes);
+  bool good = quire_store(&host_store) == QUIRE_KERNEL_OK;
+  const bool variable = quire_kernels::variable_size(codec.codec);
+  shape->salient = device->marks.data();
+  const quire_store_params stored = store_of(
+      *shape, device->engine.data(), device->section.data(), device->row_numbers(), rows,
+      data.rotation(*shape, device->table.data()), variable ? device->written_word() : nullptr);
+  const quire_cuda_launch launch =
+      launch_of(stream(), device->status_word(), QUIRE_CUDA_PATH_DIRECT);
+  good &= quire_cuda_store_batch(&stored, 1, &launch, nullptr) == QUIRE_KERNEL_OK;
+  good &= check_status(*device, "store", codec.name);
+  good &= equal(device->section.get(), section->data(), bytes, "store", *shape, codec.name);
+  if (variable)
+    good &= equal(device->written.get(), &bytes, sizeof(bytes), "store's size", *shape, codec.name);
+  shape->stored_bytes = bytes;
+  return good;
+}
+
+bool check_section(const NamedCodec& codec, SectionShape shape) {
   const Data data(shape, shape.n_tokens);
   OnDevice device(shape, data);
   const uint64_t rows = data.rows.size();
   std::vector<unsigned char> section(shape.section_bytes());
-  const quire_store_params host_store =
-      store_of(shape, data.engine.data(), section.data(), data.rows.data(), rows,
-               data.rotation(shape, data.table.data()));
-  bool good = quire_store(&host_store) == QUIRE_KERNEL_OK;
-  const quire_rotation rotation = data.rotation(shape, device.table.data());
-  quire_cuda_launch launch = launch_of(stream(), device.status_word(), QUIRE_CUDA_PATH_DIRECT);
-  const quire_store_params stored = store_of(shape, device.engine.data(), device.section.data(),
-                                             device.row_numbers(), rows, rotation);
-  good &= quire_cuda_store_batch(&stored, 1, &launch, nullptr) == QUIRE_KERNEL_OK;
-  good &= check_status(device, "store", codec.name);
-  good &= equal(device.section.get(), section.data(), section.size(), "store", shape, codec.name);
+  bool good = check_store(codec, data, &device, &shape, &section);
   device.section.put(section.data(), section.size());
   memcpy(device.pinned.data(), section.data(), section.size());
   std::vector<uint16_t> loaded(data.engine.size());
@@ -113,10 +126,11 @@ bool check_section(const CodecName& codec, const SectionShape& shape) {
       load_of(shape, section.data(), loaded.data(), data.rows.data(), rows,
               data.rotation(shape, data.table.data()));
   good &= quire_load(&host_load) == QUIRE_KERNEL_OK;
+  const quire_rotation rotation = data.rotation(shape, device.table.data());
   for (int32_t path : {QUIRE_CUDA_PATH_DIRECT, QUIRE_CUDA_PATH_RING})
     for (const Buffer* from : {&device.section, &device.pinned}) {
       device.engine.fill(0);
-      launch.path = path;
+      const quire_cuda_launch launch = launch_of(stream(), device.status_word(), path);
       const quire_load_params p =
           load_of(shape, from->data(), device.engine.data(), device.row_numbers(), rows, rotation);
       good &= quire_cuda_load_batch(&p, 1, &launch, nullptr) == QUIRE_KERNEL_OK;
@@ -176,7 +190,7 @@ bool check_codecs(bool tiny) {
       tiny ? std::vector<uint32_t>{3, 33} : std::vector<uint32_t>{1, 31, 64, 65, 256, 257, 700};
   const std::vector<uint32_t> dims =
       tiny ? std::vector<uint32_t>{64} : std::vector<uint32_t>{64, 80, 96, 128, 256};
-  for (const CodecName& codec : kCodecs) {
+  for (const NamedCodec& codec : quire_kernels::kKernelCodecs) {
     bool codec_good = true;
     for (int32_t plane : {QUIRE_PLANE_KEY, QUIRE_PLANE_VALUE})
       for (uint32_t n_tokens : tokens)

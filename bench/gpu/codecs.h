@@ -4,29 +4,12 @@
 
 #include <vector>
 
+#include "kernels/math/layout.h"
 #include "kernels/quire_cuda.h"
 
 namespace quire_gpu {
 
-struct CodecName {
-  int32_t codec;
-  const char* name;
-};
-inline constexpr CodecName kCodecs[] = {
-    {QUIRE_CODEC_RAW_BF16, "raw-bf16"},
-    {QUIRE_CODEC_RAW_F16, "raw-f16"},
-    {QUIRE_CODEC_RAW_F32, "raw-f32"},
-    {QUIRE_CODEC_INT8_CHANNEL, "int8-channel"},
-    {QUIRE_CODEC_FP8_TOKEN, "fp8-token"},
-    {QUIRE_CODEC_INT4_CHANNEL64, "int4-channel64"},
-    {QUIRE_CODEC_INT4_CHANNEL128, "int4-channel128"},
-    {QUIRE_CODEC_INT4_KIVI, "int4-kivi"},
-    {QUIRE_CODEC_INT4_HADAMARD, "int4-hadamard"},
-    {QUIRE_CODEC_INT4_CENTRED, "int4-centred"},
-    {QUIRE_CODEC_INT3_CHANNEL64, "int3-channel64"},
-    {QUIRE_CODEC_INT2_CHANNEL32, "int2-channel32"},
-    {QUIRE_CODEC_INT2_KIVI, "int2-kivi"},
-};
+using quire_kernels::NamedCodec;
 
 // Engine memory is bf16 [row][head][dim].
 struct SectionShape {
@@ -36,8 +19,11 @@ struct SectionShape {
   uint32_t n_heads;
   uint32_t head_dim;
   uint64_t engine_bytes(uint64_t rows) const { return rows * n_heads * head_dim * 2; }
+  uint64_t stored_bytes = 0;         // of a section of variable size, where it is known
+  const uint8_t* salient = nullptr;  // marks, where the kernel can reach them
+  // The most that it can take; of fixed sizes, what it takes.
   uint64_t section_bytes() const {
-    return quire_section_bytes(codec, plane, n_tokens, n_heads, head_dim);
+    return quire_section_bytes_max(codec, plane, n_tokens, n_heads, head_dim);
   }
 };
 
@@ -54,7 +40,7 @@ inline quire_load_params load_of(const SectionShape& shape, const void* section,
   p.token_end = shape.n_tokens;
   p.dst_dtype = QUIRE_DTYPE_BF16;
   p.src = section;
-  p.src_bytes = shape.section_bytes();
+  p.src_bytes = shape.stored_bytes != 0 ? shape.stored_bytes : shape.section_bytes();
   p.dst = engine;
   p.dst_tokens = static_cast<int64_t>(engine_rows);
   p.dst_token_stride = int64_t{shape.n_heads} * shape.head_dim * 2;
@@ -67,7 +53,7 @@ inline quire_load_params load_of(const SectionShape& shape, const void* section,
 
 inline quire_store_params store_of(const SectionShape& shape, const void* engine, void* section,
                                    const int64_t* rows, uint64_t engine_rows,
-                                   const quire_rotation& rotation) {
+                                   const quire_rotation& rotation, uint64_t* written = nullptr) {
   quire_store_params p = {};
   p.struct_bytes = sizeof(p);
   p.codec = shape.codec;
@@ -85,6 +71,8 @@ inline quire_store_params store_of(const SectionShape& shape, const void* engine
   if (shape.plane == QUIRE_PLANE_KEY) p.rotation = rotation;
   p.dst = section;
   p.dst_bytes = shape.section_bytes();
+  p.dst_written = written;
+  p.salient = shape.salient;
   return p;
 }
 

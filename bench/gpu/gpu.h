@@ -73,7 +73,9 @@ Ceilings measure_ceilings(Table* table);
 
 // Each is one topic of the program. False where a result is wrong.
 bool check_codecs(bool tiny);
+bool check_attention(bool tiny);
 void time_codecs(const Ceilings& ceilings, Table* table);
+void time_attention(const Ceilings& ceilings, Table* table);
 
 // A load as it is done elsewhere: copy to staging, rotate K in place, scatter to pages. bf16, pairs
 // (j, j + dims / 2); cos_sin [tokens][dims / 2][2] in bf16; rows: token -> page row.

@@ -57,11 +57,12 @@ int main(int argc, char** argv) {
   quire_gpu::check_cuda(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
   printf("%s, sm_%d%d, %d multiprocessors, %zu GiB\n\n", properties.name, properties.major,
          properties.minor, properties.multiProcessorCount, properties.totalGlobalMem >> 30);
-  if (!quire_gpu::check_codecs(tiny)) return 1;
+  if (!quire_gpu::check_codecs(tiny) || !quire_gpu::check_attention(tiny)) return 1;
   if (tiny || check_only) return 0;
   quire_gpu::Table table;
   const quire_gpu::Ceilings ceilings = quire_gpu::measure_ceilings(&table);
   quire_gpu::time_codecs(ceilings, &table);
+  quire_gpu::time_attention(ceilings, &table);
   table.write(csv);
   print_calibration();
   return 0;

@@ -29,7 +29,12 @@ struct Bench {
         pinned(sections.bytes(), Where::kPinned),
         rows(kTokens * 8, Where::kDevice),
         table(kDims * 4, Where::kDevice),
+        marks(kTokens, Where::kDevice),
+        written(uint64_t{kSets} * kLayers * 2 * 8, Where::kDevice),
         status(4, Where::kDevice) {
+    std::vector<uint8_t> salient(kTokens);
+    for (uint32_t token = 0; token < kTokens; ++token) salient[token] = token % 5 == 0;
+    marks.put(salient.data(), marks.bytes());
     std::vector<uint32_t> pages(kRows / kPageRows);
     std::iota(pages.begin(), pages.end(), 0u);
     std::shuffle(pages.begin(), pages.end(), std::mt19937(4));
@@ -63,39 +68,59 @@ struct Bench {
     return engine.data() +
            (uint64_t(set) * kLayers * 2 + plane_of_layer) * kRows * kHeads * kDims * 2;
   }
-  // Sections of a set follow each other, 64-byte aligned.
+  // Where the kernel leaves a section's size.
+  uint64_t* size_of(int set, uint32_t plane_of_layer) const {
+    return reinterpret_cast<uint64_t*>(written.data()) + uint64_t(set) * kLayers * 2 +
+           plane_of_layer;
+  }
+  // Sections of a set follow each other, 64-byte aligned, with room for the largest.
   template <typename Make>
   auto batch(int32_t codec, int set, const Buffer& where, Make make) const {
-    std::vector<decltype(make(SectionShape{}, nullptr, nullptr))> calls;
+    const bool variable = quire_kernels::variable_size(codec);
+    std::vector<decltype(make(SectionShape{}, nullptr, nullptr, 0u))> calls;
     uint64_t at = where.bytes() / kSets * static_cast<uint64_t>(set);
     for (uint32_t i = 0; i < 2 * kLayers; ++i) {
-      const SectionShape shape{codec, static_cast<int32_t>(i % 2), kTokens, kHeads, kDims};
-      calls.push_back(make(shape, where.data() + at, engine_of(set, i)));
+      SectionShape shape{codec, static_cast<int32_t>(i % 2), kTokens, kHeads, kDims};
+      shape.salient = marks.data();
+      if (variable && !sizes.empty()) shape.stored_bytes = sizes[uint64_t(set) * kLayers * 2 + i];
+      calls.push_back(make(shape, where.data() + at, engine_of(set, i), i));
       at += (shape.section_bytes() + 63) / 64 * 64;
     }
     return calls;
   }
 
-  Buffer engine, sections, pinned, rows, table, status;
+  // What the last store of variable size made.
+  void read_sizes() {
+    sizes.resize(written.bytes() / 8);
+    check_cuda(cudaMemcpy(sizes.data(), written.data(), written.bytes(), cudaMemcpyDefault),
+               "sizes of sections");
+  }
+
+  Buffer engine, sections, pinned, rows, table, marks, written, status;
+  std::vector<uint64_t> sizes;
 };
 
-uint64_t chunk_bytes(int32_t codec) {
+uint64_t chunk_bytes(const Bench& bench, int32_t codec) {
   uint64_t bytes = 0;
-  for (int32_t plane : {QUIRE_PLANE_KEY, QUIRE_PLANE_VALUE})
-    bytes += kLayers * quire_section_bytes(codec, plane, kTokens, kHeads, kDims);
+  for (uint32_t i = 0; i < 2 * kLayers; ++i)
+    bytes += quire_kernels::variable_size(codec)
+                 ? bench.sizes[i]
+                 : quire_section_bytes(codec, static_cast<int32_t>(i % 2), kTokens, kHeads, kDims);
   return bytes;
 }
 constexpr uint64_t kEngineBytes = uint64_t{2} * kLayers * kTokens * kHeads * kDims * 2;
 
-double time_store(const Bench& bench, const CodecName& codec) {
+double time_store(const Bench& bench, const NamedCodec& codec) {
   const auto* rows = reinterpret_cast<const int64_t*>(bench.rows.data());
   std::vector<std::vector<quire_store_params>> sets;
   for (int set = 0; set < kSets; ++set)
-    sets.push_back(bench.batch(codec.codec, set, bench.sections,
-                               [&](const SectionShape& shape, void* section, void* engine) {
-                                 return store_of(shape, engine, section, rows, kRows,
-                                                 bench.rotation());
-                               }));
+    sets.push_back(bench.batch(
+        codec.codec, set, bench.sections,
+        [&](const SectionShape& shape, void* section, void* engine, uint32_t i) {
+          return store_of(
+              shape, engine, section, rows, kRows, bench.rotation(),
+              quire_kernels::variable_size(codec.codec) ? bench.size_of(set, i) : nullptr);
+        }));
   const quire_cuda_launch launch =
       launch_of(stream(), reinterpret_cast<int32_t*>(bench.status.data()), QUIRE_CUDA_PATH_DIRECT);
   return median_microseconds([&](int i) {
@@ -104,13 +129,14 @@ double time_store(const Bench& bench, const CodecName& codec) {
   });
 }
 
-double time_load(const Bench& bench, const CodecName& codec, const Buffer& where, int32_t path,
+double time_load(const Bench& bench, const NamedCodec& codec, const Buffer& where, int32_t path,
                  uint32_t ctas, bool rotated = true) {
   const auto* rows = reinterpret_cast<const int64_t*>(bench.rows.data());
   std::vector<std::vector<quire_load_params>> sets;
   for (int set = 0; set < kSets; ++set)
     sets.push_back(bench.batch(
-        codec.codec, set, where, [&](const SectionShape& shape, void* section, void* engine) {
+        codec.codec, set, where,
+        [&](const SectionShape& shape, void* section, void* engine, uint32_t) {
           quire_load_params p = load_of(shape, section, engine, rows, kRows,
                                         rotated ? bench.rotation() : quire_rotation{});
           if (path ==
@@ -166,12 +192,16 @@ void time_peers(const Bench& bench, const Ceilings& ceilings, Table* table) {
 }  // namespace
 
 void time_codecs(const Ceilings& ceilings, Table* table) {
-  const Bench bench;
-  for (const CodecName& codec : kCodecs) {
-    const double bytes = static_cast<double>(chunk_bytes(codec.codec));
+  Bench bench;
+  for (const NamedCodec& codec : quire_kernels::kKernelCodecs) {
+    const double store = time_store(bench, codec);
+    if (quire_kernels::variable_size(codec.codec)) bench.read_sizes();
+    const double bytes = static_cast<double>(chunk_bytes(bench, codec.codec));
     const double floor = (bytes + static_cast<double>(kEngineBytes)) / ceilings.device_copy;
     const std::string name = codec.name;
-    table->add({"store", name + " to device", time_store(bench, codec), floor, ""});
+    char note[32];
+    snprintf(note, sizeof(note), "%.3f of bf16", bytes / static_cast<double>(kEngineBytes));
+    table->add({"store", name + " to device", store, floor, note});
     check_cuda(cudaMemcpy(bench.pinned.data(), bench.sections.data(), bench.sections.bytes(),
                           cudaMemcpyDefault),
                "sections to the host");
@@ -185,7 +215,8 @@ void time_codecs(const Ceilings& ceilings, Table* table) {
                   time_load(bench, codec, bench.pinned, path, kPinnedCtas), bus_floor, ""});
   }
   table->add({"load", "raw-bf16 from pinned, batched copy",
-              time_load(bench, kCodecs[0], bench.pinned, QUIRE_CUDA_PATH_COPY, 0, false),
+              time_load(bench, NamedCodec{QUIRE_CODEC_RAW_BF16, "raw-bf16"}, bench.pinned,
+                        QUIRE_CUDA_PATH_COPY, 0, false),
               static_cast<double>(kEngineBytes) / ceilings.host_to_device, "no rotation"});
   time_peers(bench, ceilings, table);
   int32_t status = 0;

@@ -91,6 +91,31 @@ QUIRE_HD constexpr MixedSpec mixed_spec(int32_t codec) {
                                         : QUIRE_CODEC_INT2_CHANNEL32};
 }
 
+// Every codec that the kernels store and load, for programs that go through all of them.
+struct NamedCodec {
+  int32_t codec;
+  const char* name;
+};
+inline constexpr NamedCodec kKernelCodecs[] = {
+    {QUIRE_CODEC_RAW_F16, "raw-f16"},
+    {QUIRE_CODEC_RAW_BF16, "raw-bf16"},
+    {QUIRE_CODEC_RAW_F32, "raw-f32"},
+    {QUIRE_CODEC_BF16_EXP4, "bf16-exp4"},
+    {QUIRE_CODEC_BF16_WINDOW3, "bf16-window3"},
+    {QUIRE_CODEC_INT8_CHANNEL, "int8-channel"},
+    {QUIRE_CODEC_FP8_TOKEN, "fp8-token"},
+    {QUIRE_CODEC_INT4_CHANNEL64, "int4-channel64"},
+    {QUIRE_CODEC_INT4_CHANNEL128, "int4-channel128"},
+    {QUIRE_CODEC_INT4_KIVI, "int4-kivi"},
+    {QUIRE_CODEC_INT4_HADAMARD, "int4-hadamard"},
+    {QUIRE_CODEC_INT4_CENTRED, "int4-centred"},
+    {QUIRE_CODEC_INT3_CHANNEL64, "int3-channel64"},
+    {QUIRE_CODEC_INT2_CHANNEL32, "int2-channel32"},
+    {QUIRE_CODEC_INT2_KIVI, "int2-kivi"},
+    {QUIRE_CODEC_MIXED_INT8_INT4, "mixed-int8-int4"},
+    {QUIRE_CODEC_MIXED_INT8_INT2, "mixed-int8-int2"},
+};
+
 }  // namespace quire_kernels
 
 #endif  // QUIRE_KERNELS_MATH_CODEC_SPEC_H_

@@ -19,12 +19,13 @@ namespace quire_kernels::cuda_test {
 namespace quire_reference = reference;
 using quire_reference::Bytes;
 
-inline constexpr int32_t kCodecs[] = {
-    QUIRE_CODEC_RAW_F16,         QUIRE_CODEC_RAW_BF16,       QUIRE_CODEC_RAW_F32,
-    QUIRE_CODEC_INT8_CHANNEL,    QUIRE_CODEC_FP8_TOKEN,      QUIRE_CODEC_INT4_CHANNEL64,
-    QUIRE_CODEC_INT4_CHANNEL128, QUIRE_CODEC_INT4_KIVI,      QUIRE_CODEC_INT4_HADAMARD,
-    QUIRE_CODEC_INT4_CENTRED,    QUIRE_CODEC_INT3_CHANNEL64, QUIRE_CODEC_INT2_CHANNEL32,
-    QUIRE_CODEC_INT2_KIVI};
+// Of fixed size; those of variable size: variable_fixture.h.
+inline std::vector<int32_t> fixed_codecs() {
+  std::vector<int32_t> codecs;
+  for (const NamedCodec& codec : kKernelCodecs)
+    if (!variable_size(codec.codec)) codecs.push_back(codec.codec);
+  return codecs;
+}
 inline constexpr unsigned char kPoison = 0xa5;
 
 struct Aligned {
@@ -283,7 +284,7 @@ inline void check_load(const Case& c) {
 
 template <typename Body>
 void for_every_format(Body body) {
-  for (int32_t codec : kCodecs)
+  for (int32_t codec : fixed_codecs())
     for (int32_t plane : {QUIRE_PLANE_KEY, QUIRE_PLANE_VALUE})
       for (int32_t dtype : {QUIRE_DTYPE_BF16, QUIRE_DTYPE_F16, QUIRE_DTYPE_F32}) {
         Case c;
