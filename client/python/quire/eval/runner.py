@@ -24,8 +24,6 @@ from ..transformers import (
     Prefilled,
     ReusePlan,
     StoredKv,
-    extend,
-    force,
     generate,
     in_context,
     pack,
@@ -118,6 +116,12 @@ def _cut(state: KvState, n_cells: int) -> KvState:
     return copy
 
 
+def _append(engine: Engine, state: KvState, tokens: TokenRun) -> torch.Tensor:
+    """Tokens behind a state; logits after the last one (extend() has them after every one)."""
+    rows = state.append(engine.tensor(tokens))
+    return engine.logits_of(engine.run(state, rows), rows[-1:])[0]
+
+
 class PromptRun:
     """One prompt under any number of cells."""
 
@@ -166,7 +170,7 @@ class PromptRun:
     def _full_start(self, index: int, question: Question) -> Prefilled:
         if index not in self._starts:
             state = self._full.fork()
-            logits = extend(self.engine, state, question.tokens)[-1]
+            logits = _append(self.engine, state, question.tokens)
             self._starts[index] = Prefilled(state, logits, (), Charge(1.0, 0.0))
         return self._starts[index]
 
@@ -188,8 +192,17 @@ class PromptRun:
         return self._oracles[index]
 
     def _forced(self, start: Prefilled, question: Question) -> torch.Tensor:
-        said = np.concatenate([question.opening, question.answer])
-        return force(self.engine, start, said)[len(question.opening) :]
+        """Logits that predict the answer's tokens, the opening said before."""
+        n_opening = len(question.opening)
+        said = self.engine.tensor(np.concatenate([question.opening, question.answer])[:-1])
+        if not said.numel():
+            return start.logits[None]
+        state = start.state.fork()
+        rows = state.append(said)
+        result = self.engine.run(state, rows)
+        if n_opening:
+            return self.engine.logits_of(result, rows[n_opening - 1 :])
+        return torch.cat([start.logits[None], self.engine.logits_of(result)])
 
     # -- chunks --------------------------------------------------------------------------------
 
@@ -239,7 +252,7 @@ class PromptRun:
         if shared:
             first = shared[0]
             state = _cut(first.state, len(self.prompt.context_tokens))
-            logits = extend(self.engine, state, question.tokens)[-1]
+            logits = _append(self.engine, state, question.tokens)
             return replace(first, state=state, logits=logits)
         start = self.engine.prefill(plan=self.plan(cell, question, policy), policy=policy)
         if type(policy) in _BLIND_TO_QUESTIONS:

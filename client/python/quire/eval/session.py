@@ -50,7 +50,7 @@ def run_session(
                 progress(prompt.id, cell, None)
         if not todo:
             continue
-        begin = time.perf_counter()
+        begin, cpu = time.perf_counter(), time.process_time()
         run = PromptRun(
             subject.engine, subject.encoder, prompt, chosen, leads, with_stats=with_stats
         )
@@ -65,9 +65,14 @@ def run_session(
                 progress(prompt.id, cell, None)
                 continue
             seconds = time.perf_counter() - begin
-            timing = {"prompt": prompt.id, "cell": cell.key, "seconds": round(seconds, 3)}
+            timing = {
+                "prompt": prompt.id,
+                "cell": cell.key,
+                "seconds": round(seconds, 3),
+                "cpu_seconds": round(time.process_time() - cpu, 3),
+            }
             folder.add(result.results, result.rows, result.deviation, [timing])
             outcome.n_done += 1
             progress(prompt.id, cell, seconds)
-            begin = time.perf_counter()
+            begin, cpu = time.perf_counter(), time.process_time()
     return outcome
