@@ -39,17 +39,18 @@ class GpuTest : public ServerTest {
     config_.gpu_pool_bytes = 8 * kMiB;
     config_.gpu_shrink_after_ms = 0;
   }
-  std::unique_ptr<Client> connect_client() {
+  std::unique_ptr<Client> connect_client(const std::string& tenant = "") {
     ClientOptions options;
+    options.tenant = tenant;
     options.socket_path = config_.socket_path;
     options.staging_bytes = 8 << 20;
     auto client = Client::connect(options);
     EXPECT_TRUE(client.is_ok()) << client.status().to_string();
     return client ? std::move(*client) : nullptr;
   }
-  GpuClient connect_gpu(const gpu::FakeOptions& options = {}) {
+  GpuClient connect_gpu(const gpu::FakeOptions& options = {}, const std::string& tenant = "") {
     GpuClient out;
-    out.client = connect_client();
+    out.client = connect_client(tenant);
     out.driver = std::make_shared<gpu::FakeDriver>(options);
     auto pool = GpuPool::open(*out.client, out.driver);
     EXPECT_TRUE(pool.is_ok()) << pool.status().to_string();
@@ -242,6 +243,34 @@ TEST_F(GpuTest, EvictionUnderPressure) {
   EXPECT_GT(gpu_stats().evictions, 0u);
   EXPECT_LE(gpu_stats().used_bytes, 8 * kMiB);
   expect_equal(*pinned, kept);
+}
+
+// The soft quota is a share of this tier, too.
+TEST_F(GpuTest, ABurstOfOneTenantLeavesTheQuotaOfAnother) {
+  config_.tenants.push_back({"blue", {}, {}, {}});
+  config_.tenants.push_back({"green", {}, {}, {}});
+  start();
+  ASSERT_TRUE(server_->admin().set_quota("green", 5 * kMiB, 0, 5000).is_ok());
+  const auto copied = [&](GpuClient& gpu, const std::string& tenant, uint64_t seed) {
+    auto plain = TestClient::connect(config_.socket_path, tenant);
+    const TestObject object = make_object(model_, seed, 1024, gpu.client->tenant_salt());
+    EXPECT_TRUE(put_patiently(*plain, object).is_ok());
+    const auto lease = acquire_on_device(*gpu.pool, object.id);
+    EXPECT_TRUE(lease.is_ok() && lease->on_device()) << tenant << " " << seed;
+    return object;
+  };
+  GpuClient green = connect_gpu({}, "green");
+  GpuClient blue = connect_gpu({}, "blue");
+  std::vector<TestObject> own;
+  for (uint64_t i = 0; i < 4; ++i) own.push_back(copied(green, "green", i));
+  for (uint64_t i = 0; i < 12; ++i) copied(blue, "blue", 100 + i);
+  EXPECT_GT(gpu_stats().evictions, 0u);
+  for (const TestObject& object : own) {
+    const auto lease = green.pool->acquire(object.id);
+    ASSERT_TRUE(lease.is_ok());
+    EXPECT_TRUE(lease->on_device()) << "still there";
+    expect_equal(*lease, object);
+  }
 }
 
 TEST_F(GpuTest, ACopyOutlivesItsHostSlotAndItsObject) {
