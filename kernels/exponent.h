@@ -38,6 +38,17 @@ struct ExponentCursor {
 void exponent_decode(const ExponentShape& shape, const Byte* section, uint32_t head, uint32_t token,
                      uint32_t n, ExponentCursor* cursor, Byte* const* elements);
 
+inline constexpr uint32_t kEncodeHeadsMax = 8;
+inline constexpr uint32_t kEncodeRowsMax = 32;
+inline constexpr uint32_t kEncodeBytesMax = 32 << 10;
+
+struct EncodeBatch {
+  const Byte* elements[kEncodeRowsMax];
+  // What will be asked for next, most likely: fetched while these are worked on.
+  const Byte* ahead[kEncodeRowsMax];
+  uint32_t ahead_bytes = 0;  // of each; 0: none
+};
+
 // Where the encoder gets its rows from. It asks for some of them twice, so what they are made of
 // must not change.
 class ExponentSource {
@@ -45,21 +56,18 @@ class ExponentSource {
   // Heads that are best asked for together: more than one where rows of a token share the work of
   // making them. 1 .. kEncodeHeadsMax.
   virtual uint32_t heads_together() const = 0;
-  // rows[h * n + i] = the bf16 elements (any bits) of head + h, token + i * step, until the next
-  // call. n_heads * n <= kEncodeRowsMax, their elements fit kEncodeBytesMax.
+  // elements[h * n + i] = the bf16 elements (any bits) of head + h, token + i * step, until the
+  // next call. n_heads * n <= kEncodeRowsMax, their elements fit kEncodeBytesMax.
   virtual void rows(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n, uint32_t step,
-                    const Byte** rows) = 0;
+                    EncodeBatch* rows) = 0;
 
  protected:
   ~ExponentSource() = default;
 };
-inline constexpr uint32_t kEncodeHeadsMax = 8;
-inline constexpr uint32_t kEncodeRowsMax = 32;
-inline constexpr uint32_t kEncodeBytesMax = 32 << 10;
 
 struct EncodedSection {
   uint64_t bytes;
-  uint32_t largest_exponent;  // 255: an element is not finite
+  bool finite;  // none of the elements is infinite or NaN
 };
 // `section` has exponent_plain_bytes() bytes. All bytes of what is used are written.
 EncodedSection exponent_encode(const ExponentShape& shape, ExponentSource& source, Byte* section);

@@ -97,7 +97,7 @@ inline __m512i pack_words(__m512i low, __m512i high) {
   return _mm512_permutexvar_epi64(order, _mm512_packus_epi16(low, high));
 }
 
-struct SplitElements {
+struct Parts {
   __m512i exponents;
   __m512i sign_mantissa;
 };
@@ -119,7 +119,7 @@ inline void split_words(__m512i first, __m512i second, __m512i* lower, __m512i* 
 }
 
 template <typename Block>
-inline SplitElements split(Block block, const Byte* elements) {
+inline Parts parts_of(Block block, const Byte* elements) {
   __m512i lower;
   __m512i upper;
   split_words(block.load_low(elements), block.load_high(elements), &lower, &upper);
@@ -247,29 +247,39 @@ inline __m512i expand(__m512i into, __mmask64 marked, const Byte* from, uint64_t
 #endif
 }
 
-void raise_tops(const Byte* const* elements, uint32_t n_rows, uint32_t head_dim, Byte* tops) {
-  for_steps<4>(head_dim, [=](uint32_t d, auto block) {
-    // Above the mantissa nothing but the exponent is left once the sign is shifted out.
-    __m512i low = _mm512_setzero_si512();
-    __m512i high = _mm512_setzero_si512();
-    for (uint32_t i = 0; i < n_rows; ++i) {
-      const Byte* row = elements[i] + uint64_t{d} * 2;
-      low = _mm512_max_epu16(low, _mm512_slli_epi16(block.load_low(row), 1));
-      high = _mm512_max_epu16(high, _mm512_slli_epi16(block.load_high(row), 1));
-    }
-    const __m512i largest = pack_words(_mm512_srli_epi16(low, 8), _mm512_srli_epi16(high, 8));
-    block.store_bytes(tops + d, _mm512_max_epu8(largest, block.load_bytes(tops + d)));
-  });
+// Into the L2 cache: hardware follows no rows that lie apart, and those of an engine crowd a few
+// sets of the L1 cache.
+[[gnu::always_inline]] inline void fetch_ahead(const EncodeRows& rows, uint32_t row) {
+  const auto* from = reinterpret_cast<const char*>(rows.ahead[row]);
+  for (uint32_t line = 0; line < rows.ahead_bytes; line += 64)
+    _mm_prefetch(from + line, _MM_HINT_T1);
 }
 
-void count_exponents(const Byte* const* elements, uint32_t n_rows, uint32_t head_dim,
+void split(const EncodeRows& rows, uint32_t n_rows, uint32_t head_dim, Byte* sign_mantissa,
+           Byte* exponents, Byte* tops) {
+  for (uint32_t row = 0; row < n_rows; ++row) {
+    fetch_ahead(rows, row);
+    for_steps<3>(head_dim, [&](uint32_t d, auto block) {
+      const Parts parts = parts_of(block, rows.elements[row] + uint64_t{d} * 2);
+      block.store_bytes(sign_mantissa + d, parts.sign_mantissa);
+      block.store_bytes(exponents + d, parts.exponents);
+      block.store_bytes(tops + d, _mm512_max_epu8(parts.exponents, block.load_bytes(tops + d)));
+    });
+    sign_mantissa += head_dim;
+    exponents += head_dim;
+  }
+}
+
+void count_exponents(const EncodeRows& rows, uint32_t n_rows, uint32_t head_dim,
                      uint64_t* counters) {
   ExponentCounter counter(counters);
-  for (uint32_t row = 0; row < n_rows; ++row)
+  for (uint32_t row = 0; row < n_rows; ++row) {
+    fetch_ahead(rows, row);
     for_steps<4>(head_dim, [&](uint32_t d, auto block) {
-      counter.add(split(block, elements[row] + uint64_t{d} * 2).exponents,
+      counter.add(parts_of(block, rows.elements[row] + uint64_t{d} * 2).exponents,
                   head_dim - d < kStep ? head_dim - d : kStep);
     });
+  }
   counter.finish();
 }
 
@@ -302,47 +312,52 @@ uint64_t count_escapes(const Byte* codes, uint64_t n_rows, uint32_t head_dim, ui
                    : count_escapes_of<3>(codes, n_rows, head_dim);
 }
 
-// code(exponents, first dim, block) -> codes of 64 exponents.
-template <uint32_t kBits, typename Code>
-inline Byte encode_rows(const ExponentRows& rows, const Byte* const* elements, Byte* sign_mantissa,
-                        Byte* codes, EscapeWriter* escapes, Code code) {
-  const uint64_t row_bytes = code_row_bytes(rows.head_dim, kBits);
+// Codes of up to 64 elements; appends the escapes among them.
+template <uint32_t kBits, typename Block>
+inline void store_codes(Block block, Byte* to, __m512i codes, __m512i exponents,
+                        EscapeWriter* escapes) {
   const __m512i escape = _mm512_set1_epi8((1 << kBits) - 1);
+  block.store_codes(to, pack_codes<kBits>(_mm512_maskz_mov_epi8(block.elements(), codes)));
+  const __mmask64 escaped = _mm512_mask_cmpeq_epi8_mask(block.elements(), codes, escape);
+  if (escaped != 0) escapes->n += append(escaped, exponents, escapes->escapes + escapes->n);
+}
+
+Byte encode(const ExponentRows& format, const EncodeRows& rows, Byte* sign_mantissa, Byte* codes,
+            EscapeWriter* escapes) {
+  const CodeTable table(format.exponents, format.code_of);
   __m512i largest = _mm512_setzero_si512();
-  uint64_t n = escapes->n;
-  for (uint32_t row = 0; row < rows.n_rows && n <= escapes->max; ++row) {
-    for_steps<kBits>(rows.head_dim, [&](uint32_t d, auto block) {
-      if (n > escapes->max) return;
-      const SplitElements parts = split(block, elements[row] + uint64_t{d} * 2);
-      const __m512i code_bytes = code(parts.exponents, d, block);
+  EscapeWriter to = *escapes;
+  for (uint32_t row = 0; row < format.n_rows && to.n <= to.max; ++row) {
+    fetch_ahead(rows, row);
+    for_steps<4>(format.head_dim, [&](uint32_t d, auto block) {
+      if (to.n > to.max) return;
+      const Parts parts = parts_of(block, rows.elements[row] + uint64_t{d} * 2);
       block.store_bytes(sign_mantissa + d, parts.sign_mantissa);
-      block.store_codes(codes + d / 8 * kBits,
-                        pack_codes<kBits>(_mm512_maskz_mov_epi8(block.elements(), code_bytes)));
-      const __mmask64 escaped = _mm512_mask_cmpeq_epi8_mask(block.elements(), code_bytes, escape);
-      if (escaped != 0) n += append(escaped, parts.exponents, escapes->escapes + n);
+      store_codes<4>(block, codes + d / 2, table.codes(parts.exponents), parts.exponents, &to);
       largest = _mm512_max_epu8(largest, parts.exponents);
     });
-    sign_mantissa += rows.head_dim;
-    codes += row_bytes;
+    sign_mantissa += format.head_dim;
+    codes += code_row_bytes(format.head_dim, 4);
   }
-  escapes->n = n;
+  escapes->n = to.n;
   return largest_byte(largest);
 }
 
-Byte encode(const ExponentRows& rows, const Byte* const* elements, Byte* sign_mantissa, Byte* codes,
-            EscapeWriter* escapes) {
-  if (rows.bits == 4) {
-    const CodeTable table(rows.exponents, rows.code_of);
-    return encode_rows<4>(
-        rows, elements, sign_mantissa, codes, escapes,
-        [&](__m512i exponents, uint32_t, auto) { return table.codes(exponents); });
+void encode_below_tops(const ExponentRows& format, const Byte* exponents, Byte* codes,
+                       EscapeWriter* escapes) {
+  EscapeWriter to = *escapes;
+  for (uint32_t row = 0; row < format.n_rows && to.n <= to.max; ++row) {
+    for_steps<3>(format.head_dim, [&](uint32_t d, auto block) {
+      if (to.n > to.max) return;
+      const __m512i these = block.load_bytes(exponents + d);
+      const __m512i below = _mm512_subs_epu8(block.load_bytes(format.tops + d), these);
+      store_codes<3>(block, codes + d / 8 * 3, _mm512_min_epu8(below, _mm512_set1_epi8(7)), these,
+                     &to);
+    });
+    exponents += format.head_dim;
+    codes += code_row_bytes(format.head_dim, 3);
   }
-  return encode_rows<3>(rows, elements, sign_mantissa, codes, escapes,
-                        [&](__m512i exponents, uint32_t d, auto block) {
-                          const __m512i tops = block.load_bytes(rows.tops + d);
-                          return _mm512_min_epu8(_mm512_subs_epu8(tops, exponents),
-                                                 _mm512_set1_epi8(7));
-                        });
+  escapes->n = to.n;
 }
 
 // Exponent and sign-and-mantissa bytes -> elements.

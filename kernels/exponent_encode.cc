@@ -8,6 +8,8 @@
 namespace quire_kernels {
 namespace {
 
+constexpr uint32_t kKeptBytes = 64 << 10;
+constexpr Byte kNotFinite = 255;
 constexpr uint32_t kSampledRows = 4;  // exp4's table is made from every fourth row
 
 // Exponents by descending frequency, smaller first among equals.
@@ -48,7 +50,7 @@ class Encoder {
     const uint64_t room = plain_bytes_ - s_.at.escapes - kBlockAlignment;
     escapes_max_ = room < UINT32_MAX ? room : UINT32_MAX;
     if (s_.runs == 0) choose_exponents();
-    const uint32_t together = source_.heads_together();
+    const uint32_t together = heads_together();
     for (uint32_t head = 0, n; head < shape_.n_heads; head += n) {
       n = lesser(shape_.n_heads - head, together);
       if (write_heads(head, n)) continue;
@@ -58,7 +60,7 @@ class Encoder {
     }
     header_.escape_count = static_cast<uint32_t>(s_.n_escapes);
     memcpy(out_, &header_, sizeof(header_));
-    return {zero_padding(), largest_};
+    return {zero_padding(), largest_ < kNotFinite};
   }
 
  private:
@@ -68,6 +70,16 @@ class Encoder {
     constexpr uint32_t kTokens = 16;
     const uint32_t fit = kEncodeBytesMax / (shape_.head_dim * 2);
     return lesser(kTokens, lesser(fit, kEncodeRowsMax) / n_heads);
+  }
+
+  // window3 keeps the exponents of a run of all heads of a group, where they fit.
+  uint32_t heads_together() const {
+    const uint32_t together = source_.heads_together();
+    if (s_.runs == 0) return together;
+    const uint64_t of_run =
+        uint64_t{lesser(shape_.spec.run_tokens, shape_.n_tokens)} * shape_.head_dim;
+    const uint32_t fit = lesser(kKeptBytes / of_run, together);
+    return fit == 0 ? together : fit;
   }
 
   void choose_exponents() {
@@ -81,8 +93,8 @@ class Encoder {
       for (uint32_t token = skipped, n; token < shape_.n_tokens; token += n * kSampledRows) {
         n = lesser((shape_.n_tokens - token + kSampledRows - 1) / kSampledRows,
                    tokens_together(n_heads));
-        source_.rows(head, n_heads, token, n, kSampledRows, rows_);
-        ops_.count_exponents(rows_, n_heads * n, shape_.head_dim, counters);
+        source_.rows(head, n_heads, token, n, kSampledRows, &rows_);
+        ops_.count_exponents(part(0), n_heads * n, shape_.head_dim, counters);
       }
     }
     rank_exponents(counters, header_.exponents);
@@ -95,20 +107,6 @@ class Encoder {
     return out_ + s_.at.tops + tops_offset(shape_, s_, head, token);
   }
 
-  // Each channel's largest exponent in the run that starts at token.
-  void write_tops(uint32_t head, uint32_t n_heads, uint32_t token) {
-    const uint32_t run = token;
-    for (uint32_t h = 0; h < n_heads; ++h)
-      memset(tops_at(head + h, run), kWindow - 1, shape_.head_dim);
-    const uint32_t end = token + tokens_left_of_run(shape_, token);
-    for (uint32_t n; token < end; token += n) {
-      n = lesser(end - token, tokens_together(n_heads));
-      source_.rows(head, n_heads, token, n, 1, rows_);
-      for (uint32_t h = 0; h < n_heads; ++h)
-        ops_.raise_tops(rows_ + h * n, n, shape_.head_dim, tops_at(head + h, run));
-    }
-  }
-
   // False where the escapes of a head exceed its area.
   bool write_heads(uint32_t head, uint32_t n_heads) {
     constexpr uint64_t kSlack = 64;  // EscapeWriter's
@@ -117,31 +115,108 @@ class Encoder {
     for (uint32_t h = 0; h < n_heads; ++h)
       escapes_[h] = {out_ + s_.at.escapes + s_.n_escapes + h * area, 0, area - kSlack};
     for (uint32_t token = 0, n; token < shape_.n_tokens; token += n) {
-      if (s_.runs != 0 && token % shape_.spec.run_tokens == 0) write_tops(head, n_heads, token);
-      n = lesser(tokens_together(n_heads), tokens_left_of_run(shape_, token));
-      source_.rows(head, n_heads, token, n, 1, rows_);
-      for (uint32_t h = 0; h < n_heads; ++h)
-        if (!write_rows(head + h, token, n, rows_ + h * n, &escapes_[h])) return false;
+      n = tokens_left_of_run(shape_, token);
+      const bool fits = s_.runs == 0 ? write_by_table(head, n_heads, token, n)
+                                     : write_below_tops(head, n_heads, token, n);
+      if (!fits) return false;
     }
     for (uint32_t h = 0; h < n_heads; ++h) join_escapes(head + h, escapes_[h]);
     return true;
   }
 
-  bool write_rows(uint32_t head, uint32_t token, uint32_t n_rows, const Byte* const* elements,
-                  EscapeWriter* escapes) {
-    uint64_t row = uint64_t{head} * shape_.n_tokens + token;
-    for (uint32_t n; n_rows > 0; n_rows -= n, row += n, elements += n) {
-      if (row % kEscapeIndexRows == 0) set_index(row, static_cast<uint32_t>(escapes->n));
-      n = lesser(n_rows, kEscapeIndexRows - row % kEscapeIndexRows);
-      const ExponentRows rows{shape_.spec.bits,  shape_.head_dim, n,
-                              header_.exponents, code_of_,        tops_at(head, token)};
-      const Byte largest =
-          ops_.encode(rows, elements, out_ + s_.at.sign_mantissa + row * shape_.head_dim,
-                      out_ + s_.at.codes + row * s_.code_bytes, escapes);
-      if (largest > largest_) largest_ = largest;
-      if (escapes->n > escapes->max) return false;
+  // Rows from the first-th on of those that were asked for last.
+  EncodeRows part(uint32_t first) const {
+    return {rows_.elements + first, rows_.ahead + first, rows_.ahead_bytes};
+  }
+
+  // body(head, first token, n) of blocks of rows that have been asked for.
+  template <typename Body>
+  bool for_blocks(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n_tokens, Body body) {
+    for (uint32_t end = token + n_tokens, n; token < end; token += n) {
+      n = lesser(end - token, tokens_together(n_heads));
+      source_.rows(head, n_heads, token, n, 1, &rows_);
+      for (uint32_t h = 0; h < n_heads; ++h)
+        if (!body(h, token, n)) return false;
     }
     return true;
+  }
+
+  // body(row, its place among n_rows, n) of pieces of a head's rows that end where an entry of the
+  // escape index is due. False where there are too many escapes.
+  template <typename Body>
+  bool for_pieces(uint32_t head, uint32_t token, uint32_t n_rows, const EscapeWriter& escapes,
+                  Body body) {
+    const uint64_t begin = uint64_t{head} * shape_.n_tokens + token;
+    for (uint32_t at = 0, n; at < n_rows; at += n) {
+      const uint64_t row = begin + at;
+      if (row % kEscapeIndexRows == 0) set_index(row, static_cast<uint32_t>(escapes.n));
+      n = lesser(n_rows - at, kEscapeIndexRows - row % kEscapeIndexRows);
+      body(row, at, n);
+      if (escapes.n > escapes.max) return false;
+    }
+    return true;
+  }
+
+  Byte* sign_mantissa_at(uint64_t row) const {
+    return out_ + s_.at.sign_mantissa + row * shape_.head_dim;
+  }
+  Byte* codes_at(uint64_t row) const { return out_ + s_.at.codes + row * s_.code_bytes; }
+
+  // exp4
+  bool write_by_table(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n_tokens) {
+    return for_blocks(head, n_heads, token, n_tokens, [&](uint32_t h, uint32_t first, uint32_t n) {
+      return for_pieces(
+          head + h, first, n, escapes_[h], [&](uint64_t row, uint32_t at, uint32_t m) {
+            const ExponentRows format{shape_.spec.bits,  shape_.head_dim, m,
+                                      header_.exponents, code_of_,        nullptr};
+            const Byte largest = ops_.encode(format, part(h * n + at), sign_mantissa_at(row),
+                                             codes_at(row), &escapes_[h]);
+            if (largest > largest_) largest_ = largest;
+          });
+    });
+  }
+
+  // window3, one run: each channel's largest exponent, then the codes below it. Where exponents do
+  // not fit in between, rows are looked at twice.
+  bool write_below_tops(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n_tokens) {
+    const bool keeps = uint64_t{n_heads} * n_tokens * shape_.head_dim <= kKeptBytes;
+    for (uint32_t h = 0; h < n_heads; ++h)
+      memset(tops_at(head + h, token), kWindow - 1, shape_.head_dim);
+    for_blocks(head, n_heads, token, n_tokens, [&](uint32_t h, uint32_t first, uint32_t n) {
+      const uint64_t kept = keeps ? uint64_t{h} * n_tokens + first - token : 0;
+      split(head + h, first, n, h * n, exponents_ + kept * shape_.head_dim);
+      return true;
+    });
+    for (uint32_t h = 0; h < n_heads; ++h)
+      for (uint32_t d = 0; d < shape_.head_dim; ++d)
+        if (tops_at(head + h, token)[d] > largest_) largest_ = tops_at(head + h, token)[d];
+    if (!keeps)
+      return for_blocks(head, n_heads, token, n_tokens,
+                        [&](uint32_t h, uint32_t first, uint32_t n) {
+                          split(head + h, first, n, h * n, exponents_);
+                          return encode_kept(head + h, first, n, exponents_, &escapes_[h]);
+                        });
+    for (uint32_t h = 0; h < n_heads; ++h) {
+      const Byte* kept = exponents_ + uint64_t{h} * n_tokens * shape_.head_dim;
+      if (!encode_kept(head + h, token, n_tokens, kept, &escapes_[h])) return false;
+    }
+    return true;
+  }
+
+  void split(uint32_t head, uint32_t token, uint32_t n_rows, uint32_t first, Byte* exponents) {
+    ops_.split(part(first), n_rows, shape_.head_dim,
+               sign_mantissa_at(uint64_t{head} * shape_.n_tokens + token), exponents,
+               tops_at(head, token));
+  }
+
+  bool encode_kept(uint32_t head, uint32_t token, uint32_t n_rows, const Byte* exponents,
+                   EscapeWriter* escapes) {
+    const Byte* tops = tops_at(head, token);
+    return for_pieces(head, token, n_rows, *escapes, [&](uint64_t row, uint32_t at, uint32_t n) {
+      const ExponentRows format{shape_.spec.bits, shape_.head_dim, n, nullptr, nullptr, tops};
+      ops_.encode_below_tops(format, exponents + uint64_t{at} * shape_.head_dim, codes_at(row),
+                             escapes);
+    });
   }
 
   void set_index(uint64_t row, uint32_t escapes_before) {
@@ -170,13 +245,13 @@ class Encoder {
     for (uint32_t head = 0; head < shape_.n_heads; ++head)
       for (uint32_t token = 0, n; token < shape_.n_tokens; token += n) {
         n = lesser(shape_.n_tokens - token, tokens_together(1));
-        source_.rows(head, 1, token, n, 1, rows_);
-        for (uint32_t i = 0; i < n; ++i, to += row_bytes) memcpy(to, rows_[i], row_bytes);
+        source_.rows(head, 1, token, n, 1, &rows_);
+        for (uint32_t i = 0; i < n; ++i, to += row_bytes) memcpy(to, rows_.elements[i], row_bytes);
       }
     memset(to, 0, static_cast<uint64_t>(out_ + plain_bytes_ - to));
     const uint32_t bits = active_rows()->max_abs_bits(QUIRE_DTYPE_BF16, out_ + sizeof(header_),
                                                       s_.rows * shape_.head_dim);
-    return {plain_bytes_, bits >> 7};
+    return {plain_bytes_, bits < infinity_bits(QUIRE_DTYPE_BF16)};
   }
 
   // Returns the section's size.
@@ -202,9 +277,10 @@ class Encoder {
   ExponentHeader header_ = {};
   Byte code_of_[256];
   uint64_t escapes_max_ = 0;
-  uint32_t largest_ = 0;
+  Byte largest_ = 0;  // exponent
   EscapeWriter escapes_[kEncodeHeadsMax];
-  const Byte* rows_[kEncodeRowsMax];
+  alignas(64) Byte exponents_[kKeptBytes];
+  EncodeBatch rows_;
 };
 
 }  // namespace

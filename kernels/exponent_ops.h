@@ -21,6 +21,13 @@ struct ExponentRows {
   const Byte* tops;       // window3: head_dim bytes, each at least 6
 };
 
+// Rows to encode, and for each of them one that is wanted soon.
+struct EncodeRows {
+  const Byte* const* elements;
+  const Byte* const* ahead;
+  uint32_t ahead_bytes;  // of each; 0: none
+};
+
 // The escapes of a section as they grow.
 struct EscapeWriter {
   Byte* escapes;  // max + 64 bytes
@@ -30,17 +37,22 @@ struct EscapeWriter {
 
 struct ExponentOps {
   const char* name;
-  // Raises tops[dim] to the largest exponent of each channel.
-  void (*raise_tops)(const Byte* const* elements, uint32_t n_rows, uint32_t head_dim, Byte* tops);
+  // window3's first look: sign-and-mantissa and exponent bytes side by side, and raises tops[dim]
+  // to the largest exponent of each channel.
+  void (*split)(const EncodeRows& rows, uint32_t n_rows, uint32_t head_dim, Byte* sign_mantissa,
+                Byte* exponents, Byte* tops);
   // Adds the exponents of rows to 256 counters.
-  void (*count_exponents)(const Byte* const* elements, uint32_t n_rows, uint32_t head_dim,
+  void (*count_exponents)(const EncodeRows& rows, uint32_t n_rows, uint32_t head_dim,
                           uint64_t* counters);
   // Escape codes in the rows; padding codes do not count.
   uint64_t (*count_escapes)(const Byte* codes, uint64_t n_rows, uint32_t head_dim, uint32_t bits);
-  // Appends escapes; stops (more rows may be missing) as soon as there are more than the most.
+  // exp4 and window3. Both append escapes and stop (more rows may be missing) as soon as there are
+  // more than the most.
   // Returns the largest exponent.
-  Byte (*encode)(const ExponentRows& rows, const Byte* const* elements, Byte* sign_mantissa,
+  Byte (*encode)(const ExponentRows& format, const EncodeRows& rows, Byte* sign_mantissa,
                  Byte* codes, EscapeWriter* escapes);
+  void (*encode_below_tops)(const ExponentRows& format, const Byte* exponents, Byte* codes,
+                            EscapeWriter* escapes);
   // Returns how many escapes were taken. Those beyond n_escapes are 0 and never read.
   uint64_t (*decode)(const ExponentRows& rows, const Byte* sign_mantissa, const Byte* codes,
                      const Byte* escapes, uint64_t n_escapes, Byte* const* elements);

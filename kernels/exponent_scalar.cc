@@ -14,18 +14,27 @@ inline Byte exponent_of(uint32_t element) {
   return static_cast<Byte>(element >> 7);
 }
 
-void raise_tops(const Byte* const* elements, uint32_t n_rows, uint32_t head_dim, Byte* tops) {
+inline Byte sign_mantissa_of(uint32_t element) {
+  return static_cast<Byte>((element >> 8 & 0x80) | (element & 0x7f));
+}
+
+void split(const EncodeRows& rows, uint32_t n_rows, uint32_t head_dim, Byte* sign_mantissa,
+           Byte* exponents, Byte* tops) {
   for (uint32_t row = 0; row < n_rows; ++row)
     for (uint32_t d = 0; d < head_dim; ++d) {
-      const Byte exponent = exponent_of(element_at(elements[row], d));
+      const uint32_t element = element_at(rows.elements[row], d);
+      const Byte exponent = exponent_of(element);
+      *sign_mantissa++ = sign_mantissa_of(element);
+      *exponents++ = exponent;
       if (exponent > tops[d]) tops[d] = exponent;
     }
 }
 
-void count_exponents(const Byte* const* elements, uint32_t n_rows, uint32_t head_dim,
+void count_exponents(const EncodeRows& rows, uint32_t n_rows, uint32_t head_dim,
                      uint64_t* counters) {
   for (uint32_t row = 0; row < n_rows; ++row)
-    for (uint32_t d = 0; d < head_dim; ++d) ++counters[exponent_of(element_at(elements[row], d))];
+    for (uint32_t d = 0; d < head_dim; ++d)
+      ++counters[exponent_of(element_at(rows.elements[row], d))];
 }
 
 uint64_t count_escapes(const Byte* codes, uint64_t n_rows, uint32_t head_dim, uint32_t bits) {
@@ -41,38 +50,55 @@ uint64_t count_escapes(const Byte* codes, uint64_t n_rows, uint32_t head_dim, ui
   return count;
 }
 
-Byte encode(const ExponentRows& rows, const Byte* const* elements, Byte* sign_mantissa, Byte* codes,
-            EscapeWriter* escapes) {
-  const uint64_t row_bytes = code_row_bytes(rows.head_dim, rows.bits);
-  const uint32_t escape = (1u << rows.bits) - 1;
-  Byte largest = 0;
-  for (uint32_t row = 0; row < rows.n_rows; ++row) {
-    for (uint32_t begin = 0; begin < rows.head_dim; begin += kGroupCodes) {
-      Byte group[kGroupCodes];
-      uint32_t n = rows.head_dim - begin;
-      if (n > kGroupCodes) n = kGroupCodes;
-      for (uint32_t e = 0; e < n; ++e) {
-        const uint32_t d = begin + e;
-        const uint32_t element = element_at(elements[row], d);
-        const Byte exponent = exponent_of(element);
-        if (exponent > largest) largest = exponent;
-        sign_mantissa[d] = static_cast<Byte>((element >> 8 & 0x80) | (element & 0x7f));
-        uint32_t code = escape;
-        if (rows.bits == 4)
-          code = rows.code_of[exponent];
-        else if (rows.tops[d] - uint32_t{exponent} < escape)
-          code = rows.tops[d] - uint32_t{exponent};
-        group[e] = static_cast<Byte>(code);
-        if (code != escape) continue;
-        escapes->escapes[escapes->n++] = exponent;
-        if (escapes->n > escapes->max) return largest;
-      }
-      pack_row(group, n, rows.bits, codes + uint64_t{begin / kGroupCodes} * rows.bits);
+// code(exponent, dim); false when there are too many escapes.
+template <typename Code>
+bool encode_row(const ExponentRows& format, const Byte* exponents, Byte* codes,
+                EscapeWriter* escapes, Code code) {
+  for (uint32_t begin = 0; begin < format.head_dim; begin += kGroupCodes) {
+    Byte group[kGroupCodes];
+    uint32_t n = format.head_dim - begin;
+    if (n > kGroupCodes) n = kGroupCodes;
+    for (uint32_t e = 0; e < n; ++e) {
+      const Byte exponent = exponents[begin + e];
+      group[e] = code(exponent, begin + e);
+      if (group[e] != (1u << format.bits) - 1) continue;
+      escapes->escapes[escapes->n++] = exponent;
+      if (escapes->n > escapes->max) return false;
     }
-    sign_mantissa += rows.head_dim;
-    codes += row_bytes;
+    pack_row(group, n, format.bits, codes + uint64_t{begin / kGroupCodes} * format.bits);
+  }
+  return true;
+}
+
+Byte encode(const ExponentRows& format, const EncodeRows& rows, Byte* sign_mantissa, Byte* codes,
+            EscapeWriter* escapes) {
+  Byte largest = 0;
+  for (uint32_t row = 0; row < format.n_rows; ++row) {
+    Byte exponents[QUIRE_KERNEL_DIMS_MAX];
+    for (uint32_t d = 0; d < format.head_dim; ++d) {
+      const uint32_t element = element_at(rows.elements[row], d);
+      *sign_mantissa++ = sign_mantissa_of(element);
+      exponents[d] = exponent_of(element);
+      if (exponents[d] > largest) largest = exponents[d];
+    }
+    const auto code = [&](Byte exponent, uint32_t) { return format.code_of[exponent]; };
+    if (!encode_row(format, exponents, codes, escapes, code)) return largest;
+    codes += code_row_bytes(format.head_dim, format.bits);
   }
   return largest;
+}
+
+void encode_below_tops(const ExponentRows& format, const Byte* exponents, Byte* codes,
+                       EscapeWriter* escapes) {
+  const uint32_t escape = (1u << format.bits) - 1;
+  const auto code = [&](Byte exponent, uint32_t d) {
+    const uint32_t below = format.tops[d] - uint32_t{exponent};
+    return static_cast<Byte>(below < escape ? below : escape);
+  };
+  for (uint32_t row = 0; row < format.n_rows; ++row, exponents += format.head_dim) {
+    if (!encode_row(format, exponents, codes, escapes, code)) return;
+    codes += code_row_bytes(format.head_dim, format.bits);
+  }
 }
 
 uint64_t decode(const ExponentRows& rows, const Byte* sign_mantissa, const Byte* codes,
@@ -107,7 +133,7 @@ uint64_t decode(const ExponentRows& rows, const Byte* sign_mantissa, const Byte*
 }
 
 constexpr ExponentOps kOps = {
-    "scalar", raise_tops, count_exponents, count_escapes, encode, decode,
+    "scalar", split, count_exponents, count_escapes, encode, encode_below_tops, decode,
 };
 
 }  // namespace

@@ -5,7 +5,7 @@
  *
  * Rules that hold for every call:
  *  - Reentrant and without allocation, locks or threads; any number of threads may call at once,
- * also on disjoint token ranges or destinations of one section. Up to 128 KiB of stack.
+ * also on disjoint token ranges or destinations of one section. Up to 192 KiB of stack.
  *  - Memory is borrowed for the call. Parameter structs start with struct_bytes = sizeof(the
  * struct); another value is refused, so a mismatch of header and library is an error, never a
  * misread.

@@ -116,17 +116,15 @@ class EncoderRows : public ExponentSource {
   }
 
   void rows(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n, uint32_t step,
-            const Byte** out) override {
+            EncodeBatch* rows) override {
     if (copies_ && source_.contiguous()) {
-      for (uint32_t i = 0; i < n; ++i) out[i] = at(head, token + i * step);
+      for (uint32_t i = 0; i < n; ++i) rows->elements[i] = at(head, token + i * step);
     } else {
-      for (uint32_t i = 0; i < n_heads * n; ++i) out[i] = tile_ + i * row_bytes(shape_);
-      if (!source_.contiguous())
-        gather(head, n_heads, token, n, step);
-      else
-        rotate(head, n_heads, token, n, step);
+      for (uint32_t i = 0; i < n_heads * n; ++i) rows->elements[i] = tile_ + i * row_bytes(shape_);
+      if (!source_.contiguous()) return gather(head, n_heads, token, n, step);
+      rotate(head, n_heads, token, n, step);
     }
-    if (source_.contiguous()) prefetch(head, n_heads, token + n * step, n, step);
+    look_ahead(head, n_heads, token + n * step, n, step, rows);
   }
 
  private:
@@ -142,13 +140,18 @@ class EncoderRows : public ExponentSource {
   }
 
   void rotate(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n, uint32_t step) {
+    const int64_t head_stride = source_.params().src_head_stride;
     ElementRows rows;
-    for (uint32_t i = 0; i < n; ++i, token += step)
+    for (uint32_t i = 0; i < n; ++i, token += step) {
+      const Byte* from = at(head, token);
+      const float* table = table_of(token);
+      Byte* out = tile_ + i * row_bytes(shape_);
       for (uint32_t h = 0; h < n_heads; ++h) {
-        rows.from[rows.n] = at(head + h, token);
-        rows.table[rows.n] = table_of(token);
-        rows.out[rows.n++] = tile_ + (h * n + i) * row_bytes(shape_);
+        rows.from[rows.n] = from + h * head_stride;
+        rows.table[rows.n] = table;
+        rows.out[rows.n++] = out + h * n * row_bytes(shape_);
       }
+    }
     source_.ops().rotate_elements(format_, source_.params().src_dtype, rows);
   }
 
@@ -171,22 +174,21 @@ class EncoderRows : public ExponentSource {
     }
   }
 
-  // What is asked for next, most likely, into the L2 cache: hardware follows no rows that lie
-  // apart, and their lines crowd a few sets of the L1 cache. Inline, because gcc drops calls of
-  // functions that do nothing but prefetch.
-  [[gnu::always_inline]] void prefetch(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n,
-                                       uint32_t step) {
-    constexpr int kRead = 0;
-    constexpr int kIntoL2 = 2;
-    const uint64_t bytes = uint64_t{shape_.head_dim} * element_bytes(source_.params().src_dtype);
+  void look_ahead(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n, uint32_t step,
+                  EncodeBatch* rows) const {
     if (token >= shape_.n_tokens) {
       head += n_heads;
       token = 0;
     }
-    for (uint32_t i = 0; i < n && token < shape_.n_tokens; ++i, token += step)
-      for (uint32_t h = head; h < head + n_heads && h < shape_.n_heads; ++h)
-        for (uint64_t line = 0; line < bytes; line += 64)
-          __builtin_prefetch(at(h, token) + line, kRead, kIntoL2);
+    rows->ahead_bytes = 0;
+    if (head + n_heads > shape_.n_heads) return;
+    rows->ahead_bytes = shape_.head_dim * element_bytes(source_.params().src_dtype);
+    const int64_t head_stride = source_.params().src_head_stride;
+    for (uint32_t i = 0; i < n; ++i) {
+      const uint32_t of_token = token + i * step;
+      const Byte* from = at(head, of_token < shape_.n_tokens ? of_token : token);
+      for (uint32_t h = 0; h < n_heads; ++h) rows->ahead[h * n + i] = from + h * head_stride;
+    }
   }
 
   const SectionShape& shape_;
@@ -263,8 +265,7 @@ int write_exponent(const SectionShape& shape, RowSource& source, const TokenWalk
   EncoderRows rows(shape, source);
   const EncodedSection encoded = exponent_encode(exponent_shape(shape), rows, section);
   *written = encoded.bytes;
-  if (encoded.largest_exponent < infinity_bits(QUIRE_DTYPE_BF16) >> 7 || rows.keeps_non_finite())
-    return QUIRE_KERNEL_OK;
+  if (encoded.finite || rows.keeps_non_finite()) return QUIRE_KERNEL_OK;
   return first_refusal(shape, source);
 }
 

@@ -57,15 +57,16 @@ class TestSource : public ExponentSource {
       : shape_(shape), elements_(elements), together_(together) {}
   uint32_t heads_together() const override { return together_; }
   void rows(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n, uint32_t step,
-            const Byte** rows) override {
+            EncodeBatch* rows) override {
     EXPECT_LE(n_heads * n, kEncodeRowsMax);
     EXPECT_LE(uint64_t{n_heads} * n * shape_.head_dim * 2, kEncodeBytesMax);
     if (together_ > 1) copies_.clear();
+    const Byte** next = rows->elements;
     for (uint32_t h = head; h < head + n_heads; ++h)
       for (uint32_t i = 0; i < n; ++i) {
         const uint64_t row = uint64_t{h} * shape_.n_tokens + token + i * step;
         EXPECT_LT(token + i * step, shape_.n_tokens);
-        *rows++ = together_ > 1 ? copy(row) : bytes_of(elements_) + row * shape_.head_dim * 2;
+        *next++ = together_ > 1 ? copy(row) : bytes_of(elements_) + row * shape_.head_dim * 2;
       }
   }
 
@@ -89,9 +90,8 @@ inline Section encode(const ExponentShape& shape, const Elements& elements, uint
   TestSource source(shape, elements, together);
   const EncodedSection encoded = exponent_encode(shape, source, section.data());
   EXPECT_LE(encoded.bytes, section.size());
-  uint32_t largest = 0;
-  for (const uint16_t element : elements) largest = std::max(largest, element >> 7 & 0xffu);
-  EXPECT_EQ(encoded.largest_exponent, largest);
+  const auto finite = [](uint16_t element) { return (element & 0x7f80) != 0x7f80; };
+  EXPECT_EQ(encoded.finite, std::all_of(elements.begin(), elements.end(), finite));
   section.resize(encoded.bytes);
   section.shrink_to_fit();
   return section;

@@ -38,9 +38,12 @@ OpsResult run_ops(const ExponentOps& ops, uint32_t bits, uint32_t n_rows, uint32
   std::vector<const Byte*> from(n_rows);
   for (uint32_t row = 0; row < n_rows; ++row)
     from[row] = bytes_of(elements) + uint64_t{row} * head_dim * 2;
-  ops.count_exponents(from.data(), n_rows, head_dim, result.counts.data());
+  const EncodeRows encode_rows{from.data(), from.data(), head_dim * 2};
+  ops.count_exponents(encode_rows, n_rows, head_dim, result.counts.data());
   result.tops.assign(head_dim, 6);
-  ops.raise_tops(from.data(), n_rows, head_dim, result.tops.data());
+  Section split_off(n), exponent_bytes(n);
+  ops.split(encode_rows, n_rows, head_dim, split_off.data(), exponent_bytes.data(),
+            result.tops.data());
   Byte exponents[16] = {}, code_of[256];
   std::memset(code_of, 15, 256);
   for (uint32_t i = 0; i < 15; ++i) {
@@ -52,16 +55,21 @@ OpsResult run_ops(const ExponentOps& ops, uint32_t bits, uint32_t n_rows, uint32
   result.codes.resize(n_rows * code_row_bytes(head_dim, bits));
   Section escapes(n + 64);
   EscapeWriter writer{escapes.data(), 0, escapes_max};
-  const Byte largest =
-      ops.encode(rows, from.data(), result.sign_mantissa.data(), result.codes.data(), &writer);
+  if (bits == 4) {
+    result.counts.push_back(
+        ops.encode(rows, encode_rows, result.sign_mantissa.data(), result.codes.data(), &writer));
+  } else {
+    ops.encode_below_tops(rows, exponent_bytes.data(), result.codes.data(), &writer);
+    result.sign_mantissa = split_off;
+  }
   const uint64_t n_escapes = writer.n;
   result.counts.push_back(n_escapes > escapes_max);
   if (n_escapes > escapes_max) {  // how far it came is its own affair
     result.sign_mantissa.clear();
     result.codes.clear();
+    result.counts = {1};
     return result;
   }
-  result.counts.push_back(largest);
   escapes.resize(n_escapes);
   result.escapes = escapes;
   result.counts.push_back(ops.count_escapes(result.codes.data(), n_rows, head_dim, bits));
@@ -101,7 +109,7 @@ TEST(ExponentOpsTest, AllImplementationsGiveEqualBytes) {
 
 TEST(ExponentOpsTest, SectionsAreEqualWhateverIsSelected) {
   for (const int32_t codec : kBothCodecs)
-    for (const uint32_t head_dim : {64u, 100u}) {
+    for (const uint32_t head_dim : {64u, 100u, 300u}) {
       const ExponentShape shape = shape_of(codec, 700, 3, head_dim);
       const Elements elements = kv_like(shape, 43);
       ASSERT_EQ(quire_kernel_select(QUIRE_ISA_SCALAR), QUIRE_KERNEL_OK);
