@@ -2,7 +2,7 @@
 // their element number allow it for free: register = bits 0..2, lane = bits 3..5 and the block. So
 // the first three stages need no shuffle; each later one swaps its bit into the register number,
 // which leaves the elements nearly in order at the end. The additions are those of
-// math/hadamard.h.
+// math/hadamard.h; the factor is left to the caller.
 #ifndef QUIRE_KERNELS_AVX512_TURN_H_
 #define QUIRE_KERNELS_AVX512_TURN_H_
 
@@ -27,7 +27,7 @@ namespace {
 // In: register r holds element 8 * lane + r of the first block in lanes 0..7, of the second in the
 // others. Out: register r holds elements 8r .. 8r + 7 of both; by lanes of 128 bits the first four
 // of the first, of the second, the last four of the first, of the second.
-[[gnu::always_inline]] inline void turn_two_blocks(__m512 (&r)[8], __m512 factor) {
+[[gnu::always_inline]] inline void turn_two_blocks(__m512 (&r)[8]) {
 #pragma GCC unroll 4
   for (uint32_t i = 0; i < 8; i += 2) add_subtract(&r[i], &r[i + 1]);
 #pragma GCC unroll 2
@@ -54,8 +54,6 @@ namespace {
     swap_lane2(&r[i], &r[i + 4]);
     add_subtract(&r[i], &r[i + 4]);
   }
-#pragma GCC unroll 8
-  for (uint32_t i = 0; i < 8; ++i) r[i] = _mm512_mul_ps(r[i], factor);
 }
 
 }  // namespace

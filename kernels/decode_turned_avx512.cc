@@ -38,13 +38,15 @@ template <uint32_t kBits>
   }
 }
 
-// The values of codes 0, 1, ... in lanes 0, 1, ...; the codes begin again where they have fewer
-// than four bits, so that the bits above a code do not matter.
+// The values of codes 0, 1, ... in lanes 0, 1, ..., times the transform's factor; the codes begin
+// again where they have fewer than four bits, so that the bits above a code do not matter. The
+// factor is 1 / 8 and the values are multiples of 2^-24, so it may be applied before the sums.
 template <uint32_t kBits>
 [[gnu::always_inline]] inline __m512 levels_of(const Byte* side) {
   const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  return affine(_mm512_and_si512(lanes, _mm512_set1_epi32((1 << kBits) - 1)), half_to_all(side),
-                half_to_all(side + 2));
+  const __m512 values = affine(_mm512_and_si512(lanes, _mm512_set1_epi32((1 << kBits) - 1)),
+                               half_to_all(side), half_to_all(side + 2));
+  return _mm512_mul_ps(values, _mm512_set1_ps(0.125f));
 }
 
 [[gnu::always_inline]] inline void store_line(bool streams, Byte* to, __m512i line) {
@@ -158,7 +160,7 @@ template <uint32_t kBits, bool kSameRow>
     look_up(Lookup<kBits>{groups, levels});
   else
     look_up(LookupOfTwo<kBits>(groups, levels, levels_of<kBits>(b.side)));
-  turn_two_blocks(r, _mm512_set1_ps(hadamard_scale(64)));
+  turn_two_blocks(r);
   store_turned(format, r, a.out, b.out);
 }
 
