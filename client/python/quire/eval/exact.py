@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
 
-from ..transformers import StoredKv, extend, in_context, pack, plan_of_parts
-from ..transformers.policies import FullReuse
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..transformers import KvSource, KvState, StoredKv, in_context, pack, plan_of_parts
+from ..transformers.compose import compose
 from .loading import Subject
 from .measure import Oracle, compare
+from .tasks.model import TokenRun
 
 
-def exact_codec_kl(
-    subject: Subject, codec: str, n_prompts: int, task: str = "needle"
-) -> list[float]:
-    """Mean KL of the first question's answer, per prompt: its whole context stored as a prefix."""
-    engine, found = subject.engine, []
+def codec_kl(
+    subject: Subject, codecs: Sequence[str], n_prompts: int = 2, task: str = "needle"
+) -> dict[str, list[float]]:
+    """codec -> mean KL of the first question's answer, per prompt, where the whole context is an
+    exact prefix that went through the codec."""
+    engine = subject.engine
+    found: dict[str, list[float]] = {codec: [] for codec in codecs}
     for index in range(n_prompts):
         prompt = subject.generator.prompt(task, index)
         question = prompt.questions[0]
         said = np.concatenate([question.opening, question.answer])[:-1]
         tail = np.concatenate([question.tokens, said])
-        first = len(tail) - len(question.answer)
+        n_answer = len(question.answer)
         context = engine.capture(prompt.context_tokens, in_context(()))
-        logits = []
-        for source in (context, StoredKv(pack(engine, context, codec=codec).data, engine.model)):
-            plan = plan_of_parts([tail[:1]], prefix=source)
-            start = engine.prefill(plan=plan, policy=FullReuse())
-            logits.append(extend(engine, start.state, tail[1:])[first - 1 :])
-        found.append(compare(Oracle.of(logits[0]), logits[1], question.answer).kl)
+
+        def logits_over(
+            source: KvSource,
+            tail: TokenRun = tail,
+            n_answer: int = n_answer,
+        ) -> Tensor:
+            plan = plan_of_parts([tail], prefix=source)
+            with torch.inference_mode():
+                old = compose(plan, engine.shape, engine.rope, engine.dtype, engine.device)
+            state = KvState.over(engine.shape, engine.tensor(plan.tokens), old, engine.dtype)
+            rows = torch.from_numpy(plan.fresh).to(engine.device)
+            return engine.logits_of(engine.run(state, rows), rows[-n_answer:])
+
+        oracle = Oracle.of(logits_over(context))
+        for codec in codecs:
+            stored = StoredKv(pack(engine, context, codec=codec).data, engine.model)
+            found[codec].append(compare(oracle, logits_over(stored), question.answer).kl)
     return found

@@ -18,6 +18,7 @@ from ..transformers.gates import GateInput, GateResult, random_input, run_gates
 from ..transformers.mutants import MUTANTS, WINDOW_MUTANTS, caught
 from ..transformers.policies import DEFAULT_POLICY
 from .cells import FULL, UNCODED, Cell
+from .exact import codec_kl
 from .loading import Subject
 from .records import Line
 from .runner import Leads, Options, PromptRun
@@ -119,12 +120,12 @@ def quality_point(
     policies: Sequence[str],
     *,
     n_prompts: int = DEFAULT_PROMPTS,
-    n_questions: int = 2,
+    n_questions: int = 1,
     variant: str = "sys",
     task: str = "needle",
     progress: Callable[[str], None] = lambda name: None,
 ) -> QualityPoint:
-    """A few prompts of a task under some policies; the first questions of each."""
+    """A few prompts of a task under some policies; the first questions of each (two-hop)."""
     cells = [Cell(FULL, "-", UNCODED), *(Cell(policy, variant, UNCODED) for policy in policies)]
     lines: dict[str, list[list[Line]]] = {cell.policy: [] for cell in cells}
     leads = Leads(subject.engine)
@@ -141,13 +142,6 @@ def quality_point(
         {p: float(np.mean([x["charge"] for of in runs for x in of])) for p, runs in lines.items()},
         n_prompts * n_questions,
     )
-
-
-def codec_kl(subject: Subject, codecs: Sequence[str], n_prompts: int = 2) -> dict[str, list[float]]:
-    """What codecs alone cost: the documents' KV exact but for the codec, first question of each."""
-    from .exact import exact_codec_kl
-
-    return {codec: exact_codec_kl(subject, codec, n_prompts) for codec in codecs}
 
 
 def _decide(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from quire.eval import cli, gate, loading
 from quire.eval.cli import app
+from quire.eval.exact import codec_kl
 from quire.eval.loading import Subject
 from quire.transformers import Engine
 from quire.transformers.gates import GATES, GateResult
@@ -179,7 +180,7 @@ def test_decisions(
 
 
 def test_codecs_alone(subject: Subject) -> None:
-    found = gate.codec_kl(subject, ["raw-f32", "int8-channel", "int2-kivi"], 2)
+    found = codec_kl(subject, ["raw-f32", "int8-channel", "int2-kivi"], 2)
     assert max(found["raw-f32"]) < 1e-9
     assert 0 < max(found["int8-channel"]) < min(found["int2-kivi"])
 
