@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -27,8 +27,15 @@ from ..errors import InvalidArgument, QuireError
 from .cells import DEFAULT_BUDGETS, UNCODED, Cell, make_cells, split_policies
 from .tasks import TASKS
 
+if TYPE_CHECKING:
+    from .loading import Subject
+    from .records import RunFolder
+    from .runner import Options
+    from .session import Outcome
+
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 PROMPTS_MAX = 100_000
+ERRORS_SHOWN = 5
 
 app = typer.Typer(
     name="quire-eval",
@@ -113,6 +120,60 @@ def _progress() -> Progress:
     )
 
 
+def _measure(
+    subject: Subject,
+    folder: RunFolder,
+    tasks: list[str],
+    cells: list[Cell],
+    prompts: int,
+    options: Options,
+    first: int,
+) -> Outcome:
+    """run_session() with a bar, or a line per cell where nobody watches."""
+    from .session import run_session
+
+    with _progress() as bar:
+        task = bar.add_task("measuring", total=prompts * len(tasks) * len(cells))
+
+        def advance(prompt: str, cell: Cell, seconds: float | None) -> None:
+            bar.update(task, advance=1, description=f"{prompt} {cell.key}")
+            if not errors.is_terminal and seconds is not None:
+                errors.print(f"{prompt} {cell.key} {seconds:.2f} s", markup=False)
+
+        try:
+            return run_session(
+                subject,
+                folder,
+                tasks,
+                cells,
+                prompts,
+                options=options,
+                first=first,
+                progress=advance,
+            )
+        except KeyboardInterrupt:
+            bar.stop()
+            errors.print(
+                f"{len(folder.done)} cells are kept in {folder.path}; the same command goes on",
+                markup=False,
+            )
+            raise
+
+
+def _say_outcome(outcome: Outcome, out: Path) -> None:
+    """Raises Exit where cells failed."""
+    errors.print(
+        f"{outcome.n_done} cells measured, {outcome.n_skipped} known before, "
+        f"{len(outcome.errors)} failed: {out}",
+        markup=False,
+        soft_wrap=True,
+    )
+    for message in outcome.errors[:ERRORS_SHOWN]:
+        errors.print(f"failed: {message}", markup=False, soft_wrap=True)
+    if outcome.errors:
+        raise typer.Exit(EXIT_FAILED)
+
+
 @app.command(
     epilog="Examples:  quire-eval run -m qwen.gguf --policies reuse,random:B,query:B -n 100 -o out "
     "quire-eval run -m gemma.gguf --policies 'query:0.15@filler link0' --codecs none,int8-channel "
@@ -164,10 +225,9 @@ def run(
 ) -> None:
     """Measure policies x variants x codecs on generated prompts against full prefill."""
     with reporting():
-        from .loading import load_engine, parse_layout, subject_of
+        from .loading import find_model, load_engine, parse_layout, subject_of
         from .records import RunFolder
         from .runner import Options
-        from .session import run_session
 
         names = [
             name for text in policies or ["reuse,random:B,query:B"] for name in split_policies(text)
@@ -179,43 +239,10 @@ def run(
         subject = subject_of(
             engine, documents=documents, template=template, layout=layout, seed=seed
         )
-        folder = RunFolder(out, {**subject.settings(model), "generate": generate})
-        total = prompts * len(wanted) * len(cells)
-        with _progress() as bar:
-            task = bar.add_task("measuring", total=total)
-
-            def advance(prompt: str, cell: Cell, seconds: float | None) -> None:
-                bar.update(task, advance=1, description=f"{prompt} {cell.key}")
-                if not errors.is_terminal and seconds is not None:
-                    errors.print(f"{prompt} {cell.key} {seconds:.2f} s", markup=False)
-
-            try:
-                outcome = run_session(
-                    subject,
-                    folder,
-                    wanted,
-                    cells,
-                    prompts,
-                    options=Options(generate, dump_rows, deviation),
-                    first=first,
-                    progress=advance,
-                )
-            except KeyboardInterrupt:
-                bar.stop()
-                errors.print(
-                    f"{len(folder.done)} cells are kept in {out}; the same command goes on",
-                    markup=False,
-                )
-                raise
-        errors.print(
-            f"{outcome.n_done} cells measured, {outcome.n_skipped} known before, "
-            f"{len(outcome.errors)} failed: {out}",
-            markup=False,
-        )
-        for message in outcome.errors[:5]:
-            errors.print(f"failed: {message}", markup=False)
-        if outcome.errors:
-            raise typer.Exit(EXIT_FAILED)
+        folder = RunFolder(out, {**subject.settings(find_model(model)), "generate": generate})
+        options = Options(generate, dump_rows, deviation)
+        outcome = _measure(subject, folder, wanted, cells, prompts, options, first)
+        _say_outcome(outcome, out)
 
 
 @app.command(
