@@ -106,6 +106,13 @@ std::vector<uint16_t> normal_bf16(uint64_t n, uint32_t seed, float spread) {
   return values;
 }
 
+std::vector<float> inverse_frequencies(uint32_t dims) {
+  std::vector<float> frequencies(dims / 2);
+  for (size_t j = 0; j < frequencies.size(); ++j)
+    frequencies[j] = std::pow(10000.0f, -2.0f * static_cast<float>(j) / static_cast<float>(dims));
+  return frequencies;
+}
+
 float AttentionShape::scale() const {
   return 1.0f / std::sqrt(static_cast<float>(dims));
 }

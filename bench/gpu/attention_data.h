@@ -39,6 +39,8 @@ struct Twin {
 // bf16 of a normal distribution.
 std::vector<uint16_t> normal_bf16(uint64_t n, uint32_t seed, float spread = 1.0f);
 
+std::vector<float> inverse_frequencies(uint32_t dims);
+
 struct AttentionShape {
   uint32_t query_heads = 32;
   uint32_t kv_heads = 8;

@@ -83,9 +83,7 @@ double time_decode(const quire_kernels::NamedCodec& codec, ChunkData* chunk, uin
     }
     requests.push_back({r * kChunksOfRequest, (r + 1) * kChunksOfRequest, 0, 0});
   }
-  std::vector<float> frequencies(shape.dims / 2);
-  for (size_t j = 0; j < frequencies.size(); ++j)
-    frequencies[j] = std::pow(10000.0f, -2.0f * static_cast<float>(j) / shape.dims);
+  const std::vector<float> frequencies = inverse_frequencies(shape.dims);
   Twin<uint16_t> query(normal_bf16(uint64_t{batch} * shape.query_heads * shape.dims, 9));
   Buffer out(query.bytes(), Where::kDevice);
   quire_decode_chunks_params p = {};

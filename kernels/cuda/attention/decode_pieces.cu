@@ -353,6 +353,29 @@ QUIRE_DEVICE uint32_t next_tile(const DecodeArguments& a, const Piece& piece, ui
   return token;
 }
 
+// The query and what is added up, and the copy of the first tile to be looked at, which it returns.
+QUIRE_DEVICE uint32_t start_piece(const DecodeArguments& a, const Piece& piece, uint32_t head,
+                                  uint32_t heads, const DecodeShared& s) {
+  unsigned char* const values = s.stage + a.stage_bytes;
+  const bool skips = piece.bounds != nullptr;
+  uint32_t token = piece.begin;
+  if (!skips) copy_stage(a, piece, token, s.stage, values);
+  cp_async_commit();
+  load_query(a, piece.row, head, heads, piece.turns, s);
+  if (threadIdx.x < kHeadsOfTile) {
+    s.greatest[threadIdx.x] = -static_cast<float>(INFINITY);
+    s.total[threadIdx.x] = 0;
+    s.zero_sum[threadIdx.x] = 0;
+  }
+  if (!skips) return token;
+  find_floor(a, piece, head, heads, s);
+  sync_block();
+  token = next_tile(a, piece, token, heads, s);
+  if (token < piece.end) copy_stage(a, piece, token, s.stage, values);
+  cp_async_commit();
+  return token;
+}
+
 __global__ void __launch_bounds__(kDecodeThreads, kCtasOfMultiprocessor)
     decode_pieces(const __grid_constant__ DecodeArguments a) {
   QUIRE_DYNAMIC_SHARED(shared);
@@ -369,23 +392,7 @@ __global__ void __launch_bounds__(kDecodeThreads, kCtasOfMultiprocessor)
   auto stage_of = [&](uint32_t stage, uint32_t plane) {
     return s.stage + (stage * 2 + plane) * a.stage_bytes;
   };
-  const bool skips = piece.bounds != nullptr;
-  uint32_t token = piece.begin;
-  if (!skips) copy_stage(a, piece, token, stage_of(0, 0), stage_of(0, 1));
-  cp_async_commit();
-  load_query(a, piece.row, head, heads, piece.turns, s);
-  if (threadIdx.x < kHeadsOfTile) {
-    s.greatest[threadIdx.x] = -static_cast<float>(INFINITY);
-    s.total[threadIdx.x] = 0;
-    s.zero_sum[threadIdx.x] = 0;
-  }
-  if (skips) {
-    find_floor(a, piece, head, heads, s);
-    sync_block();
-    token = next_tile(a, piece, token, heads, s);
-    if (token < piece.end) copy_stage(a, piece, token, stage_of(0, 0), stage_of(0, 1));
-    cp_async_commit();
-  }
+  uint32_t token = start_piece(a, piece, head, heads, s);
   float out[kDimBlocksOfWarp][4];
 #pragma unroll
   for (uint32_t j = 0; j < kDimBlocksOfWarp; ++j)
