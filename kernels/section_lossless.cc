@@ -111,7 +111,7 @@ class EncoderRows : public ExponentSource {
 
   // A rotation of each token's own is read once for all heads of a group.
   uint32_t heads_together() const override {
-    constexpr uint32_t kHeads = 4;
+    constexpr uint32_t kHeads = kEncodeHeadsMax;
     return source_.rotates() && source_.params().rotation.table_token_stride != 0 ? kHeads : 1;
   }
 
