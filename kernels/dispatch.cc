@@ -19,9 +19,17 @@ const RowOps* usable_avx512_rows() {
   return nullptr;
 }
 
+const RowOps* usable_avx2_rows() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2")) return avx2_rows();
+#endif
+  return nullptr;
+}
+
 const RowOps* best_rows() {
-  const RowOps* rows = usable_avx512_rows();
-  return rows != nullptr ? rows : scalar_rows();
+  for (const RowOps* rows : {usable_avx512_rows(), usable_avx2_rows()})
+    if (rows != nullptr) return rows;
+  return scalar_rows();
 }
 
 std::atomic<const RowOps*>& selected_rows() {
@@ -97,6 +105,7 @@ int quire_kernel_select(int32_t isa) {
   const RowOps* rows = nullptr;
   if (isa == QUIRE_ISA_BEST) rows = best_rows();
   if (isa == QUIRE_ISA_SCALAR) rows = scalar_rows();
+  if (isa == QUIRE_ISA_AVX2) rows = usable_avx2_rows();
   if (isa == QUIRE_ISA_AVX512) rows = usable_avx512_rows();
   if (rows == nullptr) return QUIRE_KERNEL_UNSUPPORTED;
   selected_rows().store(rows, std::memory_order_relaxed);

@@ -1,4 +1,4 @@
-/* Quire's kernels: one plain C ABI, a scalar reference and an AVX-512 implementation behind it
+/* Quire's kernels: one plain C ABI, a scalar reference, AVX2 and AVX-512 implementations behind it
  * (chosen once by cpuid). A kernel moves one section - one layer, one plane (K or V) of a stored
  * representation - between its stored bytes and an engine's memory. Byte layout of sections:
  * docs/formats/codecs.md.
@@ -11,7 +11,7 @@
  * misread.
  *  - All strides are in bytes and signed. Everything is checked before the first byte is written;
  * the result is a status code, never an abort.
- *  - Both implementations give equal bytes: fp32 operations in the same order, no fused
+ *  - All implementations give equal bytes: fp32 operations in the same order, no fused
  * multiply-add, round to nearest even.
  */
 #ifndef QUIRE_KERNELS_QUIRE_KERNELS_H_
@@ -216,9 +216,14 @@ int quire_scan_finite(int32_t dtype, const void* elements, uint64_t n);
 
 /* Implementations. select() is for tests and comparisons; it changes what later calls of all
  * threads use. UNSUPPORTED where the machine lacks it. */
-enum quire_isa { QUIRE_ISA_BEST = 0, QUIRE_ISA_SCALAR = 1, QUIRE_ISA_AVX512 = 2 };
+enum quire_isa {
+  QUIRE_ISA_BEST = 0,
+  QUIRE_ISA_SCALAR = 1,
+  QUIRE_ISA_AVX512 = 2,
+  QUIRE_ISA_AVX2 = 3
+};
 int quire_kernel_select(int32_t isa);
-/* "scalar" or "avx512": what calls use now. */
+/* "scalar", "avx2" or "avx512": what calls use now. */
 const char* quire_kernel_isa_name(void);
 
 #ifdef __cplusplus

@@ -131,7 +131,8 @@ struct RowOps {
 };
 
 const RowOps* scalar_rows();
-// Null where this build has no AVX-512.
+// Null where this build has no AVX2, no AVX-512.
+const RowOps* avx2_rows();
 const RowOps* avx512_rows();
 // What calls use now (dispatch.cc).
 const RowOps* active_rows();

@@ -7,7 +7,7 @@ namespace {
 
 class CodecErrorTest : public BothImplementations {};
 INSTANTIATE_TEST_SUITE_P(Isa, CodecErrorTest,
-                         ::testing::Values(QUIRE_ISA_SCALAR, QUIRE_ISA_AVX512));
+                         ::testing::Values(QUIRE_ISA_SCALAR, QUIRE_ISA_AVX2, QUIRE_ISA_AVX512));
 
 Section stored(int32_t codec, int32_t plane, Engine& source, Shape shape) {
   Section section(codec, plane, shape);

@@ -13,7 +13,7 @@ namespace {
 
 class CodecGoldenTest : public BothImplementations {};
 INSTANTIATE_TEST_SUITE_P(Isa, CodecGoldenTest,
-                         ::testing::Values(QUIRE_ISA_SCALAR, QUIRE_ISA_AVX512));
+                         ::testing::Values(QUIRE_ISA_SCALAR, QUIRE_ISA_AVX2, QUIRE_ISA_AVX512));
 
 constexpr Shape kShape{35, 1, 40};  // a tail in every run, row and group; blocks of order 8
 

@@ -7,7 +7,7 @@ namespace {
 
 class CodecHostileTest : public BothImplementations {};
 INSTANTIATE_TEST_SUITE_P(Isa, CodecHostileTest,
-                         ::testing::Values(QUIRE_ISA_SCALAR, QUIRE_ISA_AVX512));
+                         ::testing::Values(QUIRE_ISA_SCALAR, QUIRE_ISA_AVX2, QUIRE_ISA_AVX512));
 
 constexpr Shape kShape{70, 2, 40};
 

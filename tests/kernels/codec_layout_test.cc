@@ -12,7 +12,7 @@ namespace {
 
 class CodecLayoutTest : public BothImplementations {};
 INSTANTIATE_TEST_SUITE_P(Isa, CodecLayoutTest,
-                         ::testing::Values(QUIRE_ISA_SCALAR, QUIRE_ISA_AVX512));
+                         ::testing::Values(QUIRE_ISA_SCALAR, QUIRE_ISA_AVX2, QUIRE_ISA_AVX512));
 
 Section stored(int32_t codec, int32_t plane, Shape shape, std::mt19937_64& random) {
   Engine source(QUIRE_DTYPE_F32, shape, shape.tokens, false);

@@ -1,4 +1,4 @@
-// The vector implementation against the scalar reference, bit for bit, and the pieces under them.
+// The vector implementations against the scalar reference, bit for bit, and the pieces under them.
 #include <array>
 
 #include "kernels/math/bits.h"
@@ -30,8 +30,16 @@ void fill(Engine& engine, int kind, std::mt19937_64& random) {
       }
 }
 
-TEST(Implementations, StoreAndLoadGiveEqualBytes) {
-  if (!have_avx512()) GTEST_SKIP() << "no AVX-512 here";
+class Implementations : public ::testing::TestWithParam<int32_t> {
+ protected:
+  void SetUp() override {
+    if (quire_kernel_select(GetParam()) != QUIRE_KERNEL_OK) GTEST_SKIP() << "not on this CPU";
+  }
+  void TearDown() override { quire_kernel_select(QUIRE_ISA_BEST); }
+};
+INSTANTIATE_TEST_SUITE_P(Isa, Implementations, ::testing::Values(QUIRE_ISA_AVX2, QUIRE_ISA_AVX512));
+
+TEST_P(Implementations, StoreAndLoadGiveEqualBytes) {
   std::mt19937_64 random(kSeed);
   const auto pick = [&](auto... values) {
     const std::vector<int64_t> list = {static_cast<int64_t>(values)...};
@@ -57,8 +65,8 @@ TEST(Implementations, StoreAndLoadGiveEqualBytes) {
     std::vector<uint8_t> sections[2];
     std::vector<uint8_t> engines[2];
     int statuses[2][2] = {};
-    for (const int32_t isa : {QUIRE_ISA_SCALAR, QUIRE_ISA_AVX512}) {
-      ASSERT_EQ(quire_kernel_select(isa), QUIRE_KERNEL_OK);
+    for (const int32_t which : {0, 1}) {
+      ASSERT_EQ(quire_kernel_select(which == 0 ? QUIRE_ISA_SCALAR : GetParam()), QUIRE_KERNEL_OK);
       Section section(codec, plane, shape);
       quire_store_params store = store_params(source, section);
       store.salient = marks.data();
@@ -69,12 +77,12 @@ TEST(Implementations, StoreAndLoadGiveEqualBytes) {
         table = exact_table(rotary, QUIRE_ROPE_TO_DST, 0, round, each ? shape.tokens : 1);
         store.rotation = {style, rotary, table.data(), each ? rotary * 4 : 0};
       }
-      statuses[isa - 1][0] = quire_store(&store);
+      statuses[which][0] = quire_store(&store);
       quire_load_params load = load_params(section, engine);
       load.rotation = store.rotation;
-      if (statuses[isa - 1][0] == QUIRE_KERNEL_OK) statuses[isa - 1][1] = quire_load(&load);
-      sections[isa - 1] = section.copy();
-      engines[isa - 1] = engine.bytes;
+      if (statuses[which][0] == QUIRE_KERNEL_OK) statuses[which][1] = quire_load(&load);
+      sections[which] = section.copy();
+      engines[which] = engine.bytes;
     }
     quire_kernel_select(QUIRE_ISA_BEST);
     const auto what = [&] {
@@ -92,9 +100,8 @@ TEST(Implementations, StoreAndLoadGiveEqualBytes) {
   EXPECT_GT(stored, 700);  // the rest was refused by both
 }
 
-TEST(Implementations, TransposeAgreesOnEveryRemainder) {
-  const quire_kernels::RowOps* avx512 = quire_kernels::avx512_rows();
-  if (!have_avx512() || avx512 == nullptr) GTEST_SKIP() << "no AVX-512 here";
+TEST_P(Implementations, TransposeAgreesOnEveryRemainder) {
+  const quire_kernels::RowOps* ops = quire_kernels::active_rows();
   std::mt19937_64 random(kSeed);
   for (const uint32_t element : {2u, 4u})
     for (uint32_t rows = 1; rows < 70; rows += 3)
@@ -102,8 +109,8 @@ TEST(Implementations, TransposeAgreesOnEveryRemainder) {
         std::vector<uint8_t> src(rows * columns * element);
         for (uint8_t& byte : src) byte = static_cast<uint8_t>(random());
         std::vector<uint8_t> got(src.size());
-        avx512->transpose(element, src.data(), columns * element, rows, columns, got.data(),
-                          rows * element);
+        ops->transpose(element, src.data(), columns * element, rows, columns, got.data(),
+                       rows * element);
         for (uint32_t row = 0; row < rows; ++row)
           for (uint32_t column = 0; column < columns; ++column)
             ASSERT_EQ(std::memcmp(&src[(row * columns + column) * element],
@@ -114,9 +121,8 @@ TEST(Implementations, TransposeAgreesOnEveryRemainder) {
 
 // Values next to the middle between two codes, where a quotient that is off by one unit in the last
 // place gives another code: scales of fp32 and fp16, tiny and huge ones, zero.
-TEST(Implementations, QuotientsAreThoseOfADivision) {
-  const quire_kernels::RowOps* avx512 = quire_kernels::avx512_rows();
-  if (!have_avx512() || avx512 == nullptr) GTEST_SKIP() << "no AVX-512 here";
+TEST_P(Implementations, QuotientsAreThoseOfADivision) {
+  const quire_kernels::RowOps* ops = quire_kernels::active_rows();
   std::mt19937_64 random(kSeed);
   constexpr uint32_t kDims = 208;  // strips and a tail
   constexpr uint32_t kRows = 32;
@@ -152,8 +158,7 @@ TEST(Implementations, QuotientsAreThoseOfADivision) {
                                      std::vector<uint8_t>(kRows * kDims, 0xcc)};
     quire_kernels::scalar_rows()->encode_channel(format, rows.data(), kRows, zeros.data(),
                                                  scales.data(), codes[0].data());
-    avx512->encode_channel(format, rows.data(), kRows, zeros.data(), scales.data(),
-                           codes[1].data());
+    ops->encode_channel(format, rows.data(), kRows, zeros.data(), scales.data(), codes[1].data());
     ASSERT_TRUE(codes[0] == codes[1]) << "round " << round << " seed " << kSeed;
   }
 }
@@ -196,7 +201,7 @@ TEST(SectionBytes, AreExactAndRefuseWhatIsBeyondTheLimits) {
 }
 
 TEST(ScanFinite, FindsOneBadElementAnywhere) {
-  for (const int32_t isa : {QUIRE_ISA_SCALAR, QUIRE_ISA_AVX512}) {
+  for (const int32_t isa : {QUIRE_ISA_SCALAR, QUIRE_ISA_AVX2, QUIRE_ISA_AVX512}) {
     if (quire_kernel_select(isa) != QUIRE_KERNEL_OK) continue;
     for (const int32_t dtype : {QUIRE_DTYPE_F16, QUIRE_DTYPE_BF16, QUIRE_DTYPE_F32})
       for (const uint32_t n : {1u, 15u, 31u, 32u, 33u, 100u})

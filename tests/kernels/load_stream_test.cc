@@ -91,6 +91,7 @@ TEST_P(LoadStream, EqualsOneSectionAtATime) {
 INSTANTIATE_TEST_SUITE_P(
     Codecs, LoadStream,
     ::testing::Values(StreamCase{QUIRE_ISA_SCALAR, QUIRE_CODEC_INT4_CHANNEL64, QUIRE_PLANE_KEY},
+                      StreamCase{QUIRE_ISA_AVX2, QUIRE_CODEC_INT4_CHANNEL64, QUIRE_PLANE_VALUE},
                       StreamCase{QUIRE_ISA_AVX512, QUIRE_CODEC_RAW_BF16, QUIRE_PLANE_KEY},
                       StreamCase{QUIRE_ISA_AVX512, QUIRE_CODEC_BF16_EXP4, QUIRE_PLANE_KEY},
                       StreamCase{QUIRE_ISA_AVX512, QUIRE_CODEC_INT8_CHANNEL, QUIRE_PLANE_VALUE},
@@ -104,7 +105,9 @@ INSTANTIATE_TEST_SUITE_P(
                                  QUIRE_DTYPE_BF16, 192},
                       StreamCase{QUIRE_ISA_AVX512, QUIRE_CODEC_MIXED_INT8_INT4, QUIRE_PLANE_KEY}),
     [](const auto& test) {
-      return (test.param.isa == QUIRE_ISA_SCALAR ? "scalar_" : "avx512_") +
+      return (test.param.isa == QUIRE_ISA_SCALAR ? "scalar_"
+              : test.param.isa == QUIRE_ISA_AVX2 ? "avx2_"
+                                                 : "avx512_") +
              std::to_string(test.param.codec) + (test.param.plane == 0 ? "_key_" : "_value_") +
              std::to_string(test.param.dims);
     });

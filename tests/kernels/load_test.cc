@@ -9,7 +9,8 @@ namespace quire_kernels_test {
 namespace {
 
 class LoadTest : public BothImplementations {};
-INSTANTIATE_TEST_SUITE_P(Isa, LoadTest, ::testing::Values(QUIRE_ISA_SCALAR, QUIRE_ISA_AVX512));
+INSTANTIATE_TEST_SUITE_P(Isa, LoadTest,
+                         ::testing::Values(QUIRE_ISA_SCALAR, QUIRE_ISA_AVX2, QUIRE_ISA_AVX512));
 
 const std::vector<Shape> kShapes = {{1, 1, 1},   {3, 2, 6},     {33, 2, 64},
                                     {70, 1, 80}, {257, 2, 128}, {40, 1, 256}};

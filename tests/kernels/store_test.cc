@@ -5,7 +5,8 @@ namespace quire_kernels_test {
 namespace {
 
 class StoreTest : public BothImplementations {};
-INSTANTIATE_TEST_SUITE_P(Isa, StoreTest, ::testing::Values(QUIRE_ISA_SCALAR, QUIRE_ISA_AVX512));
+INSTANTIATE_TEST_SUITE_P(Isa, StoreTest,
+                         ::testing::Values(QUIRE_ISA_SCALAR, QUIRE_ISA_AVX2, QUIRE_ISA_AVX512));
 
 const std::vector<Shape> kShapes = {{1, 1, 4},     {2, 3, 5},     {255, 1, 64}, {256, 2, 80},
                                     {257, 1, 128}, {600, 1, 256}, {31, 2, 130}};

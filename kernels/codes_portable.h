@@ -1,16 +1,20 @@
-// The scalar reference for rows of codes.
-#include <string.h>
+// Rows of codes in plain C++; see rows_portable.h, which includes it.
+#ifndef QUIRE_KERNELS_CODES_PORTABLE_H_
+#define QUIRE_KERNELS_CODES_PORTABLE_H_
 
-#include <initializer_list>
+#include <string.h>
 
 #include "kernels/math/bits.h"
 #include "kernels/math/hadamard.h"
 #include "kernels/math/pack.h"
 #include "kernels/math/quantise.h"
-#include "kernels/rows_scalar.h"
+#include "kernels/rows.h"
 
-namespace quire_kernels::scalar {
+namespace quire_kernels {
 namespace {
+
+void narrow(int32_t dtype, const float* row, Byte* dst, uint32_t n);
+void rotate(int32_t style, const float* table, float* row, uint32_t rotary_dims);
 
 float half_at(const Byte* src, uint64_t index) {
   uint16_t bits;
@@ -48,8 +52,6 @@ void decode_groups(const RowFormat& format, const Byte* codes, const Byte* side,
   hadamard_row(row, format.n, format.order);
 }
 
-}  // namespace
-
 void widen_pairs(const Byte* pairs, float* first, float* second, uint32_t n) {
   for (uint32_t i = 0; i < n; ++i) {
     first[i] = half_at(pairs, 2 * i);
@@ -62,10 +64,10 @@ uint32_t max_affine_bits(const Byte* pairs, uint64_t n, uint32_t top) {
   for (uint64_t i = 0; i < n; ++i) {
     const float zero = half_at(pairs, 2 * i);
     const float end = decode_code(top, zero, half_at(pairs, 2 * i + 1));
-    for (const float value : {zero, end}) {
-      const uint32_t bits = float_bits(value) & 0x7fffffff;
-      if (bits > result) result = bits;
-    }
+    const uint32_t zero_bits = float_bits(zero) & 0x7fffffff;
+    const uint32_t end_bits = float_bits(end) & 0x7fffffff;
+    const uint32_t bits = zero_bits > end_bits ? zero_bits : end_bits;
+    result = bits > result ? bits : result;
   }
   return result;
 }
@@ -118,15 +120,28 @@ void decode_fp8(const RowFormat& format, const CodeRows& rows) {
 }
 
 void turn_range(float* row, uint32_t n, uint32_t order, float* minimum, float* maximum) {
+  constexpr uint32_t kLanes = 8;  // apart, so that they can be found side by side
   hadamard_row(row, n, order);
-  float low = row[0];
-  float high = row[0];
-  for (uint32_t i = 1; i < n; ++i) {
-    if (row[i] < low) low = row[i];
-    if (row[i] > high) high = row[i];
+  float low[kLanes];
+  float high[kLanes];
+  for (uint32_t lane = 0; lane < kLanes; ++lane) low[lane] = high[lane] = row[0];
+  uint32_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (uint32_t lane = 0; lane < kLanes; ++lane) {
+      const float value = row[i + lane];
+      low[lane] = value < low[lane] ? value : low[lane];
+      high[lane] = value > high[lane] ? value : high[lane];
+    }
+  for (; i < n; ++i) {
+    low[0] = row[i] < low[0] ? row[i] : low[0];
+    high[0] = row[i] > high[0] ? row[i] : high[0];
   }
-  *minimum = low;
-  *maximum = high;
+  for (uint32_t lane = 1; lane < kLanes; ++lane) {
+    low[0] = low[lane] < low[0] ? low[lane] : low[0];
+    high[0] = high[lane] > high[0] ? high[lane] : high[0];
+  }
+  *minimum = low[0];
+  *maximum = high[0];
 }
 
 bool affine_halves(const float* minimums, const float* maximums, uint32_t n, uint32_t top,
@@ -178,4 +193,7 @@ void encode_fp8(const float* row, float scale, Byte* codes, uint32_t n) {
   for (uint32_t i = 0; i < n; ++i) codes[i] = scale == 0 ? 0 : float_to_fp8(row[i] / scale);
 }
 
-}  // namespace quire_kernels::scalar
+}  // namespace
+}  // namespace quire_kernels
+
+#endif  // QUIRE_KERNELS_CODES_PORTABLE_H_
