@@ -22,6 +22,11 @@ float half_at(const Byte* src, uint64_t index) {
   return half_to_float(bits);
 }
 
+uint32_t group_end(const RowFormat& format, uint32_t begin) {
+  const uint32_t left = format.n - begin;
+  return begin + (left < format.group_dims ? left : format.group_dims);
+}
+
 void finish(const RowFormat& format, const float* table, float* row, Byte* out) {
   if (table != nullptr) rotate(format.style, table, row, format.rotary_dims);
   narrow(format.dtype, row, out, format.n);
@@ -46,8 +51,8 @@ void decode_groups(const RowFormat& format, const Byte* codes, const Byte* side,
   for (uint32_t begin = 0; begin < format.n; begin += format.group_dims, side += 4) {
     const float zero = half_at(side, 0);
     const float scale = half_at(side, 1);
-    for (uint32_t i = begin; i < format.n && i < begin + format.group_dims; ++i)
-      row[i] = decode_code(unpacked[i], zero, scale);
+    const uint32_t end = group_end(format, begin);
+    for (uint32_t i = begin; i < end; ++i) row[i] = decode_code(unpacked[i], zero, scale);
   }
   hadamard_row(row, format.n, format.order);
 }
@@ -181,7 +186,8 @@ void encode_token(const RowFormat& format, const float* rows, uint32_t n_rows, c
     for (uint32_t begin = 0; begin < format.n; begin += format.group_dims, pairs += 4) {
       const float zero = half_at(pairs, 0);
       const float scale = half_at(pairs, 1);
-      for (uint32_t i = begin; i < format.n && i < begin + format.group_dims; ++i)
+      const uint32_t end = group_end(format, begin);
+      for (uint32_t i = begin; i < end; ++i)
         unpacked[i] = static_cast<Byte>(encode_code(rows[i], zero, scale, top));
     }
     pack_row(unpacked, format.n, format.bits, codes);
