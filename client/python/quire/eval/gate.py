@@ -28,9 +28,9 @@ CODECS = ("int4-channel64", "int8-channel")  # the smallest first
 DEFAULT_PROMPTS = 5
 # A share of prompts in which the policy's KL is below plain reuse's, and below random rows'.
 WINS_MIN = 0.8
-# KL that a codec may add (median over prompts), an exact prefix under it: as measured on two small
-# models, .0041 and 4e-5, with a margin of about seven and of ten.
-CODEC_KL_MAX = {"int4-channel64": 0.03, "int8-channel": 5e-4}
+# KL that a codec may add (median over prompts), an exact prefix under it: three times what two small
+# models showed (.020, 1.7e-4).
+CODEC_KL_MAX = {"int4-channel64": 0.06, "int8-channel": 5e-4}
 # Where plain reuse is this near to full prefill (models trained for it), no row need be computed.
 REUSE_KL_ENOUGH = 0.01
 # The policy's own distance (median over prompts): beyond it answers differ too often.

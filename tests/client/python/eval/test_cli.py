@@ -149,8 +149,8 @@ def test_verdict_on_a_random_model(program: Callable[..., tuple[int, str, str]])
     ("policy", "reuse", "random", "codecs", "wanted"),
     [
         ([0.1] * 5, [0.5] * 5, [0.4] * 5, (0.01, 1e-5), ("yes", "query:0.15", "int4-channel64")),
-        ([0.1] * 5, [0.5] * 5, [0.4] * 5, (0.05, 1e-5), ("yes", "query:0.15", "int8-channel")),
-        ([0.1] * 5, [0.5] * 5, [0.4] * 5, (0.05, 1e-2), ("yes", "query:0.15", "bf16-exp4")),
+        ([0.1] * 5, [0.5] * 5, [0.4] * 5, (0.08, 1e-5), ("yes", "query:0.15", "int8-channel")),
+        ([0.1] * 5, [0.5] * 5, [0.4] * 5, (0.08, 1e-2), ("yes", "query:0.15", "bf16-exp4")),
         # One outlier is borne, two are not.
         ([0.1] * 4 + [9], [0.5] * 5, [0.4] * 5, (0.01, 1e-5), ("yes", "query:0.15", "int4-channel64")),
         (
