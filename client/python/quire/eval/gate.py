@@ -28,7 +28,7 @@ CODECS = ("int4-channel64", "int8-channel")  # the smallest first
 DEFAULT_PROMPTS = 5
 # A share of prompts in which the policy's KL is below plain reuse's, and below random rows'.
 WINS_MIN = 0.8
-# KL that a codec may add (median over prompts), an exact prefix under it: three times what two small
+# KL that a codec may add (median over prompts), an exact prefix under it: thrice what two small
 # models showed (.020, 1.7e-4).
 CODEC_KL_MAX = {"int4-channel64": 0.06, "int8-channel": 5e-4}
 # Where plain reuse is this near to full prefill (models trained for it), no row need be computed.
