@@ -135,14 +135,19 @@ install_eval_packages() {
   fi
   # psutil and accelerate: transformers asks for them to load GGUF files.
   "$pip" install --disable-pip-version-check filelock typing-extensions setuptools sympy networkx jinja2 fsspec psutil \
-    numpy==2.2.6 transformers==5.23.0 gguf==0.19.0 safetensors tokenizers
+    numpy==2.2.6 transformers==5.23.0 gguf==0.19.0 safetensors tokenizers typer==0.29.2 rich==15.0.0 matplotlib==3.11.2
   "$pip" install --disable-pip-version-check --no-deps accelerate==1.15.0
-  "$python_environment/bin/python" -c 'import torch, transformers, gguf'
+  "$python_environment/bin/python" -c 'import torch, transformers, gguf, typer, rich, matplotlib'
+}
+
+has_eval_packages() {
+  "$python_environment/bin/python" -c 'import importlib.util as u, sys
+sys.exit(any(u.find_spec(name) is None for name in ("torch", "transformers", "gguf", "typer", "rich", "matplotlib")))'
 }
 
 make_eval_environment() {
   make_python_environment
-  [ -e "$python_environment/complete-eval" ] && return 0
+  [ -e "$python_environment/complete-eval" ] && has_eval_packages && return 0
   quietly "installing torch and transformers (once, 3 GB)" "$quire_cache/logs/python-eval.log" install_eval_packages
   touch "$python_environment/complete-eval"
 }

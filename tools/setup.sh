@@ -4,7 +4,7 @@
 #   tools/setup.sh                 packages to build and test, llama.cpp for the connector
 #   tools/setup.sh --demo          also the demo's documents and its model (about 0.5 GB)
 #   tools/setup.sh --test          also the test models (about 0.75 GB) and the Python test tools
-#   tools/setup.sh --eval          also torch and transformers for quire.transformers (3 GB, 4.4 GB on disk)
+#   tools/setup.sh --eval          also torch and transformers for quire.transformers and quire-eval (3 GB, 4.4 GB on disk)
 #   tools/setup.sh --cuda          also nvcc 13.0 from PyPI (about 0.3 GB), where no nvcc >= 12.8 is found
 #   tools/setup.sh --no-llama      without llama.cpp: server, client library and quirectl only
 #
