@@ -10,6 +10,7 @@ constexpr std::string_view kObjectDomain{"quire.object.v1\0", 16};
 constexpr std::string_view kPrefixDomain{"quire.prefix.v1\0", 16};
 constexpr std::string_view kVariantDomain{"quire.variant.v1\0", 17};
 constexpr std::string_view kRepresentationDomain{"quire.repr.v1\0", 14};
+constexpr std::string_view kScopeDomain{"quire.scope.v1\0", 15};
 
 Status invalid(std::string message) {
   return {StatusCode::kInvalidArgument, std::move(message)};
@@ -196,8 +197,21 @@ VariantContext VariantContext::dummy_sink(std::vector<TokenId> tokens, uint32_t 
   return context;
 }
 
+VariantContext VariantContext::synthetic(std::vector<Digest> neighbours, const Digest& scope) {
+  VariantContext context;
+  context.kind = ContextKind::kSynthetic;
+  context.neighbours = std::move(neighbours);
+  context.scope = scope;
+  return context;
+}
+
 std::vector<std::byte> VariantContext::encode() const {
   ByteWriter writer;
+  if (scope != Digest{}) {
+    writer.write(kScopedContextKind);
+    writer.write(static_cast<uint8_t>(phase));
+    write_digest(writer, scope);
+  }
   writer.write(static_cast<uint8_t>(kind));
   writer.write(static_cast<uint8_t>(phase));
   switch (kind) {
@@ -224,8 +238,17 @@ std::vector<std::byte> VariantContext::encode() const {
 Expected<VariantContext> VariantContext::parse(ByteSpan bytes) {
   ByteReader reader(bytes);
   VariantContext context;
-  const auto kind = reader.read<uint8_t>();
-  const auto phase = reader.read<uint8_t>();
+  auto kind = reader.read<uint8_t>();
+  auto phase = reader.read<uint8_t>();
+  const bool scoped = kind == kScopedContextKind;
+  if (scoped) {
+    const uint8_t phase_outside = phase;
+    context.scope = read_digest(reader);
+    kind = reader.read<uint8_t>();
+    phase = reader.read<uint8_t>();
+    if (reader.ok() && (phase != phase_outside || context.scope == Digest{}))
+      return invalid("variant context: two phases, or a scope of zeros");
+  }
   if (!reader.ok() || kind >= kContextKindCount || phase > 1)
     return invalid("variant context: unknown kind or phase");
   context.kind = static_cast<ContextKind>(kind);
@@ -253,7 +276,23 @@ Expected<VariantContext> VariantContext::parse(ByteSpan bytes) {
     }
   }
   if (!reader.at_end()) return invalid("variant context: wrong length");
+  if (scoped && !is_bound(context))
+    return invalid(
+        "variant context: only synthetic, delta_of and decode variants belong to a scope");
   return context;
+}
+
+bool is_bound(ContextKind kind, Phase phase) {
+  return phase == Phase::kDecode || kind == ContextKind::kSynthetic ||
+         kind == ContextKind::kDeltaOf;
+}
+
+Digest scope_id(ByteSpan tenant_salt, std::string_view label) {
+  if (label.empty()) return {};
+  Sha256 stream(tenant_salt);
+  stream.update(kScopeDomain);
+  stream.update(label);
+  return stream.digest();
 }
 
 bool crosses_trust_domains(const VariantContext& context) {

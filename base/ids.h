@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/bytes.h"
@@ -90,6 +91,11 @@ enum class ContextKind : uint8_t {
   kDeltaOf = 5,      // a correction to another variant
 };
 inline constexpr uint8_t kContextKindCount = 6;
+// On the wire and in hashes only: a context of one of the kinds above, bound to a scope.
+inline constexpr uint8_t kScopedContextKind = 6;
+
+// A session's scope, by the label that it said: a trust domain inside its tenant.
+inline constexpr uint32_t kScopeLabelBytesMax = 64;
 
 enum class Phase : uint8_t { kPrefill = 0, kDecode = 1 };
 
@@ -100,13 +106,16 @@ struct VariantContext {
   std::vector<TokenId> dummy_tokens;  // kDummySink
   uint32_t dropped_tokens = 0;        // kDummySink
   std::vector<Digest> neighbours;     // kSynthetic: object ids in order
+  Digest scope;  // where only that scope may find it; zero: the tenant's own. See is_bound()
   bool operator==(const VariantContext&) const = default;
 
   static VariantContext isolated() { return {}; }
   static VariantContext fixed_prefix(const Digest& prefix);
   static VariantContext contextual(const Digest& prefix);
   static VariantContext dummy_sink(std::vector<TokenId> tokens, uint32_t dropped);
+  static VariantContext synthetic(std::vector<Digest> neighbours, const Digest& scope = {});
 
+  // Refuses a scope around what is not bound.
   std::vector<std::byte> encode() const;
   static Expected<VariantContext> parse(ByteSpan bytes);
 };
@@ -114,6 +123,16 @@ struct VariantContext {
 // True for the kinds that another trust domain may find: a KV cache carries the text it was
 // computed behind, so contextual, synthetic, delta and decode variants stay with their creator.
 bool crosses_trust_domains(const VariantContext& context);
+
+// True for what stays with the scope that stored it: synthetic, delta_of and all of phase decode.
+// The rest is found by every session of its tenant, and is never in a scope.
+bool is_bound(ContextKind kind, Phase phase);
+inline bool is_bound(const VariantContext& context) {
+  return is_bound(context.kind, context.phase);
+}
+
+// Zero for an empty label: the scope of the tenant itself. At most kScopeLabelBytesMax bytes.
+Digest scope_id(ByteSpan tenant_salt, std::string_view label);
 
 Digest variant_id(const Digest& object, const VariantContext& context);
 

@@ -28,6 +28,7 @@ enum class CodecId : uint16_t {
   kInt2Kivi = 57,
   kMixedInt8Int4 = 64,  // salient tokens as kInt8Channel, others as kInt4Channel64
   kMixedInt8Int2 = 65,  // salient tokens as kInt8Channel, others as kInt2Channel32
+  kStatistics = 128,    // no KV: vectors of attention statistics (codecs/statistics.h)
 };
 
 enum class Plane : uint16_t { kKey = 0, kValue = 1 };

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "codecs/coverage.h"
+#include "codecs/statistics.h"
 #include "codecs/wrapped.h"
 
 namespace quire {
@@ -104,6 +105,8 @@ std::span<const CodecInfo> codecs() {
 Expected<const CodecInfo*> find_codec(CodecId id) {
   for (const CodecInfo& codec : kCodecs)
     if (codec.id == id) return &codec;
+  if (id == CodecId::kStatistics)
+    return Status{StatusCode::kUnsupported, "codec 128 (statistics) holds no keys and values"};
   return Status{StatusCode::kUnsupported, "codec " + std::to_string(static_cast<uint16_t>(id)) +
                                               " is unknown to this build; it has " +
                                               known_codecs()};
@@ -114,6 +117,13 @@ Expected<const CodecInfo*> find_codec(std::string_view name) {
     if (codec.name == name) return &codec;
   return Status{StatusCode::kNotFound,
                 "no codec \"" + std::string(name) + "\"; there are " + known_codecs()};
+}
+
+std::string_view codec_name(CodecId id) {
+  if (id == CodecId::kStatistics) return "statistics";
+  for (const CodecInfo& codec : kCodecs)
+    if (codec.id == id) return codec.name;
+  return {};
 }
 
 Expected<uint64_t> section_bytes(CodecId codec, Plane plane, uint32_t n_tokens, uint32_t n_heads,
@@ -150,6 +160,7 @@ Expected<std::vector<uint64_t>> section_sizes(CodecId codec, const ModelDescript
 
 Status check_sections(const RepresentationView& representation, const ModelDescriptor& model) {
   const RepresentationHeader& header = representation.header();
+  if (header.codec == CodecId::kStatistics) return check_statistics(representation, model);
   QUIRE_ASSIGN_OR_RETURN(const CodecInfo* codec, find_codec(header.codec));
   const bool frame_allowed =
       header.frame == PositionFrame::kPreRope ? codec->allows_pre_rope : codec->allows_local;

@@ -47,11 +47,14 @@ struct CodecInfo {
   bool variable_size;
 };
 
-// All codecs, by ascending id.
+// All codecs of KV, by ascending id. CodecId::kStatistics is none of them: it has no elements, and
+// every function here that is about elements refuses it (kUnsupported).
 std::span<const CodecInfo> codecs();
 // kUnsupported / kNotFound name the codecs there are.
 Expected<const CodecInfo*> find_codec(CodecId id);
 Expected<const CodecInfo*> find_codec(std::string_view name);
+// For people: the stable name, also of kStatistics ("statistics"); empty where the id is unknown.
+std::string_view codec_name(CodecId id);
 
 // Bytes of one section, the most it can take where the size is variable; 0 for a plane without
 // elements (heads or dims 0). kInvalidArgument beyond the limits of base/ids.h.
@@ -65,7 +68,7 @@ Expected<std::vector<uint64_t>> section_sizes(CodecId codec, const ModelDescript
 // That the representation is one of this model and each section has exactly the size that codec,
 // model shape and (variable sizes) its own header demand. kModelMismatch: another model id, layers
 // or heads the model does not have; kUnsupported: unknown codec, or a frame the codec does not
-// allow; kCorrupt: a wrong size.
+// allow; kCorrupt: a wrong size. Statistics go by check_statistics().
 Status check_sections(const RepresentationView& representation, const ModelDescriptor& model);
 
 // A kernel's status code as Status; what goes into the message.

@@ -249,7 +249,12 @@ Expected<RepresentationView> RepresentationView::parse(ByteSpan bytes) {
   if (!reader.ok()) return corrupt("truncated manifest");
   std::memcpy(header.tokens.data(), tokens.data(), tokens.size());
   auto parsed_context = VariantContext::parse(context);
-  if (!parsed_context.is_ok()) return corrupt(parsed_context.status().message());
+  if (!parsed_context.is_ok()) {
+    // The checksum holds: what wrapped this in a scope meant to.
+    const bool scoped = !context.empty() && static_cast<uint8_t>(context[0]) == kScopedContextKind;
+    if (scoped) return parsed_context.status();
+    return corrupt(parsed_context.status().message());
+  }
   header.context = std::move(*parsed_context);
   if (!all_zero(bytes.subspan(reader.offset(), checked_bytes - reader.offset())))
     return corrupt("padding is not zero");

@@ -37,6 +37,10 @@ Expected<VariantContext> to_context(const quire_context& source) {
   context.dummy_tokens.assign(source.dummy_tokens, source.dummy_tokens + source.n_dummy_tokens);
   for (size_t i = 0; i < source.n_neighbours; ++i)
     context.neighbours.push_back(to_digest(source.neighbours[i]));
+  context.scope = to_digest(source.scope);
+  if (context.scope != Digest{} && !is_bound(context))
+    return Status(StatusCode::kInvalidArgument,
+                  "only synthetic, delta_of and decode variants belong to a scope");
   return context;
 }
 
@@ -104,6 +108,20 @@ quire_status quire_variant_id(const quire_id* object, const quire_context* conte
     QUIRE_RETURN_IF_ERROR(quire::capi::read_struct(context, known));
     QUIRE_ASSIGN_OR_RETURN(const auto parsed, quire::capi::to_context(known));
     *id = to_id(quire::variant_id(to_digest(*object), parsed));
+    return Status::ok();
+  });
+}
+
+quire_status quire_scope_id(const void* salt, size_t salt_bytes, const char* label,
+                            size_t label_bytes, quire_id* id) {
+  return guarded([&]() -> Status {
+    if (id == nullptr) return null_argument("id");
+    *id = {};
+    if (label == nullptr && label_bytes != 0) return null_argument("label");
+    if (label_bytes > quire::kScopeLabelBytesMax)
+      return {StatusCode::kInvalidArgument, "a scope's label has at most 64 bytes"};
+    QUIRE_ASSIGN_OR_RETURN(const auto key, quire::capi::salt_span(salt, salt_bytes));
+    *id = to_id(quire::scope_id(key, std::string_view(label, label_bytes)));
     return Status::ok();
   });
 }

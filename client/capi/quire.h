@@ -100,6 +100,7 @@ typedef struct quire_context {
   size_t n_dummy_tokens;
   const quire_id* neighbours; /* synthetic: object ids in order */
   size_t n_neighbours;
+  quire_id scope; /* of quire_scope_id(): synthetic, delta_of, decode only; zero: the tenant's own */
 } quire_context;
 
 typedef struct quire_coverage {
@@ -123,6 +124,10 @@ QUIRE_API quire_status quire_variant_id(const quire_id* object, const quire_cont
 QUIRE_API quire_status quire_representation_id(const quire_id* variant, uint16_t codec,
                                                uint8_t frame, const quire_coverage* coverage,
                                                quire_id* id);
+
+/* A trust domain inside a tenant: at most 64 bytes of label; none: zeros, the tenant's own. */
+QUIRE_API quire_status quire_scope_id(const void* salt, size_t salt_bytes, const char* label,
+                                      size_t label_bytes, quire_id* id);
 
 /* ---- Session ---- */
 

@@ -85,7 +85,7 @@ TEST(VariantContext, EveryKindRoundTripsAndTruncationIsRefused) {
   for (const VariantContext& context :
        {VariantContext::isolated(), VariantContext::fixed_prefix(reference),
         VariantContext::contextual(reference), VariantContext::dummy_sink({1, 1, 1, 1}, 4),
-        synthetic, delta}) {
+        synthetic, delta, VariantContext::synthetic({reference}, reference)}) {
     const auto bytes = context.encode();
     const auto parsed = VariantContext::parse(bytes);
     ASSERT_TRUE(parsed.is_ok());
@@ -93,6 +93,48 @@ TEST(VariantContext, EveryKindRoundTripsAndTruncationIsRefused) {
     for (size_t size = 0; size < bytes.size(); ++size)
       EXPECT_FALSE(VariantContext::parse(ByteSpan(bytes).first(size)).is_ok());
   }
+}
+
+TEST(VariantContext, AScopeHoldsOnlyWhatIsBound) {
+  Digest scope;
+  scope.bytes.fill(3);
+  const auto wrap = [&](uint8_t phase, const Digest& id, const std::vector<std::byte>& inner) {
+    std::vector<std::byte> bytes = {std::byte{6}, std::byte{phase}};
+    const ByteSpan raw = std::as_bytes(std::span(id.bytes));
+    bytes.insert(bytes.end(), raw.begin(), raw.end());
+    bytes.insert(bytes.end(), inner.begin(), inner.end());
+    return bytes;
+  };
+  VariantContext bound = VariantContext::synthetic({scope});
+  const auto inner = bound.encode();
+  bound.scope = scope;
+  EXPECT_EQ(bound.encode(), wrap(0, scope, inner));
+  ASSERT_TRUE(VariantContext::parse(wrap(0, scope, inner)).is_ok());
+  EXPECT_EQ(*VariantContext::parse(wrap(0, scope, inner)), bound);
+  EXPECT_NE(variant_id({}, bound), variant_id({}, VariantContext::synthetic({scope})));
+
+  EXPECT_FALSE(VariantContext::parse(wrap(1, scope, inner)).is_ok()) << "two phases";
+  EXPECT_FALSE(VariantContext::parse(wrap(0, {}, inner)).is_ok()) << "no scope";
+  EXPECT_FALSE(VariantContext::parse(wrap(0, scope, wrap(0, scope, inner))).is_ok()) << "twice";
+  for (const VariantContext& shared :
+       {VariantContext::isolated(), VariantContext::fixed_prefix(scope),
+        VariantContext::contextual(scope), VariantContext::dummy_sink({1}, 1)}) {
+    EXPECT_FALSE(is_bound(shared));
+    const auto refused = VariantContext::parse(wrap(0, scope, shared.encode()));
+    EXPECT_EQ(refused.status().code(), StatusCode::kInvalidArgument);
+    VariantContext decode = shared;
+    decode.phase = Phase::kDecode;
+    EXPECT_TRUE(is_bound(decode));
+    EXPECT_TRUE(VariantContext::parse(wrap(1, scope, decode.encode())).is_ok());
+  }
+}
+
+TEST(ScopeId, DependsOnLabelAndSalt) {
+  const TenantSalt salt(16, std::byte{7});
+  EXPECT_EQ(scope_id({}, ""), Digest{});
+  EXPECT_EQ(scope_id(salt, ""), Digest{});
+  EXPECT_NE(scope_id(salt, "a"), scope_id({}, "a"));
+  EXPECT_NE(scope_id(salt, "a"), scope_id(salt, "b"));
 }
 
 TEST(VariantContext, OnlyNeutralKindsCrossTrustDomains) {

@@ -78,6 +78,7 @@ VariantContext context_of(const Json& source) {
   if (source.contains("neighbours"))
     for (const Json& neighbour : source["neighbours"])
       context.neighbours.push_back(digest_of(neighbour));
+  if (source.contains("scope")) context.scope = digest_of(source["scope"]);
   return context;
 }
 
@@ -119,6 +120,16 @@ TEST(IdsVectors, EveryContextKind) {
     EXPECT_EQ(*parsed, context);
   }
   EXPECT_EQ(kinds_seen, (1u << kContextKindCount) - 1);
+}
+
+TEST(IdsVectors, Scopes) {
+  ASSERT_FALSE(vectors().at("scopes").empty());
+  for (const Json& test : vectors()["scopes"]) {
+    const auto salt = from_hex(test.at("salt"));
+    const auto label = from_hex(test.at("label"));
+    const std::string_view text(reinterpret_cast<const char*>(label.data()), label.size());
+    EXPECT_EQ(scope_id(salt, text).to_hex(), test.at("scope_id"));
+  }
 }
 
 TEST(IdsVectors, Representations) {

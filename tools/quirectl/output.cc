@@ -83,8 +83,8 @@ const char* frame_text(pb::PositionFrame frame) {
 // The names that command lines take; a newer server may know more codecs.
 std::string codec_text(uint32_t codec) {
   if (codec <= UINT16_MAX) {
-    const auto known = find_codec(static_cast<CodecId>(codec));
-    if (known) return std::string((*known)->name);
+    const std::string_view name = codec_name(static_cast<CodecId>(codec));
+    if (!name.empty()) return std::string(name);
   }
   return "codec-" + std::to_string(codec);
 }

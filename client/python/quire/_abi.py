@@ -36,6 +36,7 @@ class Context(ctypes.Structure):
         ("n_dummy_tokens", c_size_t),
         ("neighbours", POINTER(Id)),
         ("n_neighbours", c_size_t),
+        ("scope", Id),
     ]
 
 
@@ -248,6 +249,7 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
         _STATUS,
         [_IN_ID, ctypes.c_uint16, c_uint8, POINTER(Coverage), _IN_ID],
     ),
+    "quire_scope_id": (_STATUS, [c_char_p, c_size_t, c_char_p, c_size_t, _IN_ID]),
     "quire_connect": (_STATUS, [POINTER(ConnectOptions), POINTER(c_void_p)]),
     "quire_close": (None, [c_void_p]),
     "quire_ping": (_STATUS, [c_void_p]),

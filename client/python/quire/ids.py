@@ -51,6 +51,8 @@ class Context:
     dummy_tokens: tuple[int, ...] = ()
     dropped_tokens: int = 0
     neighbours: tuple[bytes, ...] = field(default=())
+    scope: bytes = bytes(32)
+    """Of bound variants (synthetic, delta_of, phase decode): see :func:`scope_id`."""
 
 
 def to_c_id(value: bytes) -> _abi.Id:
@@ -110,6 +112,14 @@ def prefix_digest(model: bytes, tokens: Tokens, salt: bytes = b"") -> bytes:
     return from_c_id(result)
 
 
+def scope_id(salt: bytes, label: str | bytes) -> bytes:
+    """Of a trust domain inside the tenant with this salt; zeros for an empty label."""
+    text = label.encode() if isinstance(label, str) else bytes(label)
+    result = _abi.Id()
+    check(_abi.lib.quire_scope_id(salt, len(salt), text, len(text), ctypes.byref(result)))
+    return from_c_id(result)
+
+
 def context_to_c(context: Context) -> _abi.Context:
     """The C ABI's struct; it keeps alive what it points to."""
     dummy = as_tokens(context.dummy_tokens)
@@ -124,6 +134,7 @@ def context_to_c(context: Context) -> _abi.Context:
         n_dummy_tokens=dummy.size,
         neighbours=neighbours,
         n_neighbours=len(neighbours),
+        scope=to_c_id(context.scope),
     )
     result._keep = (dummy, neighbours)
     return result

@@ -54,12 +54,19 @@ def prefix_digest(model: bytes, tokens: list[int], salt: bytes) -> bytes:
     return keyed(salt, b"quire.prefix.v1\0" + model + pack_tokens(tokens))
 
 
+def scope_id(salt: bytes, label: bytes) -> bytes:
+    return keyed(salt, b"quire.scope.v1\0" + label) if label else bytes(32)
+
+
 KINDS = ["isolated", "fixed_prefix", "dummy_sink", "contextual", "synthetic", "delta_of"]
 
 
 def encode_context(context: dict) -> bytes:
     kind = KINDS.index(context["kind"])
-    out = struct.pack("<BB", kind, context["phase"])
+    out = b""
+    if "scope" in context:
+        out = struct.pack("<BB", 6, context["phase"]) + bytes.fromhex(context["scope"])
+    out += struct.pack("<BB", kind, context["phase"])
     if context["kind"] in ("fixed_prefix", "contextual", "delta_of"):
         out += bytes.fromhex(context["reference"])
     elif context["kind"] == "dummy_sink":
@@ -136,6 +143,10 @@ def _inputs() -> dict:
         {"kind": "synthetic", "phase": 0, "neighbours": ["12" * 32, "34" * 32]},
         {"kind": "synthetic", "phase": 0, "neighbours": []},
         {"kind": "delta_of", "phase": 0, "reference": variant},
+        {"kind": "synthetic", "phase": 0, "neighbours": ["12" * 32], "scope": "5c" * 32},
+        {"kind": "delta_of", "phase": 0, "reference": variant, "scope": "5c" * 32},
+        {"kind": "isolated", "phase": 1, "scope": "5d" * 32},
+        {"kind": "contextual", "phase": 1, "reference": "ef" * 32, "scope": "5d" * 32},
     ]
     return {
         "models": [plain, mixed],
@@ -143,6 +154,11 @@ def _inputs() -> dict:
             {"model": model, "salt": key, "tokens": run} for key in ("", salt, long_salt) for run in tokens
         ],
         "contexts": [{"object": "77" * 32, "context": context} for context in contexts],
+        "scopes": [
+            {"salt": key, "label": label.encode().hex()}
+            for key in ("", salt, long_salt)
+            for label in ("", "a", "agents/bob", "\u00fc" * 32)
+        ],
         "representations": [
             {"variant": variant, "codec": codec, "frame": frame, "coverage": coverage}
             for codec, frame, coverage in (
@@ -172,6 +188,9 @@ def vectors() -> dict:
     for case in result["contexts"]:
         case["encoded"] = encode_context(case["context"]).hex()
         case["variant_id"] = variant_id(bytes.fromhex(case["object"]), case["context"]).hex()
+    for case in result["scopes"]:
+        arguments = bytes.fromhex(case["salt"]), bytes.fromhex(case["label"])
+        case["scope_id"] = scope_id(*arguments).hex()
     for case in result["representations"]:
         case["representation_id"] = representation_id(
             bytes.fromhex(case["variant"]), case["codec"], case["frame"], case["coverage"]

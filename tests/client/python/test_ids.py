@@ -21,6 +21,7 @@ def context_of(source: dict) -> quire.Context:
         dummy_tokens=tuple(source.get("dummy_tokens", ())),
         dropped_tokens=source.get("dropped_tokens", 0),
         neighbours=tuple(map(bytes.fromhex, source.get("neighbours", ()))),
+        scope=bytes.fromhex(source.get("scope", "00" * 32)),
     )
 
 
@@ -45,6 +46,18 @@ def test_every_context_kind() -> None:
     for case in VECTORS["contexts"]:
         object_ = bytes.fromhex(case["object"])
         assert ids.variant_id(object_, context_of(case["context"])).hex() == case["variant_id"]
+
+
+def test_scopes() -> None:
+    for case in VECTORS["scopes"]:
+        arguments = bytes.fromhex(case["salt"]), bytes.fromhex(case["label"])
+        assert ids.scope_id(*arguments).hex() == case["scope_id"]
+    assert ids.scope_id(b"", "a") == ids.scope_id(b"", b"a")
+    with pytest.raises(quire.InvalidArgument, match="64"):
+        ids.scope_id(b"", "x" * 65)
+    isolated = quire.Context(scope=b"\x01" * 32)
+    with pytest.raises(quire.InvalidArgument, match="scope"):
+        ids.variant_id(bytes(32), isolated)
 
 
 def test_representations() -> None:
