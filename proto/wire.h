@@ -20,6 +20,8 @@ inline constexpr uint64_t kPromptScratchBytes = 4ull << 20;
 inline constexpr uint32_t kAcquireIdsMax = 256;
 inline constexpr uint32_t kReleaseIdsMax = 1024;
 inline constexpr uint32_t kHintIdsMax = 1024;
+inline constexpr uint32_t kFeedbackItemsMax = 1024;
+inline constexpr uint32_t kScopeLabelBytesMax = 64;
 // Descriptors that one reply to kGpuLayout carries.
 inline constexpr uint32_t kGpuChunksPerReplyMax = 16;
 inline constexpr uint32_t kResolveEntriesMax = 400;
@@ -42,8 +44,10 @@ enum class Op : uint16_t {
   kHint = 12,        // what the client knows of the next use of objects
   kGpuLayout = 13,   // what backs the GPU pool now, with descriptors; the first one attaches
   kAcquireGpu = 14,  // as kAcquire; what lies in the GPU pool is leased there
+  kScope = 15,       // the trust domain of what the session stores and finds from now on
+  kFeedback = 16,    // what came of uses of variants
 };
-inline constexpr uint16_t kOpMax = 14;
+inline constexpr uint16_t kOpMax = 16;
 
 enum FrameFlag : uint32_t {
   kFlagReply = 1u << 0,
@@ -56,6 +60,7 @@ enum Feature : uint32_t {
   kFeatureFill = 1u << 0,  // kFill and FillProgress
   kFeatureHint = 1u << 1,  // kHint
   kFeatureGpu = 1u << 2,  // kGpuLayout and kAcquireGpu: there is a GPU pool, or one is being opened
+  kFeatureScope = 1u << 3,  // kScope, kFeedback and kResolveStatistics
 };
 
 struct FrameHeader {
@@ -104,6 +109,7 @@ static_assert(sizeof(HelloReply) == 96);
 enum ResolveFlag : uint32_t {
   kResolvePrefix = 1u << 0,
   kResolveChunks = 1u << 1,
+  kResolveStatistics = 1u << 2,  // list the statistics of the ranges found, too
 };
 
 // The token ids (u32) lie in the prompt scratch of the staging window, from its first byte.
@@ -142,8 +148,9 @@ struct ResolveEntry {
   uint8_t phase = 0;
   uint8_t frame = 0;
   TierId tier = TierId::kNone;
-  uint8_t reserved0 = 0;
-  uint64_t reserved1 = 0;
+  uint8_t strikes = 0;  // uses that were thrown away (kFeedback), saturating
+  float deviation = 0;  // told last by feedback; 0 = never
+  uint32_t hits = 0;    // saturating
 };
 static_assert(sizeof(ResolveEntry) == 144);
 static_assert(sizeof(FrameHeader) + sizeof(ResolveReply) +
@@ -282,6 +289,43 @@ static_assert(sizeof(HintRequest) == 24);
 struct HintReply {
   uint32_t applied = 0;
   uint32_t missing = 0;  // not stored, or not this tenant's
+};
+
+// The session enters the scope of this label; none: the tenant's own. Holds until the next one.
+struct ScopeRequest {
+  uint32_t label_bytes = 0;
+  uint32_t reserved = 0;
+  std::array<char, kScopeLabelBytesMax> label{};  // zeros behind label_bytes
+};
+static_assert(sizeof(ScopeRequest) == 72);
+
+struct ScopeReply {
+  Id scope{};  // docs/formats/ids.md
+};
+
+enum FeedbackFlag : uint32_t {
+  kFeedbackStrike = 1u << 0,     // the reuse had to be thrown away
+  kFeedbackDeviation = 1u << 1,  // deviation says something
+};
+
+struct FeedbackItem {
+  Id representation{};  // any of the variant: it is told of all of them
+  float deviation = 0;  // relative, finite, not negative
+  uint32_t flags = 0;   // at least one
+};
+static_assert(sizeof(FeedbackItem) == 40);
+
+struct FeedbackRequest {  // followed by n_items FeedbackItems
+  uint32_t n_items = 0;
+  uint32_t reserved = 0;
+};
+static_assert(sizeof(FrameHeader) + sizeof(FeedbackRequest) +
+                  kFeedbackItemsMax * sizeof(FeedbackItem) <=
+              kFrameBytesMax);
+
+struct FeedbackReply {
+  uint32_t applied = 0;
+  uint32_t missing = 0;  // not stored, or not to be seen by this session
 };
 
 // The canonical model descriptor (docs/formats/ids.md) lies in the prompt scratch, from its first

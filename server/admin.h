@@ -14,6 +14,7 @@
 #include "base/ids.h"
 #include "base/status.h"
 #include "proto/wire.h"
+#include "server/verdict.h"
 
 namespace quire::server {
 
@@ -142,6 +143,7 @@ struct ModelInfo {
   uint32_t layers = 0;
   bool movable = false;
   std::string not_movable_because;
+  std::optional<Verdict> verdict;
   uint64_t objects = 0;
   uint64_t bytes = 0;
 };
@@ -158,6 +160,7 @@ class AdminApi {
   virtual Expected<std::vector<wire::ResolveEntry>> lookup(const Digest& model,
                                                            std::span<const TokenId> tokens,
                                                            const std::string& tenant,
+                                                           const std::string& scope_label,
                                                            uint32_t deadline_ms) = 0;
   // limit is cut to kListLimitMax; page_token empty for the first page.
   virtual Expected<ListPage> list(const ObjectFilter& filter, uint32_t limit,
@@ -179,6 +182,9 @@ class AdminApi {
   virtual Expected<Digest> register_model(const std::string& name, const ModelDescriptor& model,
                                           uint32_t deadline_ms) = 0;
   virtual Expected<std::vector<ModelInfo>> models(uint32_t deadline_ms) = 0;
+  // Survives a restart; nullopt takes it away. kNotFound for a model that was never registered.
+  virtual Status set_verdict(const Digest& model, const std::optional<Verdict>& verdict,
+                             uint32_t deadline_ms) = 0;
   // representations: at most kPrefetchIdsMax.
   virtual Expected<HintResult> hint(std::span<const Digest> representations, const UseHint& hint,
                                     uint32_t deadline_ms) = 0;

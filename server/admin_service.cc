@@ -77,13 +77,15 @@ Status AdminService::call_status(uint32_t deadline_ms, std::function<void(Status
 Expected<std::vector<wire::ResolveEntry>> AdminService::lookup(const Digest& model,
                                                                std::span<const TokenId> tokens,
                                                                const std::string& tenant,
+                                                               const std::string& scope_label,
                                                                uint32_t deadline_ms) {
   if (tokens.size() > kPromptTokensMax) {
     return Status(StatusCode::kInvalidArgument, "more tokens than a prompt may have");
   }
   return call<std::vector<wire::ResolveEntry>>(
-      deadline_ms, [this, model, tenant, copy = std::vector<TokenId>(tokens.begin(), tokens.end())](
-                       const auto& finish) { store_.lookup(model, copy, tenant, finish); });
+      deadline_ms,
+      [this, model, tenant, scope_label, copy = std::vector<TokenId>(tokens.begin(), tokens.end())](
+          const auto& finish) { store_.lookup(model, copy, tenant, scope_label, finish); });
 }
 
 Expected<ListPage> AdminService::list(const ObjectFilter& filter, uint32_t limit,
@@ -173,6 +175,14 @@ Expected<std::vector<ModelInfo>> AdminService::models(uint32_t deadline_ms) {
                                       [this](const auto& finish) { finish(store_.models()); });
 }
 
+Status AdminService::set_verdict(const Digest& model, const std::optional<Verdict>& verdict,
+                                 uint32_t deadline_ms) {
+  if (verdict) QUIRE_RETURN_IF_ERROR(verdict->validate());
+  return call_status(deadline_ms, [this, model, verdict](StatusCallback finish) {
+    store_.set_verdict(model, verdict, std::move(finish));
+  });
+}
+
 Expected<HintResult> AdminService::hint(std::span<const Digest> representations,
                                         const UseHint& hint, uint32_t deadline_ms) {
   if (representations.size() > kPrefetchIdsMax) {
@@ -181,7 +191,7 @@ Expected<HintResult> AdminService::hint(std::span<const Digest> representations,
   return call<HintResult>(
       deadline_ms,
       [this, hint, ids = std::vector<Digest>(representations.begin(), representations.end())](
-          const auto& finish) { finish(store_.hint(ids, hint, std::nullopt)); });
+          const auto& finish) { finish(store_.hint(ids, hint, nullptr)); });
 }
 
 Expected<std::vector<TenantInfo>> AdminService::tenants(uint32_t deadline_ms) {

@@ -22,6 +22,7 @@ class AdminService final : public AdminApi {
   Expected<std::vector<wire::ResolveEntry>> lookup(const Digest& model,
                                                    std::span<const TokenId> tokens,
                                                    const std::string& tenant,
+                                                   const std::string& scope_label,
                                                    uint32_t deadline_ms) override;
   Expected<ListPage> list(const ObjectFilter& filter, uint32_t limit, const std::string& page_token,
                           uint32_t deadline_ms) override;
@@ -37,6 +38,8 @@ class AdminService final : public AdminApi {
   Expected<Digest> register_model(const std::string& name, const ModelDescriptor& model,
                                   uint32_t deadline_ms) override;
   Expected<std::vector<ModelInfo>> models(uint32_t deadline_ms) override;
+  Status set_verdict(const Digest& model, const std::optional<Verdict>& verdict,
+                     uint32_t deadline_ms) override;
   Expected<HintResult> hint(std::span<const Digest> representations, const UseHint& hint,
                             uint32_t deadline_ms) override;
   Expected<std::vector<TenantInfo>> tenants(uint32_t deadline_ms) override;

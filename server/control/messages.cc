@@ -307,12 +307,43 @@ void fill(const CheckpointInfo& from, pb::CheckpointResponse& to) {
   for (const std::string& path : from.nvme_paths) to.add_nvme_paths(printable_text(path));
 }
 
+Expected<std::string> parse_scope(const std::string& label) {
+  if (label.size() > wire::kScopeLabelBytesMax) return invalid("scope: at most 64 bytes");
+  return label;
+}
+
+Verdict parse_verdict(const pb::Verdict& verdict) {
+  Verdict out;
+  out.chunks = verdict.chunks();
+  out.reason = verdict.reason();
+  out.policy = verdict.policy();
+  out.budget = verdict.budget();
+  out.codec = verdict.codec();
+  out.figures = {verdict.figures().begin(), verdict.figures().end()};
+  out.measured_wall_ms = verdict.measured_wall_ms();
+  out.tool = verdict.tool();
+  return out;
+}
+
+void fill(const Verdict& from, pb::Verdict& to) {
+  to.set_chunks(from.chunks);
+  to.set_reason(printable_text(from.reason));
+  to.set_policy(printable_text(from.policy));
+  to.set_budget(from.budget);
+  to.set_codec(printable_text(from.codec));
+  for (const auto& [name, value] : from.figures)
+    (*to.mutable_figures())[printable_text(name)] = value;
+  to.set_measured_wall_ms(from.measured_wall_ms);
+  to.set_tool(printable_text(from.tool));
+}
+
 void fill(const ModelInfo& from, pb::Model& to) {
   to.set_model(id_bytes(from.model));
   to.set_name(printable_text(from.name));
   to.set_layers(from.layers);
   to.set_movable(from.movable);
   to.set_not_movable_because(printable_text(from.not_movable_because));
+  if (from.verdict) fill(*from.verdict, *to.mutable_verdict());
   to.set_objects(from.objects);
   to.set_bytes(from.bytes);
 }

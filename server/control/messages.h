@@ -32,6 +32,10 @@ Expected<ObjectFilter> parse_filter(const pb::ObjectFilter& filter);
 // At most 63 bytes, no zero byte.
 Expected<std::string> parse_tenant(const std::string& tenant);
 // 1 to kPromptTokensMax tokens.
+// At most 64 bytes.
+Expected<std::string> parse_scope(const std::string& label);
+// Its limits are the store's business.
+Verdict parse_verdict(const pb::Verdict& verdict);
 Expected<std::vector<TokenId>> parse_tokens(const pb::LookupRequest& request);
 Expected<std::vector<Digest>> parse_prefetch_ids(const pb::PrefetchRequest& request);
 Expected<std::vector<Digest>> parse_hint_ids(const pb::HintRequest& request);
@@ -51,6 +55,7 @@ void fill(const ObjectInfo& from, pb::Object& to);
 void fill(const TierStats& from, pb::TierStats& to);
 void fill(const ServerStats& from, pb::StatsResponse& to);
 void fill(const ModelInfo& from, pb::Model& to);
+void fill(const Verdict& from, pb::Verdict& to);
 void fill(const TenantInfo& from, pb::Tenant& to);
 void fill(const CheckpointInfo& from, pb::CheckpointResponse& to);
 void fill(const std::vector<wire::ResolveEntry>& from, pb::LookupResponse& to);

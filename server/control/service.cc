@@ -124,7 +124,9 @@ grpc::Status CacheControlService::Lookup(Context* context, In<pb::LookupRequest>
     QUIRE_ASSIGN_OR_RETURN(const std::string tenant, parse_tenant(request->tenant()));
     QUIRE_ASSIGN_OR_RETURN(const std::vector<TokenId> tokens, parse_tokens(*request));
     QUIRE_ASSIGN_OR_RETURN(const uint32_t left_ms, deadline.left_ms());
-    QUIRE_ASSIGN_OR_RETURN(const auto entries, admin_.lookup(model, tokens, tenant, left_ms));
+    QUIRE_ASSIGN_OR_RETURN(const std::string scope, parse_scope(request->scope()));
+    QUIRE_ASSIGN_OR_RETURN(const auto entries,
+                           admin_.lookup(model, tokens, tenant, scope, left_ms));
     fill(entries, *response);
     return Status::ok();
   });
@@ -251,6 +253,17 @@ grpc::Status CacheControlService::ListModels(Context* context, In<pb::ListModels
     QUIRE_ASSIGN_OR_RETURN(const std::vector<ModelInfo> models, admin_.models(left_ms));
     for (const ModelInfo& model : models) fill(model, *response->add_models());
     return Status::ok();
+  });
+}
+
+grpc::Status CacheControlService::SetVerdict(Context* context, In<pb::SetVerdictRequest> request,
+                                             pb::SetVerdictResponse*) {
+  return answer(*context, kControlDeadlineMsMax, [&](const Deadline& deadline) -> Status {
+    QUIRE_ASSIGN_OR_RETURN(const Digest model, parse_id(request->model(), "model"));
+    std::optional<Verdict> verdict;
+    if (request->has_verdict()) verdict = parse_verdict(request->verdict());
+    QUIRE_ASSIGN_OR_RETURN(const uint32_t left_ms, deadline.left_ms());
+    return admin_.set_verdict(model, verdict, left_ms);
   });
 }
 

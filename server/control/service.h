@@ -44,6 +44,8 @@ class CacheControlService final : public quire::control::v1::CacheControl::Servi
                              control::v1::RegisterModelResponse* response) override;
   grpc::Status ListModels(Context* context, In<control::v1::ListModelsRequest> request,
                           control::v1::ListModelsResponse* response) override;
+  grpc::Status SetVerdict(Context* context, In<control::v1::SetVerdictRequest> request,
+                          control::v1::SetVerdictResponse* response) override;
   grpc::Status Hint(Context* context, In<control::v1::HintRequest> request,
                     control::v1::HintResponse* response) override;
   grpc::Status ListTenants(Context* context, In<control::v1::ListTenantsRequest> request,

@@ -111,6 +111,10 @@ void Session::dispatch(const RequestFrame& frame) {
       return handle_commit(frame);
     case wire::Op::kHint:
       return handle_hint(frame);
+    case wire::Op::kScope:
+      return handle_scope(frame);
+    case wire::Op::kFeedback:
+      return handle_feedback(frame);
     case wire::Op::kAbort:
       return handle_abort(frame);
     case wire::Op::kPing:

@@ -90,6 +90,8 @@ class Session {
   void handle_commit(const RequestFrame& frame);
   void handle_abort(const RequestFrame& frame);
   void handle_hint(const RequestFrame& frame);
+  void handle_scope(const RequestFrame& frame);
+  void handle_feedback(const RequestFrame& frame);
   void handle_register_model(const RequestFrame& frame);
 
   uint64_t add_pending(const RequestFrame& frame, uint32_t remaining);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 
 #include "server/reactor/session.h"
@@ -72,7 +73,7 @@ void Session::handle_hello(const RequestFrame& frame) {
   if (!salt.empty()) std::memcpy(hello.salt.data(), salt.data(), salt.size());
   ReplyBuilder builder(context_.send_buffer, frame.header, context_.store.epoch());
   builder.append_value(hello);
-  builder.set_features(wire::kFeatureFill | wire::kFeatureHint |
+  builder.set_features(wire::kFeatureFill | wire::kFeatureHint | wire::kFeatureScope |
                        (context_.store.has_gpu() ? wire::kFeatureGpu : 0u));
   const std::array<int, 2> descriptors = {context_.store.slab().readonly_fd(),
                                           store_session_.staging->fd()};
@@ -97,6 +98,7 @@ void Session::handle_resolve(const RequestFrame& frame) {
   const std::shared_ptr<ResolveJob> job = context_.resolve_job;
   job->tenant = store_session_.tenant;
   job->salt = store_session_.salt;
+  job->scope = store_session_.scope;
   job->reads_gpu = store_session_.reads_gpu;
   job->request = request;
   job->rounds = 0;
@@ -378,8 +380,49 @@ void Session::handle_hint(const RequestFrame& frame) {
   }
   std::vector<Digest> ids(request.n_ids);
   for (Digest& id : ids) take(body, id.bytes);
-  const HintResult result = context_.store.hint(ids, hint, store_session_.tenant);
+  const HintResult result = context_.store.hint(ids, hint, &store_session_);
   const wire::HintReply answer{result.applied, result.missing};
+  reply(frame.header, Status::ok(), std::as_bytes(std::span(&answer, 1)));
+}
+
+void Session::handle_scope(const RequestFrame& frame) {
+  wire::ScopeRequest request;
+  ByteSpan body = frame.body;
+  if (!take(body, request) || !body.empty()) {
+    return violation(frame.header, bad_body("scope body is not a ScopeRequest"));
+  }
+  const bool zeros_behind = request.label_bytes <= request.label.size() &&
+                            std::all_of(request.label.begin() + request.label_bytes,
+                                        request.label.end(), [](char c) { return c == 0; });
+  if (!zeros_behind || request.reserved != 0) {
+    return reply(frame.header, bad_body("scope: at most 64 bytes of label, zeros behind it"));
+  }
+  const Digest scope =
+      context_.store.enter_scope(store_session_, {request.label.data(), request.label_bytes});
+  const wire::ScopeReply answer{scope.bytes};
+  reply(frame.header, Status::ok(), std::as_bytes(std::span(&answer, 1)));
+}
+
+void Session::handle_feedback(const RequestFrame& frame) {
+  wire::FeedbackRequest request;
+  ByteSpan body = frame.body;
+  if (!take(body, request) || request.n_items == 0 || request.n_items > wire::kFeedbackItemsMax ||
+      body.size() != request.n_items * sizeof(wire::FeedbackItem)) {
+    return violation(frame.header,
+                     bad_body("feedback body is not a FeedbackRequest and its items"));
+  }
+  std::vector<wire::FeedbackItem> items(request.n_items);
+  for (wire::FeedbackItem& item : items) {
+    take(body, item);
+    constexpr uint32_t kKnown = wire::kFeedbackStrike | wire::kFeedbackDeviation;
+    if (item.flags == 0 || (item.flags & ~kKnown) != 0) {
+      return reply(frame.header, bad_body("feedback: flags are none or unknown"));
+    }
+    if (!std::isfinite(item.deviation) || item.deviation < 0) {
+      return reply(frame.header, bad_body("feedback: a deviation is finite and not negative"));
+    }
+  }
+  const wire::FeedbackReply answer = context_.store.feedback(store_session_, items);
   reply(frame.header, Status::ok(), std::as_bytes(std::span(&answer, 1)));
 }
 

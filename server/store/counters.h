@@ -29,6 +29,7 @@ struct StoreCounters {
   uint64_t rocks_written_bytes = 0;
   uint64_t rocks_objects = 0;
   uint64_t quota_evictions = 0;
+  uint64_t variant_evictions = 0;
   uint64_t details_read = 0;
 };
 

@@ -9,6 +9,9 @@ namespace quire::server {
 
 inline constexpr uint32_t kModelsMax = 4096;
 inline constexpr uint32_t kLoadWaitersMax = 4096;
+// Of one text in one space; a variant more makes room (docs/decisions/012).
+inline constexpr size_t kVariantsPerObjectMax = 8;
+inline constexpr size_t kVerdictWarningsMax = 8;
 // One room-making for a large object evicts at most this many small ones.
 inline constexpr uint32_t kEvictionsPerAllocateMax = 4096;
 inline constexpr uint32_t kNvmeWritesInFlightMax = 8;

@@ -15,6 +15,7 @@ namespace quire::server {
 struct Reservation {
   EntryRef entry;
   uint32_t session = 0;
+  Digest scope;  // the session's, when it was made
   uint64_t bytes = 0;
   uint64_t staging_offset = 0;
   uint64_t deadline_ns = 0;
@@ -26,9 +27,10 @@ struct Reservation {
   bool abandoned = false;
 };
 
-// A client stores this id. Per tenant: an id that belongs to another tenant looks unknown.
+// A client stores this id. Per tenant and scope: an id of another one looks unknown.
 struct PendingKey {
   uint32_t tenant = 0;
+  Digest scope;
   Digest id;
   bool operator==(const PendingKey&) const = default;
 };

@@ -18,6 +18,7 @@ namespace quire::server {
 struct ResolveJob {
   tiers::TenantId tenant = 0;
   std::shared_ptr<const TenantSalt> salt;
+  Digest scope;
   wire::ResolveRequest request;
   bool reads_gpu = false;  // name the GPU tier where it holds something
   std::vector<TokenId> tokens;

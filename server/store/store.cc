@@ -205,7 +205,7 @@ void Store::free_reservation(uint64_t id) {
   ObjectEntry* entry = live_.find(reservation.entry);
   assert(entry != nullptr && entry->state != ObjectState::kFilling);
   tenants_.at(entry->tenant).reserved_bytes -= reservation.bytes;
-  pending_.erase({entry->tenant, entry->id});
+  pending_.erase({entry->tenant, reservation.scope, entry->id});
   if (entry->state == ObjectState::kReserved) destroy_entry(*entry);
 }
 

@@ -11,7 +11,8 @@
 // The parts: store_reserve.cc, store_put.cc, store_get.cc, store_details.cc, store_place.cc (room,
 // write-through), store_flush.cc (grouped durability, draining), store_reclaim.cc (what the NVMe
 // tier asks), store_gpu.cc (copies on the GPU, over gpu_placement.h), store_quota.cc,
-// store_recover.cc, store_rebuild.cc, store_admin.cc, store_status.cc.
+// store_recover.cc, store_rebuild.cc, store_variants.cc (scopes, cap, feedback), store_verdict.cc,
+// store_admin.cc, store_status.cc.
 #ifndef QUIRE_SERVER_STORE_STORE_H_
 #define QUIRE_SERVER_STORE_STORE_H_
 
@@ -45,6 +46,7 @@
 #include "server/store/store_session.h"
 #include "server/store/tenants.h"
 #include "server/store/worker.h"
+#include "server/verdict.h"
 #include "tiers/host/slab.h"
 #include "tiers/index/match_index.h"
 #include "tiers/io/event_loop.h"
@@ -99,9 +101,15 @@ class Store {
   bool try_resolve(ResolveJob& job);
   // Reads what the last try_resolve() lacked. kBusy where too much waits.
   Status load_details(const std::shared_ptr<ResolveJob>& job, StatusCallback done);
-  // Hints of the next use, of objects of this tenant (any: nullopt).
-  HintResult hint(std::span<const Digest> ids, const UseHint& hint,
-                  std::optional<tiers::TenantId> tenant);
+  // Hints of the next use, of objects that this session may know of (nullptr: any).
+  HintResult hint(std::span<const Digest> ids, const UseHint& hint, const StoreSession* session);
+
+  // --- variants (store_variants.cc) ---
+  // From now on; the scope's id.
+  Digest enter_scope(StoreSession& session, std::string_view label);
+  // Told of one representation, noted for all of its variant.
+  wire::FeedbackReply feedback(const StoreSession& session,
+                               std::span<const wire::FeedbackItem> items);
 
   // --- gpu (store_gpu.cc) ---
   // There is a GPU tier, or one is being opened.
@@ -128,7 +136,10 @@ class Store {
   // Everything but version, uptime and session fields, which the caller fills in.
   ServerStats stats() const;
   std::vector<ModelInfo> models() const;
+  // Survives a restart; nullopt takes it away. kNotFound for a model that was never registered.
+  void set_verdict(const Digest& model, const std::optional<Verdict>& verdict, StatusCallback done);
   void lookup(const Digest& model, std::vector<TokenId> tokens, const std::string& tenant,
+              std::string_view scope_label,
               std::function<void(Expected<std::vector<wire::ResolveEntry>>)> done);
   std::vector<TenantInfo> tenants() const;
   void set_quota(const std::string& tenant, uint64_t soft_bytes, uint64_t hard_bytes,
@@ -187,6 +198,19 @@ class Store {
   bool below(const ObjectEntry& entry) const;
   std::optional<NvmeLocation> nvme_location(const tiers::IndexRow& row) const;
   void set_nvme_location(tiers::IndexRow& row, const NvmeLocation& location);
+
+  // store_variants.cc
+  bool visible(const StoreSession& session, tiers::RowId row) const;
+  bool may_go(tiers::RowId row, uint64_t wall_ms) const;
+  bool give_way_to_new(tiers::RowId row);
+  std::vector<tiers::RowId> rows_of_variant(tiers::RowId row) const;
+  void limit_variants(tiers::RowId newest);
+  void note_deviation(tiers::RowId row, float deviation);
+
+  // store_verdict.cc
+  void apply_verdict(const Digest& model);
+  Status recover_verdicts();
+  void add_verdict_warnings(std::vector<std::string>& out) const;
 
   // store_put.cc
   Expected<Reservation*> find_reservation(const StoreSession& session, uint64_t id);
@@ -334,6 +358,7 @@ class Store {
   std::unordered_map<uint32_t, StoreSession*> sessions_;
   LeaseTable leases_;
   std::shared_ptr<const ModelTable> models_ = std::make_shared<ModelTable>();
+  std::map<Digest, Verdict> verdicts_;
   uint64_t next_reservation_id_ = 1;
   uint64_t earliest_reservation_ns_ = UINT64_MAX;
   uint32_t ingests_in_flight_ = 0;

@@ -275,7 +275,7 @@ void Store::prefetch(std::vector<Digest> ids, uint32_t deadline_ms,
 }
 
 HintResult Store::hint(std::span<const Digest> ids, const UseHint& hint,
-                       std::optional<tiers::TenantId> tenant) {
+                       const StoreSession* session) {
   // What is needed this soon is brought into memory now.
   constexpr uint64_t kPrefetchWithinMs = 1000;
   const uint64_t now_ns = clock_.now_ns();
@@ -292,7 +292,7 @@ HintResult Store::hint(std::span<const Digest> ids, const UseHint& hint,
   HintResult result;
   for (const Digest& id : ids) {
     const tiers::RowId found = index_->find(id);
-    if (found == tiers::kNoRow || (tenant && tenant_of(index_->row(found)) != *tenant)) {
+    if (found == tiers::kNoRow || (session != nullptr && !visible(*session, found))) {
       ++result.missing;
       continue;
     }
@@ -325,6 +325,8 @@ std::vector<ModelInfo> Store::models() const {
     row.layers = static_cast<uint32_t>(model.descriptor.layers.size());
     row.movable = movable.is_ok();
     row.not_movable_because = movable.message();
+    if (const auto verdict = verdicts_.find(id); verdict != verdicts_.end())
+      row.verdict = verdict->second;
     row.objects = usage.entries;
     row.bytes = usage.bytes;
   }
@@ -332,7 +334,7 @@ std::vector<ModelInfo> Store::models() const {
 }
 
 void Store::lookup(const Digest& model, std::vector<TokenId> tokens, const std::string& tenant,
-                   LookupDone done) {
+                   std::string_view scope_label, LookupDone done) {
   const Tenant* owner = tenants_.find(tenant);
   if (owner == nullptr) {
     return done(Status(StatusCode::kPermissionDenied,
@@ -341,6 +343,7 @@ void Store::lookup(const Digest& model, std::vector<TokenId> tokens, const std::
   auto job = std::make_shared<ResolveJob>();
   job->tenant = owner->number;
   job->salt = owner->salt;
+  job->scope = scope_id(*owner->salt, scope_label);
   job->request.model = model.bytes;
   job->request.n_tokens = static_cast<uint32_t>(tokens.size());
   job->tokens = std::move(tokens);

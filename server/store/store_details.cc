@@ -43,6 +43,7 @@ Status Store::read_details(std::vector<Digest> ids, DetailsDone done) {
         details->coverage = record.coverage;
         details->base_position = record.base_position;
         details->created_wall_ms = record.created_wall_ms;
+        details->deviation = record.deviation;
         details->tokens = std::make_shared<const tiers::TokenList>(std::move(answer->tokens));
         details_cache_.insert(row, details);
         out.back() = std::move(details);
@@ -76,9 +77,11 @@ bool Store::try_resolve(ResolveJob& job) {
   query.model.bytes = job.request.model;
   query.tenant = job.tenant;
   query.tenant_salt = *job.salt;
+  query.scope = job.scope;
   query.tokens = job.tokens;
   query.prefix = (job.request.flags & wire::kResolvePrefix) != 0;
   query.chunks = (job.request.flags & wire::kResolveChunks) != 0;
+  query.statistics = (job.request.flags & wire::kResolveStatistics) != 0;
   query.start_token = job.request.start_token;
   query.matches_max = wire::kResolveEntriesMax;
   const bool last_round = ++job.rounds > kResolveRoundsMax;

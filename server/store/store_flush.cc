@@ -210,6 +210,9 @@ tiers::RepresentationRecord Store::make_record(const ObjectEntry& entry) const {
   record.created_wall_ms = details.created_wall_ms;
   record.pinned_until_wall_ms = pinned_until(entry.row);
   record.hits = row.hits;
+  record.last_used_wall_ms = uint64_t{row.last_used_s} * 1000;
+  record.strikes = static_cast<uint8_t>(row.strikes);
+  record.deviation = details.deviation;
   return record;
 }
 
@@ -238,6 +241,7 @@ void Store::seal_and_finish_drain() {
     if (row.hits == 0 || changes_.patch_representations.size() >= kPatchesAtDrainMax) return;
     tiers::RepresentationPatch patch;
     patch.hits = row.hits;
+    patch.last_used_wall_ms = uint64_t{row.last_used_s} * 1000;
     changes_.patch_representations.emplace_back(entry.id, patch);
   });
   send_changes(true, [this](const Status& status) {

@@ -20,7 +20,7 @@ Expected<Grant> Store::try_acquire(StoreSession& session, const Digest& id, uint
                                    bool* must_load, bool on_gpu) {
   *must_load = false;
   const tiers::RowId row = index_->find(id);
-  if (row == tiers::kNoRow || tenant_of(index_->row(row)) != session.tenant) {
+  if (row == tiers::kNoRow || !visible(session, row)) {
     ++counters_.acquires;
     ++counters_.misses;
     return not_found();
@@ -76,6 +76,7 @@ Expected<Grant> Store::grant(StoreSession& session, ObjectEntry& entry, uint32_t
 void Store::note_use(ObjectEntry& entry) {
   tiers::IndexRow& row = index_->row(entry.row);
   row.hits += row.hits != UINT32_MAX;
+  row.last_used_s = static_cast<uint32_t>(clock_.wall_ms() / 1000);
   row.set_flag(kRowUsed, true);
   row.set_flag(kRowFinished, false);
   if (entry.persist == PersistState::kHeld) {
@@ -249,6 +250,9 @@ void Store::fill_resolve_entry(const tiers::IndexMatch& match, float recompute_u
   out.context_kind = static_cast<uint8_t>(details.context.kind);
   out.phase = static_cast<uint8_t>(details.context.phase);
   out.frame = static_cast<uint8_t>(details.frame);
+  out.strikes = static_cast<uint8_t>(row.strikes);
+  out.deviation = details.deviation;
+  out.hits = row.hits;
   const ObjectEntry* entry = live_of(row);
   out.load_us = load_us(row);
   if (entry != nullptr && reads_gpu && in_gpu(*entry)) {

@@ -149,6 +149,10 @@ void Store::finish_ingest(uint64_t reservation_id, const wire::CommitRequest& re
   assert(entry.state == ObjectState::kFilling);
   entry.state = ObjectState::kReserved;
   Status status = header.status();
+  // What is bound is stored from within its scope only; the rest is in none.
+  if (status.is_ok() && is_bound(header->context) && header->context.scope != found->second.scope) {
+    status = Status(StatusCode::kPermissionDenied, "this variant belongs to another scope");
+  }
   if (status.is_ok()) status = publish(entry, *header);
   if (!status.is_ok()) {
     ++counters_.refused_puts;
@@ -157,6 +161,7 @@ void Store::finish_ingest(uint64_t reservation_id, const wire::CommitRequest& re
     return;
   }
   free_reservation(reservation_id);
+  limit_variants(entry.row);
   ++counters_.puts;
   counters_.put_bytes += entry.bytes;
   if (request.pin_ms != 0) set_pin(entry.row, clock_.wall_ms() + request.pin_ms);

@@ -28,7 +28,7 @@ std::optional<uint32_t> owner_of(
 void Store::pump_rebuild() {
   while (!lost_records_.empty() && rebuilds_in_flight_ < kRebuildsInFlightMax) {
     const LostRecord lost = lost_records_.front();
-    if (index_->find(lost.id) != tiers::kNoRow || pending_.contains({0, lost.id})) {
+    if (index_->find(lost.id) != tiers::kNoRow || pending_.contains({0, {}, lost.id})) {
       lost_records_.pop_front();  // stored anew meanwhile
       nvme_->remove(lost.location);
       continue;
@@ -103,6 +103,7 @@ void Store::finish_rebuild(const Rebuilt& found) {
     destroy_entry(entry);
     return;
   }
+  limit_variants(entry.row);
   ++rebuilt_objects_;
   set_nvme_location(index_->row(entry.row), lost.location);
   entry.nvme_sequence = lost.location.sequence;

@@ -308,14 +308,14 @@ Status Store::recover_models() {
       spdlog::warn("model record {} is not usable and is ignored", id.to_hex());
       return true;
     }
-    index_->set_model_movable(id, model->movable().is_ok());
     table->insert_or_assign(
         id, RegisteredModel{record.name, std::move(*model), record.registered_wall_ms});
     return true;
   });
   if (!report) return with_context(report.status(), "models");
   models_ = std::move(table);
-  return Status::ok();
+  for (const auto& [id, model] : *models_) apply_verdict(id);
+  return recover_verdicts();
 }
 
 tiers::Registry Store::make_registry() const {

@@ -38,6 +38,8 @@ bool Store::add_recovered(const Digest& id, const tiers::RepresentationRecord& r
   row.representation = id;
   row.model = record.model;
   row.tenant = record.tenant;
+  row.scope = record.context.scope;
+  row.variant = record.variant;
   row.kind = record.context.kind;
   row.phase = record.context.phase;
   row.codec = record.codec;
@@ -49,6 +51,8 @@ bool Store::add_recovered(const Digest& id, const tiers::RepresentationRecord& r
   if (!added) return false;
   tiers::IndexRow& stored = index_->row(*added);
   stored.hits = static_cast<uint32_t>(std::min<uint64_t>(record.hits, UINT32_MAX));
+  stored.strikes = record.strikes;
+  stored.last_used_s = static_cast<uint32_t>(record.last_used_wall_ms / 1000);
   if (location) {
     set_nvme_location(stored, *location);
   } else {

@@ -9,18 +9,19 @@
 
 namespace quire::server {
 
-// An id of another tenant is not looked for: what happens next (room, copy, and at last a refusal
-// because the ids do not fit this tenant's salt) is the same as for an id that nobody has.
+// An id of another tenant or scope is not looked for: what happens next (room, copy, and at last a
+// refusal because the ids do not fit this tenant's salt, or the context another scope) is the same
+// as for an id that nobody has.
 Expected<wire::ReserveReply> Store::reserve(StoreSession& session, const Digest& id,
                                             uint64_t bytes) {
   if (draining_) {
     return Status(StatusCode::kUnavailable, "the server drains and takes no new objects");
   }
   if (const tiers::RowId row = index_->find(id);
-      row != tiers::kNoRow && tenant_of(index_->row(row)) == session.tenant) {
+      row != tiers::kNoRow && visible(session, row) && !give_way_to_new(row)) {
     return Status(StatusCode::kAlreadyExists, "stored already");
   }
-  if (pending_.contains({session.tenant, id})) {
+  if (pending_.contains({session.tenant, session.scope, id})) {
     ++counters_.busy_replies;
     return Status(StatusCode::kBusy, "somebody is storing this id right now", kBusyRetryMs);
   }
@@ -57,12 +58,13 @@ Expected<wire::ReserveReply> Store::reserve(StoreSession& session, const Digest&
   Reservation reservation;
   reservation.entry = entry.ref();
   reservation.session = session.id;
+  reservation.scope = session.scope;
   reservation.bytes = bytes;
   reservation.staging_offset = *offset;
   reservation.deadline_ns = clock_.now_ns() + uint64_t{config_.reservation_ms} * 1'000'000;
   earliest_reservation_ns_ = std::min(earliest_reservation_ns_, reservation.deadline_ns);
   reservations_.emplace(entry.reservation, reservation);
-  pending_.emplace(PendingKey{session.tenant, id}, entry.ref());
+  pending_.emplace(PendingKey{session.tenant, session.scope, id}, entry.ref());
   tenant.reserved_bytes += bytes;
   ++session.reservations;
   return wire::ReserveReply{entry.reservation, *offset};
@@ -82,6 +84,8 @@ Status Store::publish(ObjectEntry& entry, const RepresentationHeader& header) {
   row.representation = header.representation;
   row.model = header.model;
   row.tenant = entry.tenant;
+  row.scope = header.context.scope;
+  row.variant = header.variant;
   row.kind = header.context.kind;
   row.phase = header.context.phase;
   row.codec = static_cast<uint16_t>(header.codec);
@@ -96,6 +100,7 @@ Status Store::publish(ObjectEntry& entry, const RepresentationHeader& header) {
   entry.details = std::move(details);
   entry.state = ObjectState::kSealed;
   index_->row(entry.row).live = entry.number;
+  index_->row(entry.row).last_used_s = static_cast<uint32_t>(clock_.wall_ms() / 1000);
   Tenant& tenant = tenants_.at(entry.tenant);
   tenant.bytes += entry.bytes;
   ++tenant.objects;
@@ -140,9 +145,9 @@ Status Store::register_model(const Digest& id, const std::string& name, ByteSpan
     --change_batches_in_flight_;
     if (status->is_ok()) {
       auto table = std::make_shared<ModelTable>(*models_);
-      index_->set_model_movable(id, model.movable().is_ok());
       table->insert_or_assign(id, RegisteredModel{record.name, model, record.registered_wall_ms});
       models_ = std::move(table);
+      apply_verdict(id);
       write_registry_later();
       rebuild_of_known_models();
       spdlog::info("model {} registered as \"{}\"", id.to_hex(), record.name);

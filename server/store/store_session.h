@@ -17,6 +17,7 @@ struct StoreSession {
   uint32_t id = 0;
   tiers::TenantId tenant = 0;
   std::shared_ptr<const TenantSalt> salt;
+  Digest scope;  // zero: the tenant's own
   std::shared_ptr<StagingWindow> staging;
   uint32_t lease_head = UINT32_MAX;
   uint32_t leases = 0;

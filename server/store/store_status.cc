@@ -48,6 +48,7 @@ std::vector<std::string> Store::degraded() const {
                     " bytes a day used up: only durable puts and objects used twice are written");
     }
   }
+  add_verdict_warnings(out);
   const size_t lost = lost_records_.size() + rebuilds_in_flight_;
   if (rebuilding_) {
     out.push_back(

@@ -101,12 +101,12 @@ TEST_F(AdminTest, LookupSeesWhatResolveSees) {
   start();
   const TestObject object = make_object(model_, 1, 64);
   ASSERT_TRUE(client_->put(object.id, object.bytes).is_ok());
-  auto found = server_->admin().lookup(model_id(model_), object.tokens, "", kDeadlineMs);
+  auto found = server_->admin().lookup(model_id(model_), object.tokens, "", "", kDeadlineMs);
   ASSERT_TRUE(found.is_ok());
   ASSERT_EQ(found->size(), 1u);
   EXPECT_EQ(found->front().representation, object.id.bytes);
   EXPECT_EQ(server_->admin()
-                .lookup(model_id(model_), object.tokens, "nobody", kDeadlineMs)
+                .lookup(model_id(model_), object.tokens, "nobody", "", kDeadlineMs)
                 .status()
                 .code(),
             StatusCode::kPermissionDenied);

@@ -89,13 +89,13 @@ TEST_F(ProtocolTest, BodiesOfEveryWrongSizeAreRefused) {
 TEST_F(ProtocolTest, RandomRequestsAreAnsweredAndHarmless) {
   std::mt19937_64 random(2);
   auto client = TestClient::connect(config_.socket_path, "", 8 << 20);
-  const size_t sizes[] = {0, 144, 48, 40, 16, 16, 48, 40, 8, 0, 104, 16, 56, 8, 40};
+  const size_t sizes[] = {0, 144, 48, 40, 16, 16, 48, 40, 8, 0, 104, 16, 56, 8, 40, 72, 48};
   static_assert(std::size(sizes) == wire::kOpMax + 1);
   for (int round = 0; round < 3000; ++round) {
     const uint16_t op = static_cast<uint16_t>(2 + random() % (wire::kOpMax - 1));
     std::vector<std::byte> body(sizes[op]);
     for (std::byte& b : body) b = random() % 2 ? std::byte{0} : static_cast<std::byte>(random());
-    if (op == 3 || op == 4 || op == 5 || op == 12 || op == 14) {
+    if (op == 3 || op == 4 || op == 5 || op == 12 || op == 14 || op == 16) {
       const uint32_t one = 1;
       std::memcpy(body.data(), &one, 4);
     }

@@ -25,6 +25,7 @@ struct IndexDetails {
   Coverage coverage;
   uint64_t base_position = 0;
   uint64_t created_wall_ms = 0;
+  float deviation = 0;  // told last by feedback; 0: never
   // Shared, so that representations of one object put together may hold one list.
   std::shared_ptr<const TokenList> tokens;
 

@@ -17,7 +17,8 @@ namespace {
 
 struct SpaceHasher {
   size_t operator()(const IndexSpace& space) const {
-    return DigestHasher{}(space.model) ^ (size_t{space.tenant} * 0x9e3779b97f4a7c15ull);
+    return DigestHasher{}(space.model) ^ (size_t{space.tenant} * 0x9e3779b97f4a7c15ull) ^
+           (DigestHasher{}(space.scope) * 0xc2b2ae3d27d4eb4full);
   }
 };
 
@@ -145,6 +146,7 @@ MatchIndex::~MatchIndex() = default;
 
 Expected<RowId> MatchIndex::add(const NewRow& row) {
   if (row.n_tokens == 0) return Status(StatusCode::kInvalidArgument, "an object without tokens");
+  static_assert(kChunkTokensMax < 1u << 24);
   if (row.n_tokens > kChunkTokensMax)
     return Status(StatusCode::kInvalidArgument, "an object of too many tokens");
   State& state = *state_;
@@ -161,13 +163,14 @@ Expected<RowId> MatchIndex::add(const NewRow& row) {
   IndexRow& stored = state.rows[id];
   stored.fingerprints = row.fingerprints;
   stored.n_tokens = row.n_tokens;
-  stored.space = state.take_space({row.model, row.tenant});
+  stored.space = state.take_space({row.model, row.tenant, row.scope});
   stored.codec = row.codec;
   stored.kind_and_phase =
       static_cast<uint8_t>(static_cast<uint8_t>(row.kind) | static_cast<uint8_t>(row.phase) << 4);
   stored.bytes = row.bytes;
   stored.representation = row.representation;
   stored.checksum = row.checksum;
+  stored.variant_tag = id_tag(row.variant);
   state.ids.insert(position, id_tag(row.representation), id);
   state.candidates.link(id);
   state.count(stored);
@@ -208,6 +211,27 @@ const IndexSpace& MatchIndex::space(const IndexRow& row) const {
   return state_->spaces[row.space].key;
 }
 
+bool MatchIndex::visible(const IndexRow& row, TenantId tenant, const Digest& scope) const {
+  const IndexSpace& of = space(row);
+  return of.tenant == tenant && (!is_bound(row.kind(), row.phase()) || of.scope == scope);
+}
+
+std::vector<RowId> MatchIndex::same_text(RowId id) const {
+  const State& state = *state_;
+  const IndexRow& row = state.rows[id];
+  std::vector<RowId> found;
+  if (!is_chunk_kind(row.kind()) || row.n_tokens < kMatchTokensMin) return found;
+  uint32_t seen = 0;
+  for (RowId other = state.candidates.head(row.fingerprints.level);
+       other != kNoRow && seen < kSameTextRowsMax; other = state.rows[other].next, ++seen) {
+    const IndexRow& candidate = state.rows[other];
+    if (candidate.space == row.space && candidate.n_tokens == row.n_tokens &&
+        candidate.fingerprints.all == row.fingerprints.all && is_chunk_kind(candidate.kind()))
+      found.push_back(other);
+  }
+  return found;
+}
+
 std::vector<RowId> MatchIndex::list(const std::optional<Digest>& after, uint32_t limit) const {
   const State& state = *state_;
   std::vector<RowId> page;
@@ -244,13 +268,28 @@ ResolveResult MatchIndex::resolve(const ResolveQuery& query, const DetailsLookup
   if (cut.tokens.size() > kPromptTokensMax) cut.tokens = cut.tokens.first(kPromptTokensMax);
   ResolveResult result;
   result.next_token = static_cast<uint32_t>(cut.tokens.size());
-  const auto found = state.space_numbers.find(IndexSpace{cut.model, cut.tenant});
-  if (found == state.space_numbers.end()) return result;
-  const SpaceState& space = state.spaces[found->second];
-  const bool prefix = cut.prefix && space.contextual_rows > 0;
-  const bool chunks =
-      cut.chunks && space.rows > space.contextual_rows && !state.not_movable.contains(cut.model);
-  Resolver(state.rows, state.candidates, state.options, found->second, cut, details, result)
+  // The tenant's own space, and the scope's.
+  ResolvedSpaces spaces;
+  bool prefix = false;
+  bool chunks = false;
+  const auto look_into = [&](const Digest& scope, uint32_t& number) {
+    const auto found = state.space_numbers.find(IndexSpace{cut.model, cut.tenant, scope});
+    if (found == state.space_numbers.end()) return;
+    number = found->second;
+    const SpaceState& space = state.spaces[number];
+    prefix |= space.contextual_rows > 0;
+    chunks |= space.rows > space.contextual_rows;
+  };
+  look_into({}, spaces.shared);
+  spaces.own = spaces.shared;
+  if (cut.scope != Digest{}) {
+    spaces.own = UINT32_MAX;
+    look_into(cut.scope, spaces.own);
+  }
+  prefix &= cut.prefix;
+  chunks &= cut.chunks && !state.not_movable.contains(cut.model);
+  if (!prefix && !chunks) return result;
+  Resolver(state.rows, state.candidates, state.options, spaces, cut, details, result)
       .run(prefix, chunks);
   if (!result.missing.empty()) result.matches.clear();
   return result;

@@ -9,9 +9,12 @@
 // lookup does not have the details of a candidate, resolve() names its row in `missing`, goes on as
 // if it matched, and is asked again when those details are loaded.
 //
-// Trust: a row is visible to its own tenant only. Contextual variants are found as exact prefix
-// only, delta variants never (they mean nothing without their base); of the rest, all are chunk
-// matches.
+// Trust: a row is visible to its own tenant only, and what is bound (base/ids.h) in its own scope
+// only. Contextual variants are found as exact prefix only, delta variants never (they mean nothing
+// without their base); of the rest, all are chunk matches but those with kStrikesMax strikes.
+//
+// Statistics (CodecId::kStatistics) are no matches: where they are asked for they are listed behind
+// the matches of a range, for as many of its variants as have some.
 //
 // Thread rules: one thread (the reactor).
 #ifndef QUIRE_TIERS_INDEX_MATCH_INDEX_H_
@@ -46,11 +49,14 @@ inline constexpr uint32_t kIndexRowsMax = (1u << 27) - 2;
 inline constexpr uint64_t kResolveWorkMax = 1ull << 24;
 inline constexpr uint32_t kIndexMatchesMax = 1u << 16;
 inline constexpr uint32_t kMissingRowsMax = 4096;
+inline constexpr uint32_t kSameTextRowsMax = 4096;
 
 struct NewRow {
   Digest representation;
   Digest model;
   TenantId tenant = 0;
+  Digest scope;  // of the context; zero unless it is bound
+  Digest variant;
   ContextKind kind = ContextKind::kIsolated;
   Phase phase = Phase::kPrefill;
   uint16_t codec = 0;
@@ -61,10 +67,12 @@ struct NewRow {
   TokenFingerprints fingerprints;
 };
 
-// One tenant's objects under one model: what a single resolve may see.
+// One tenant's objects under one model in one scope. What is not bound lies in the tenant's own
+// scope, zero. A resolve looks into that space, and into that of its own scope.
 struct IndexSpace {
   Digest model;
   TenantId tenant = 0;
+  Digest scope{};
   bool operator==(const IndexSpace&) const = default;
 };
 
@@ -83,9 +91,11 @@ struct ResolveQuery {
   Digest model;
   TenantId tenant = 0;
   ByteSpan tenant_salt;  // what the tenant's prefix digests are made with
+  Digest scope;          // the session's; zero: the tenant's own
   std::span<const TokenId> tokens;
   bool prefix = true;
   bool chunks = true;
+  bool statistics = false;   // list those of the ranges found, too
   uint32_t start_token = 0;  // ranges that begin before are not listed (paging)
   uint32_t matches_max = kIndexMatchesMax;
 };
@@ -93,7 +103,7 @@ struct ResolveQuery {
 struct ResolveResult {
   // Ranges ascend and never overlap; rows of the same range are alternatives, next to each other:
   // fixed_prefix, isolated, dummy_sink, synthetic, decode variants behind all of them; then by
-  // codec, then by id.
+  // codec, then by id. Behind these the statistics of the range, in the same order.
   std::vector<IndexMatch> matches;
   uint32_t prefix_tokens = 0;  // length of the exact prefix, also where query.start_token hides it
   uint32_t next_token = 0;  // tokens.size() where the answer is complete, else ask again from here
@@ -144,6 +154,14 @@ class MatchIndex {
   IndexRow& row(RowId row);
   // Valid until the next add().
   const IndexSpace& space(const IndexRow& row) const;
+
+  // May a session of this tenant and scope know of the row?
+  bool visible(const IndexRow& row, TenantId tenant, const Digest& scope) const;
+  // Rows of the same text in the same space that a resolve would list as alternatives, and their
+  // statistics; the row itself among them. The text is known by its fingerprint. Looks at no more
+  // than kSameTextRowsMax rows that begin alike, the latest first. Empty for what is no chunk
+  // match.
+  std::vector<RowId> same_text(RowId row) const;
 
   // At most limit rows with representation > after (all from the first one where after is empty),
   // in id order. Costs what it lists.

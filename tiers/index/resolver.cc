@@ -5,6 +5,8 @@
 #include <tuple>
 #include <utility>
 
+#include "codecs/codec_ids.h"
+
 namespace quire::tiers {
 namespace {
 
@@ -13,7 +15,12 @@ namespace {
 constexpr uint64_t kTokensPerWork = 4;
 constexpr uint64_t kWorkPerRow = 16;
 
-// Order of alternatives: what is nearest to a real prompt first; decode variants last.
+bool is_statistics(const IndexRow& row) {
+  return row.codec == static_cast<uint16_t>(CodecId::kStatistics);
+}
+
+// Order of alternatives: what is nearest to a real prompt first; decode variants last, and
+// statistics behind all that they are of.
 std::tuple<uint32_t, uint16_t, const Digest&> listing_order(const IndexRow& row) {
   uint32_t rank = 4;
   switch (row.kind()) {
@@ -33,18 +40,20 @@ std::tuple<uint32_t, uint16_t, const Digest&> listing_order(const IndexRow& row)
       break;
   }
   if (row.phase() == Phase::kDecode) rank += 8;
+  if (is_statistics(row)) rank += 16;
   return {rank, row.codec, row.representation};
 }
 
 }  // namespace
 
 Resolver::Resolver(const RowStore& rows, const Candidates& candidates,
-                   const MatchIndexOptions& options, uint32_t space, const ResolveQuery& query,
-                   const MatchIndex::DetailsLookup& details, ResolveResult& result)
+                   const MatchIndexOptions& options, const ResolvedSpaces& spaces,
+                   const ResolveQuery& query, const MatchIndex::DetailsLookup& details,
+                   ResolveResult& result)
     : rows_(rows),
       candidates_(candidates),
       all_mask_(options.all_mask),
-      space_(space),
+      spaces_(spaces),
       query_(query),
       details_(details),
       result_(result),
@@ -138,19 +147,26 @@ uint32_t Resolver::longest(const Wanted& wanted, RowId head) {
   return 0;
 }
 
+bool Resolver::visible(const IndexRow& row) const {
+  if (row.space == spaces_.own) return true;
+  return row.space == spaces_.shared && !is_bound(row.kind(), row.phase());
+}
+
 void Resolver::nominate(const Wanted& wanted, RowId head) {
   nominees_.clear();
   const uint64_t tokens_max = query_.tokens.size() - wanted.position;
   for (RowId id = head; id != kNoRow && !stopped(); id = rows_[id].next) {
     count_work(kWorkPerRow);
     const IndexRow& row = rows_[id];
-    if (row.space != space_ || row.n_tokens > tokens_max) continue;
+    if (!visible(row) || row.n_tokens > tokens_max) continue;
+    if (is_statistics(row) && !query_.statistics) continue;
     // Values of blocks and chunks, and of two levels, may collide: chunks are found on their own
     // level.
-    const bool fits =
-        wanted.prefix != nullptr
-            ? row.kind() == ContextKind::kContextual
-            : is_chunk_kind(row.kind()) && fingerprint_level(row.n_tokens) == wanted.level;
+    const bool fits = wanted.prefix != nullptr
+                          ? row.kind() == ContextKind::kContextual
+                          : is_chunk_kind(row.kind()) &&
+                                fingerprint_level(row.n_tokens) == wanted.level &&
+                                row.strikes < kStrikesMax;
     if (fits) nominees_.push_back({row.n_tokens, id});
   }
   if (nominees_.size() > 1) std::ranges::sort(nominees_, std::greater{}, &Nominee::n_tokens);
@@ -172,6 +188,8 @@ void Resolver::choose(const Wanted& wanted, std::span<const Nominee> same_length
   const uint64_t enough = wanted.position < query_.start_token ? 1 : room() + 1;
   for (const RowId id : chosen_) {
     if (alternatives_.size() >= enough || stopped()) return;
+    // Statistics come last: of a text of which nothing can be loaded they say nothing.
+    if (alternatives_.empty() && is_statistics(rows_[id])) return;
     count_work(kWorkPerRow);
     SharedDetails details = details_(id);
     if (!details) {

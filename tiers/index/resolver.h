@@ -18,13 +18,19 @@
 
 namespace quire::tiers {
 
+// Numbers of spaces, which rows carry; UINT32_MAX: none. Of the tenant's own a session of another
+// scope sees what is not bound.
+struct ResolvedSpaces {
+  uint32_t shared = UINT32_MAX;
+  uint32_t own = UINT32_MAX;  // of the session's scope; equal to shared where that is the tenant's
+};
+
 class Resolver {
  public:
-  // space: the number of the query's, which rows carry. All arguments outlive it; result.next_token
-  // is the number of tokens.
+  // All arguments outlive it; result.next_token is the number of tokens.
   Resolver(const RowStore& rows, const Candidates& candidates, const MatchIndexOptions& options,
-           uint32_t space, const ResolveQuery& query, const MatchIndex::DetailsLookup& details,
-           ResolveResult& result);
+           const ResolvedSpaces& spaces, const ResolveQuery& query,
+           const MatchIndex::DetailsLookup& details, ResolveResult& result);
 
   void run(bool prefix, bool chunks);
 
@@ -53,6 +59,7 @@ class Resolver {
   uint32_t longest_chunk(uint32_t position, uint32_t levels);
   // Fills alternatives_ with the longest match among the rows from head on; its length, 0 for none.
   uint32_t longest(const Wanted& wanted, RowId head);
+  bool visible(const IndexRow& row) const;
   void nominate(const Wanted& wanted, RowId head);
   void choose(const Wanted& wanted, std::span<const Nominee> same_length);
   bool refuted(const Wanted& wanted, const IndexRow& row, const IndexDetails& details);
@@ -66,7 +73,7 @@ class Resolver {
   const RowStore& rows_;
   const Candidates& candidates_;
   const uint64_t all_mask_;
-  const uint32_t space_;
+  const ResolvedSpaces spaces_;
   const ResolveQuery& query_;
   const MatchIndex::DetailsLookup& details_;
   ResolveResult& result_;

@@ -18,19 +18,23 @@ inline constexpr RowId kNoRow = UINT32_MAX;
 
 enum class RowPlace : uint8_t { kMemory = 0 /* host tier only */, kNvme = 1, kRocks = 2 };
 
+// A variant that had to be thrown away so often after its use is no chunk match any more.
+inline constexpr uint8_t kStrikesMax = 3;
+
 // The caller's flags beside the place; bits 5 to 7 are unused.
 inline constexpr uint8_t kRowDurable = 1u << 2;
 inline constexpr uint8_t kRowPinned = 1u << 3;
 inline constexpr uint8_t kRowHasRecord = 1u << 4;
 
 // The index reads what finding needs and never looks at the rest, which is the caller's. What the
-// index reads (representation, fingerprints, bytes, n_tokens, space, kind_and_phase, codec and the
-// links) must not be changed from outside.
+// index reads (representation, fingerprints, bytes, n_tokens, space, kind_and_phase, codec,
+// variant_tag and the links) must not be changed from outside.
 struct IndexRow {
   // What a walk along a chain looks at, next to each other.
   TokenFingerprints fingerprints;
-  uint32_t n_tokens = 0;
-  uint32_t space = UINT32_MAX;  // number of its model and tenant; UINT32_MAX: no row lives here
+  uint32_t n_tokens : 24 = 0;
+  uint32_t strikes : 8 = 0;  // caller's, by feedback; the index does not list it from kStrikesMax
+  uint32_t space = UINT32_MAX;  // number of its IndexSpace; UINT32_MAX: no row lives here
   RowId next = kNoRow;          // rows with the same level fingerprint
   RowId previous = kNoRow;
   uint16_t codec = 0;
@@ -43,6 +47,8 @@ struct IndexRow {
   uint32_t nvme_offset_blocks = 0;  // caller's: in blocks of 4 KiB
   uint32_t live = UINT32_MAX;       // caller's: number of its in-memory entry
   uint32_t hits = 0;                // caller's: saturating
+  uint32_t last_used_s = 0;         // caller's: wall clock, seconds; 0 unknown
+  uint32_t variant_tag = 0;         // the first bytes of the variant id
 
   ContextKind kind() const { return static_cast<ContextKind>(kind_and_phase & 0x0f); }
   Phase phase() const { return static_cast<Phase>(kind_and_phase >> 4); }
@@ -59,7 +65,7 @@ struct IndexRow {
  private:
   static constexpr uint8_t kPlaceBits = 3;
 };
-static_assert(sizeof(IndexRow) == 104);
+static_assert(sizeof(IndexRow) == 112);
 
 }  // namespace quire::tiers
 

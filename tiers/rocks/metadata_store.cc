@@ -30,6 +30,8 @@ bool apply_patch(const RepresentationPatch& patch, RepresentationRecord& record)
   if (patch.hits) record.hits = *patch.hits;
   if (patch.last_used_wall_ms) record.last_used_wall_ms = *patch.last_used_wall_ms;
   if (patch.priority) record.priority = *patch.priority;
+  if (patch.strikes) record.strikes = *patch.strikes;
+  if (patch.deviation) record.deviation = *patch.deviation;
   if (patch.fingerprints) {
     record.tokens_fingerprint = patch.fingerprints->tokens;
     record.first_fingerprint = patch.fingerprints->first;

@@ -51,6 +51,8 @@ struct RepresentationPatch {
   std::optional<uint64_t> hits;
   std::optional<uint64_t> last_used_wall_ms;
   std::optional<uint8_t> priority;
+  std::optional<uint8_t> strikes;
+  std::optional<float> deviation;
   std::optional<RecordFingerprints> fingerprints;
 };
 

@@ -1,5 +1,6 @@
 #include "tiers/rocks/records.h"
 
+#include <cmath>
 #include <cstddef>
 #include <cstring>
 #include <initializer_list>
@@ -43,16 +44,19 @@ static_assert(sizeof(RepresentationBody) == 224);
 static_assert(offsetof(RepresentationBody, bytes) == 136);
 static_assert(offsetof(RepresentationBody, created_wall_ms) == 200);
 
-// What version 2 puts between it and the context.
+// What version 2 puts between it and the context; strikes and deviation are of version 3.
 struct RepresentationUse {
   uint64_t tokens_fingerprint = 0;
   uint32_t first_fingerprint = 0;
   uint32_t level_fingerprint = 0;
   uint64_t last_used_wall_ms = 0;
   uint8_t priority = kNormalPriority;
-  uint8_t reserved[7] = {};
+  uint8_t strikes = 0;
+  uint8_t reserved[2] = {};
+  float deviation = 0;
 };
 static_assert(sizeof(RepresentationUse) == 32);
+static_assert(offsetof(RepresentationUse, strikes) == 25);
 constexpr uint8_t kNothingReserved[7] = {};
 
 struct ObjectBody {  // followed by the tokens
@@ -221,7 +225,9 @@ std::vector<std::byte> encode_record(const Digest& key, const RepresentationReco
                               .first_fingerprint = record.first_fingerprint,
                               .level_fingerprint = record.level_fingerprint,
                               .last_used_wall_ms = record.last_used_wall_ms,
-                              .priority = record.priority};
+                              .priority = record.priority,
+                              .strikes = record.strikes,
+                              .deviation = record.deviation};
   return seal(RecordKind::kRepresentation, key_seed(key),
               {bytes_of(fixed), bytes_of(use), context});
 }
@@ -260,8 +266,12 @@ Expected<RepresentationRecord> parse_representation_record(const Digest& key, By
   if (!reader.at_end()) return corrupt("wrong length of a representation");
   if (fixed.frame > 1 || fixed.location > 2 || fixed.reserved != 0)
     return corrupt("unknown frame or location");
-  if (std::memcmp(use.reserved, kNothingReserved, sizeof(use.reserved)) != 0)
-    return corrupt("unknown fields");
+  const bool fields_known =
+      unsealed.version >= 3
+          ? std::memcmp(use.reserved, kNothingReserved, sizeof(use.reserved)) == 0
+          : std::memcmp(&use.strikes, kNothingReserved, sizeof(kNothingReserved)) == 0;
+  if (!fields_known) return corrupt("unknown fields");
+  if (!std::isfinite(use.deviation) || use.deviation < 0) return corrupt("deviation out of range");
   if (fixed.n_tokens == 0 || fixed.n_tokens > kChunkTokensMax)
     return corrupt("token count out of range");
   RepresentationRecord record = from_body(fixed);
@@ -270,6 +280,8 @@ Expected<RepresentationRecord> parse_representation_record(const Digest& key, By
   record.level_fingerprint = use.level_fingerprint;
   record.last_used_wall_ms = use.last_used_wall_ms;
   record.priority = use.priority;
+  record.strikes = use.strikes;
+  record.deviation = use.deviation;
   const bool on_nvme = record.location == PayloadLocation::kNvme;
   if (!on_nvme && record.nvme != NvmeRecordLocation{}) return corrupt("a place without a payload");
   if (on_nvme && record.nvme.payload_bytes != record.bytes) return corrupt("two payload sizes");

@@ -35,7 +35,8 @@ enum class RecordKind : uint16_t {
 
 // The version that is written; older ones are read.
 constexpr uint16_t record_version(RecordKind kind) {
-  return kind == RecordKind::kRepresentation || kind == RecordKind::kTenant ? 2 : 1;
+  if (kind == RecordKind::kRepresentation) return 3;
+  return kind == RecordKind::kTenant ? 2 : 1;
 }
 
 struct RecordHeader {
@@ -90,6 +91,8 @@ struct RepresentationRecord {  // key: representation id
   uint32_t level_fingerprint = 0;
   uint64_t last_used_wall_ms = 0;  // 0 = unknown: a record of version 1
   uint8_t priority = kNormalPriority;
+  uint8_t strikes = 0;  // version 3: uses that were thrown away, saturating
+  float deviation = 0;  // version 3: told last by feedback; 0 = never
   bool operator==(const RepresentationRecord&) const = default;
 };
 

@@ -73,6 +73,7 @@ class FakeAdmin final : public AdminApi {
   uint32_t last_deadline_ms() { return (lock(), last_deadline_ms_); }
   uint64_t last_ttl_ms() { return (lock(), last_ttl_ms_); }
   std::string last_tenant() { return (lock(), last_tenant_); }
+  std::string last_scope() { return (lock(), last_scope_); }
   size_t last_n_tokens() { return (lock(), last_n_tokens_); }
   int calls() { return (lock(), calls_); }
   UseHint last_hint() { return (lock(), last_hint_); }
@@ -96,10 +97,12 @@ class FakeAdmin final : public AdminApi {
   Expected<std::vector<wire::ResolveEntry>> lookup(const Digest& model,
                                                    std::span<const TokenId> tokens,
                                                    const std::string& tenant,
+                                                   const std::string& scope_label,
                                                    uint32_t deadline_ms) override {
     auto guard = lock();
     QUIRE_RETURN_IF_ERROR(enter(guard, deadline_ms));
     last_tenant_ = tenant;
+    last_scope_ = scope_label;
     last_n_tokens_ = tokens.size();
     if (model != test_id({3})) return Status(StatusCode::kNotFound, "no such model");
     return lookup_entries;
@@ -238,6 +241,18 @@ class FakeAdmin final : public AdminApi {
     return CheckpointInfo{directory, objects.size(), 4096, {"/data/nvme.quire"}};
   }
 
+  Status set_verdict(const Digest& model, const std::optional<Verdict>& verdict,
+                     uint32_t deadline_ms) override {
+    auto guard = lock();
+    QUIRE_RETURN_IF_ERROR(enter(guard, deadline_ms));
+    for (ModelInfo& info : model_infos) {
+      if (info.model != model) continue;
+      info.verdict = verdict;
+      return Status::ok();
+    }
+    return {StatusCode::kNotFound, "no such model"};
+  }
+
   Expected<std::vector<ModelInfo>> models(uint32_t deadline_ms) override {
     auto guard = lock();
     QUIRE_RETURN_IF_ERROR(enter(guard, deadline_ms));
@@ -281,6 +296,7 @@ class FakeAdmin final : public AdminApi {
   uint32_t last_deadline_ms_ = 0;
   uint64_t last_ttl_ms_ = 0;
   std::string last_tenant_;
+  std::string last_scope_;
   size_t last_n_tokens_ = 0;
   bool drained_with_exit_ = false;
   UseHint last_hint_;

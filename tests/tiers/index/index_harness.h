@@ -35,6 +35,7 @@ struct Maker {
   Digest model = kModel;
   TenantId tenant = 0;
   std::vector<std::byte> salt;
+  Digest scope{};  // of queries
 
   Entry entry(const TokenList& tokens, const VariantContext& context, uint16_t codec = 1,
               uint64_t base_position = 0) const {
@@ -50,6 +51,8 @@ struct Maker {
                                                       details.coverage),
                   .model = model,
                   .tenant = tenant,
+                  .scope = context.scope,
+                  .variant = details.variant,
                   .kind = context.kind,
                   .phase = context.phase,
                   .codec = codec,
@@ -71,6 +74,7 @@ struct Maker {
     result.model = model;
     result.tenant = tenant;
     result.tenant_salt = salt;
+    result.scope = scope;
     result.tokens = prompt;
     return result;
   }

@@ -32,7 +32,7 @@ std::vector<Kind> all_kinds() {
   const Digest other = sample_digest(2);
   const Bytes value = {std::byte{0xde}, std::byte{0xad}};
   return {
-      {"metadata_representation_v2.bin", encode_record(kKey, sample_representation()),
+      {"metadata_representation_v3.bin", encode_record(kKey, sample_representation()),
        [](ByteSpan bytes) { return parse_representation_record(kKey, bytes).status(); },
        [=](ByteSpan bytes) { return parse_representation_record(other, bytes).status(); }},
       {"metadata_tokens.bin", encode_record(kKey, sample_tokens()),
@@ -95,6 +95,8 @@ TEST(Records, RandomRepresentationsRoundTrip) {
     record.level_fingerprint = static_cast<uint32_t>(random());
     record.last_used_wall_ms = random();
     record.priority = static_cast<uint8_t>(random());
+    record.strikes = static_cast<uint8_t>(random());
+    record.deviation = static_cast<float>(random() % 1000) / 64;
     const auto parsed = parse_representation_record(kKey, encode_record(kKey, record));
     ASSERT_TRUE(parsed) << "seed " << kSeed << ", record " << i;
     ASSERT_EQ(*parsed, record);
@@ -161,8 +163,12 @@ TEST(Records, WrongFieldsBehindAGoodChecksumAreRefused) {
   EXPECT_EQ(change(164, 1), StatusCode::kCorrupt) << "reserved";
   EXPECT_EQ(change(184, 1), StatusCode::kCorrupt) << "payload bytes";
   EXPECT_EQ(change(248, 7), StatusCode::kOk) << "priority may be anything";
-  for (size_t offset = 249; offset < 256; ++offset)
+  EXPECT_EQ(change(249, 255), StatusCode::kOk) << "strikes may be anything";
+  for (size_t offset = 250; offset < 252; ++offset)
     EXPECT_EQ(change(offset, 1), StatusCode::kCorrupt) << "reserved " << offset;
+  EXPECT_EQ(change(254, 0), StatusCode::kOk) << "another deviation";
+  EXPECT_EQ(change(255, 0xbe), StatusCode::kCorrupt) << "a negative deviation";
+  EXPECT_EQ(change(255, 0x7f), StatusCode::kCorrupt) << "a deviation that is not finite";
   EXPECT_EQ(change(256, 9), StatusCode::kCorrupt) << "context kind";
 
   Bytes tokens = encode_record(kKey, sample_tokens());
@@ -198,6 +204,19 @@ TEST(Records, GoldenFiles) {
     const Bytes golden = read_golden(kind.file);
     EXPECT_EQ(golden, kind.encoded) << kind.file << ": the format changed without a new version";
     EXPECT_TRUE(kind.parse(golden)) << kind.file;
+  }
+}
+
+TEST(Records, GoldenFilesOfVersionTwoAreRead) {
+  const Bytes good = read_golden("metadata_representation_v2.bin");
+  EXPECT_EQ(*parse_representation_record(kKey, good), sample_representation_v2());
+  // What version 3 put there was reserved.
+  for (size_t offset = 249; offset < 256; ++offset) {
+    Bytes bad = good;
+    bad[sizeof(RecordHeader) + offset] = std::byte{1};
+    reseal(bad, key_bytes(kKey));
+    EXPECT_EQ(parse_representation_record(kKey, bad).status().code(), StatusCode::kCorrupt)
+        << offset;
   }
 }
 

@@ -36,13 +36,21 @@ inline RepresentationRecord sample_representation_v1() {
   return record;
 }
 
-inline RepresentationRecord sample_representation() {
+// As version 2 knows it.
+inline RepresentationRecord sample_representation_v2() {
   RepresentationRecord record = sample_representation_v1();
   record.tokens_fingerprint = 0x0123456789abcdef;
   record.first_fingerprint = 0x11223344;
   record.level_fingerprint = 0x55667788;
   record.last_used_wall_ms = 1'700'000'030'000;
   record.priority = 200;
+  return record;
+}
+
+inline RepresentationRecord sample_representation() {
+  RepresentationRecord record = sample_representation_v2();
+  record.strikes = 2;
+  record.deviation = 0.25f;
   return record;
 }
 

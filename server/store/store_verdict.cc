@@ -1,0 +1,88 @@
+// Verdicts of models: kept in the metadata's state, and what they mean for finding.
+#include <spdlog/spdlog.h>
+
+#include "server/store/store.h"
+
+namespace quire::server {
+
+// Chunks are found where the rope can be moved and nobody measured that they should not be.
+void Store::apply_verdict(const Digest& id) {
+  const auto model = models_->find(id);
+  if (model == models_->end()) return;
+  const auto verdict = verdicts_.find(id);
+  const bool allowed = verdict == verdicts_.end() || verdict->second.chunks;
+  index_->set_model_movable(id, allowed && model->second.descriptor.movable().is_ok());
+}
+
+// A damaged one is no verdict: the model is served as if it was never measured, and the status says
+// so.
+Status Store::recover_verdicts() {
+  for (const auto& [id, model] : *models_) {
+    const auto stored = metadata_->get_state(verdict_state_key(id));
+    if (!stored && stored.status().code() == StatusCode::kNotFound) continue;
+    if (!stored && stored.status().code() == StatusCode::kIoError) return stored.status();
+    const auto verdict = stored ? Verdict::parse(*stored) : Expected<Verdict>(stored.status());
+    if (!verdict) {
+      warn("the verdict of model \"" + model.name +
+           "\" cannot be read and does not count: " + verdict.status().message());
+      continue;
+    }
+    verdicts_[id] = *verdict;
+    apply_verdict(id);
+  }
+  return Status::ok();
+}
+
+void Store::set_verdict(const Digest& model, const std::optional<Verdict>& verdict,
+                        StatusCallback done) {
+  if (!models_->contains(model))
+    return done(Status(StatusCode::kNotFound, "model " + model.to_hex() + " is not registered"));
+  auto batch = std::make_shared<tiers::MetadataBatch>();
+  if (verdict) {
+    if (const Status status = verdict->validate(); !status.is_ok()) return done(status);
+    batch->put_state.emplace_back(verdict_state_key(model), verdict->encode());
+  } else {
+    batch->delete_state.push_back(verdict_state_key(model));
+  }
+  auto status = std::make_shared<Status>();
+  auto run = [metadata = metadata_.get(), batch, status] {
+    *status = metadata->write(*batch, true);
+  };
+  auto finish = [this, model, verdict, status, done] {
+    --change_batches_in_flight_;
+    if (status->is_ok()) {
+      if (verdict) {
+        verdicts_.insert_or_assign(model, *verdict);
+      } else {
+        verdicts_.erase(model);
+      }
+      apply_verdict(model);
+      spdlog::info("verdict of model {}: {}", model.to_hex(),
+                   !verdict          ? "none"
+                   : verdict->chunks ? "chunks are reused"
+                                     : "exact prefixes only");
+    }
+    done(*status);
+  };
+  if (!metadata_worker_->submit(std::move(run), std::move(finish)))
+    return done(Status(StatusCode::kBusy, "the metadata queue is full", kBusyRetryMs));
+  ++change_batches_in_flight_;
+}
+
+void Store::add_verdict_warnings(std::vector<std::string>& out) const {
+  size_t told = 0;
+  size_t more = 0;
+  for (const auto& [id, verdict] : verdicts_) {
+    if (verdict.chunks) continue;
+    if (told++ >= kVerdictWarningsMax) {
+      ++more;
+      continue;
+    }
+    const auto model = models_->find(id);
+    out.push_back("model \"" + (model == models_->end() ? id.to_hex() : model->second.name) +
+                  "\" reuses exact prefixes only, by its verdict: " + verdict.reason);
+  }
+  if (more != 0) out.push_back(std::to_string(more) + " more models reuse exact prefixes only");
+}
+
+}  // namespace quire::server
