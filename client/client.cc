@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 #include <thread>
 #include <utility>
@@ -62,6 +63,9 @@ Expected<Match> match_of(const wire::ResolveEntry& entry, uint32_t n_tokens) {
   match.tier = entry.tier;
   match.load_us = entry.load_us;
   match.recompute_us = entry.recompute_us;
+  match.hits = entry.hits;
+  match.strikes = entry.strikes;
+  match.deviation = entry.deviation;
   return match;
 }
 
@@ -215,7 +219,9 @@ Client::~Client() = default;
 
 Expected<std::unique_ptr<Client>> Client::connect(const ClientOptions& options) {
   QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<Session> session, Session::open(options));
-  return std::unique_ptr<Client>(new Client(std::move(session)));
+  std::unique_ptr<Client> client(new Client(std::move(session)));
+  if (!options.scope.empty()) QUIRE_RETURN_IF_ERROR(client->enter_scope(options.scope).status());
+  return client;
 }
 
 const TenantSalt& Client::tenant_salt() const {
@@ -259,6 +265,59 @@ Expected<uint32_t> Client::hint(std::span<const Digest> representations, const U
   return applied;
 }
 
+Expected<Digest> Client::enter_scope(std::string_view label) {
+  wire::ScopeRequest request;
+  if (label.size() > request.label.size())
+    return invalid("a scope's label has at most " + std::to_string(request.label.size()) +
+                   " bytes");
+  if (!session_->can(wire::kFeatureScope))
+    return Status(StatusCode::kUnsupported, "this server knows no scopes");
+  request.label_bytes = static_cast<uint32_t>(label.size());
+  std::copy(label.begin(), label.end(), request.label.begin());
+  QUIRE_ASSIGN_OR_RETURN(auto turn, session_->turn());
+  QUIRE_ASSIGN_OR_RETURN(const auto reply,
+                         turn.call_for<wire::ScopeReply>(wire::Op::kScope, bytes_of(request)));
+  const Digest scope = digest_of(reply.scope);
+  if (scope != scope_id(session_->salt(), label))
+    return session_->fail(corrupt("another scope than the one asked for"));
+  session_->set_scope(scope);
+  return scope;
+}
+
+Digest Client::scope() const {
+  return session_->scope();
+}
+
+Expected<uint32_t> Client::feedback(std::span<const UseFeedback> uses) {
+  if (!session_->can(wire::kFeatureScope))
+    return Status(StatusCode::kUnsupported, "this server takes no feedback");
+  for (const UseFeedback& use : uses) {
+    if (!use.strike && !use.deviation) return invalid("feedback that says nothing");
+    if (use.deviation && !(std::isfinite(*use.deviation) && *use.deviation >= 0))
+      return invalid("a deviation is finite and not negative");
+  }
+  uint32_t applied = 0;
+  while (!uses.empty()) {
+    const auto part = uses.first(std::min<size_t>(uses.size(), wire::kFeedbackItemsMax));
+    uses = uses.subspan(part.size());
+    ByteWriter body;
+    body.write(wire::FeedbackRequest{static_cast<uint32_t>(part.size()), 0});
+    for (const UseFeedback& use : part) {
+      wire::FeedbackItem item;
+      item.representation = use.representation.bytes;
+      item.deviation = use.deviation.value_or(0);
+      item.flags = (use.strike ? wire::kFeedbackStrike : 0u) |
+                   (use.deviation ? wire::kFeedbackDeviation : 0u);
+      body.write(item);
+    }
+    QUIRE_ASSIGN_OR_RETURN(auto turn, session_->turn());
+    QUIRE_ASSIGN_OR_RETURN(const auto reply,
+                           turn.call_for<wire::FeedbackReply>(wire::Op::kFeedback, body.bytes()));
+    applied += reply.applied;
+  }
+  return applied;
+}
+
 Status Client::ping() {
   QUIRE_ASSIGN_OR_RETURN(auto turn, session_->turn());
   return turn.call(wire::Op::kPing, {});
@@ -296,6 +355,11 @@ Expected<std::vector<Match>> Client::resolve(const Digest& model, std::span<cons
       (options.prefix ? wire::kResolvePrefix : 0u) | (options.chunks ? wire::kResolveChunks : 0u);
   request.recompute_us_per_token = options.recompute_us_per_token;
   if (request.flags == 0) return matches;
+  if (options.statistics) {
+    if (!session_->can(wire::kFeatureScope))
+      return Status(StatusCode::kUnsupported, "this server lists no statistics");
+    request.flags |= wire::kResolveStatistics;
+  }
 
   QUIRE_ASSIGN_OR_RETURN(auto turn, session_->turn());
   std::memcpy(session_->prompt_scratch().data(), tokens.data(), tokens.size_bytes());
@@ -318,7 +382,7 @@ Expected<std::vector<Match>> Client::resolve(const Digest& model, std::span<cons
       return session_->fail(corrupt("a page of matches that leads nowhere"));
     request.start_token = reply.next_token;
     request.flags &= ~static_cast<uint32_t>(wire::kResolvePrefix);
-    if (request.flags == 0) return matches;
+    if ((request.flags & wire::kResolveChunks) == 0) return matches;
   }
 }
 

@@ -13,6 +13,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/bytes.h"
@@ -27,7 +28,8 @@ namespace quire {
 struct ClientOptions {
   std::string socket_path;  // empty: default_socket_path()
   std::string client_name = "libquire";
-  std::string tenant;            // empty: the default tenant
+  std::string tenant;  // empty: the default tenant
+  std::string scope;   // label, at most 64 bytes; empty: the tenant's own. See enter_scope()
   uint64_t staging_bytes = 0;    // 0: the server's default
   uint32_t timeout_ms = 10'000;  // deadline of each call
   // Touch the first wire::kPrefaultBytes of the windows while connecting: some milliseconds then,
@@ -52,11 +54,17 @@ struct Match {
   wire::TierId tier = wire::TierId::kNone;
   uint32_t load_us = 0;
   uint32_t recompute_us = 0;
+  uint32_t hits = 0;     // uses so far
+  uint32_t strikes = 0;  // of these thrown away, by feedback(), since it was stored
+  float deviation = 0;   // told last by feedback(); 0: never
 };
 
 struct ResolveOptions {
   bool prefix = true;
   bool chunks = true;
+  // List statistics (CodecId::kStatistics) of the ranges found, behind their matches: parse them by
+  // codecs/statistics.h, never load them as KV.
+  bool statistics = false;
   float recompute_us_per_token = 0;
 };
 
@@ -131,6 +139,13 @@ struct UseHint {
   bool finished = false;                      // a session ended
 };
 
+// What came of using a variant, told of any of its representations.
+struct UseFeedback {
+  Digest representation;
+  bool strike = false;             // the reuse had to be thrown away
+  std::optional<float> deviation;  // relative; finite, not negative
+};
+
 class Client {
  public:
   static Expected<std::unique_ptr<Client>> connect(const ClientOptions& options);
@@ -156,6 +171,14 @@ class Client {
   // How many of the ids are stored. Objects that are used soon are brought into memory; of an exact
   // chain name the tail first. kUnsupported: an older server.
   Expected<uint32_t> hint(std::span<const Digest> representations, const UseHint& hint);
+  // The trust domain of what this session stores and finds from now on: synthetic, delta and decode
+  // variants stay in theirs (docs/CONTRACT.md). Returns its id, which contexts of such variants
+  // carry; zero for an empty label. kUnsupported: an older server.
+  Expected<Digest> enter_scope(std::string_view label);
+  // Of the scope that this session is in.
+  Digest scope() const;
+  // How many of them were noted; others are not stored. kUnsupported: an older server.
+  Expected<uint32_t> feedback(std::span<const UseFeedback> uses);
   Status ping();
 
   const TenantSalt& tenant_salt() const;

@@ -94,6 +94,14 @@ class Client::Session {
   uint64_t object_bytes_max() const { return object_bytes_max_; }
   bool can(wire::Feature feature) const { return (features_ & feature) != 0; }
   uint32_t timeout_ms() const { return timeout_ms_; }
+  Digest scope() const {
+    const std::scoped_lock lock(state_mutex_);
+    return scope_;
+  }
+  void set_scope(const Digest& scope) {
+    const std::scoped_lock lock(state_mutex_);
+    scope_ = scope;
+  }
   // How long a lease lasts unless the server says otherwise.
   uint32_t lease_ms() const { return lease_ms_; }
 
@@ -119,6 +127,7 @@ class Client::Session {
 
   mutable std::mutex state_mutex_;
   Status failure_;  // OK while the session lives
+  Digest scope_;
 };
 
 // The Status that an error reply carries: its code, and the rest of the body as message.

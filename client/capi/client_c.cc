@@ -24,6 +24,7 @@ Expected<ClientOptions> to_options(const quire_connect_options* source) {
   if (known.client_name != nullptr) options.client_name = known.client_name;
   if (known.tenant != nullptr) options.tenant = known.tenant;
   options.staging_bytes = known.staging_bytes;
+  if (known.scope != nullptr) options.scope = known.scope;
   return options;
 }
 
@@ -107,9 +108,12 @@ quire_status quire_resolve(quire_client* client, const quire_id* model, const ui
     if (client == nullptr) return null_argument("client");
     if (model == nullptr) return null_argument("model");
     if (tokens == nullptr) return null_argument("tokens");
-    if ((flags & ~uint32_t{QUIRE_RESOLVE_PREFIX | QUIRE_RESOLVE_CHUNKS}) != 0)
+    constexpr uint32_t kBoth = QUIRE_RESOLVE_PREFIX | QUIRE_RESOLVE_CHUNKS;
+    if ((flags & ~(kBoth | QUIRE_RESOLVE_STATISTICS)) != 0)
       return {StatusCode::kInvalidArgument, "unknown resolve flags"};
     quire::ResolveOptions options;
+    options.statistics = (flags & QUIRE_RESOLVE_STATISTICS) != 0;
+    if ((flags & kBoth) == 0) flags = 0;
     options.prefix = flags == 0 || (flags & QUIRE_RESOLVE_PREFIX) != 0;
     options.chunks = flags == 0 || (flags & QUIRE_RESOLVE_CHUNKS) != 0;
     options.recompute_us_per_token = recompute_us_per_token;

@@ -100,7 +100,8 @@ typedef struct quire_context {
   size_t n_dummy_tokens;
   const quire_id* neighbours; /* synthetic: object ids in order */
   size_t n_neighbours;
-  quire_id scope; /* of quire_scope_id(): synthetic, delta_of, decode only; zero: the tenant's own */
+  quire_id
+      scope; /* of quire_scope_id(): synthetic, delta_of, decode only; zero: the tenant's own */
 } quire_context;
 
 typedef struct quire_coverage {
@@ -140,6 +141,7 @@ typedef struct quire_connect_options {
   const char* client_name; /* NULL: "libquire" */
   const char* tenant;      /* NULL: the default tenant */
   uint64_t staging_bytes;  /* 0 = the server's default */
+  const char* scope;       /* label, as quire_enter_scope(); NULL: the tenant's own scope */
 } quire_connect_options;
 
 typedef struct quire_client_info {
@@ -190,12 +192,16 @@ typedef struct quire_match {
   uint32_t tier; /* QUIRE_TIER_... */
   uint32_t load_us;
   uint32_t recompute_us;
-  uint32_t reserved0;
+  uint32_t strikes; /* uses that were thrown away (quire_feedback), since it was stored */
+  float deviation;  /* told last by quire_feedback; 0 = never */
+  uint32_t hits;    /* uses so far */
 } quire_match;
 
-enum { QUIRE_RESOLVE_PREFIX = 1, QUIRE_RESOLVE_CHUNKS = 2 };
+/* STATISTICS: also list representations of codec QUIRE_CODEC_STATISTICS of the ranges found. */
+enum { QUIRE_RESOLVE_PREFIX = 1, QUIRE_RESOLVE_CHUNKS = 2, QUIRE_RESOLVE_STATISTICS = 4 };
+enum { QUIRE_CODEC_STATISTICS = 128 };
 
-/* What the store has for this prompt; never pins. flags: QUIRE_RESOLVE_..., 0 = both.
+/* What the store has for this prompt; never pins. flags: QUIRE_RESOLVE_..., 0 = PREFIX | CHUNKS.
  * recompute_us_per_token: the caller's prefill speed, 0 = unknown. Free *matches with quire_free().
  */
 QUIRE_API quire_status quire_resolve(quire_client* client, const quire_id* model,
@@ -246,6 +252,50 @@ QUIRE_API void quire_window_free(quire_window* window);
  * stored already. */
 QUIRE_API quire_status quire_put(quire_client* client, const quire_id* representation,
                                  const void* data, uint64_t bytes, uint32_t ack);
+
+/* ---- Variants: scopes, feedback, statistics ---- */
+
+/* The trust domain of what this session stores and finds from now on (docs/CONTRACT.md); its id for
+ * contexts of synthetic, delta and decode variants. No label: the tenant's own. scope may be NULL.
+ */
+QUIRE_API quire_status quire_enter_scope(quire_client* client, const char* label,
+                                         size_t label_bytes, quire_id* scope);
+
+enum { QUIRE_FEEDBACK_STRIKE = 1, QUIRE_FEEDBACK_DEVIATION = 2 };
+
+typedef struct quire_use {
+  uint32_t struct_bytes;
+  uint32_t flags;          /* QUIRE_FEEDBACK_...; at least one */
+  quire_id representation; /* any of the variant */
+  float deviation;         /* relative; finite, not negative */
+  uint32_t reserved0;
+} quire_use;
+
+/* What came of uses. *applied (may be NULL): how many were noted; others are not stored. */
+QUIRE_API quire_status quire_feedback(quire_client* client, const quire_use* uses, size_t n_uses,
+                                      uint32_t* applied);
+
+typedef struct quire_statistics_spec {
+  uint32_t struct_bytes;
+  uint32_t reserved0;
+  const void* model; /* canonical descriptor */
+  size_t model_bytes;
+  const uint32_t* tokens;
+  size_t n_tokens;
+  const quire_context* context; /* NULL: isolated */
+  const void* salt;
+  size_t salt_bytes;
+} quire_statistics_spec;
+
+/* block: docs/formats/statistics.md. QUIRE_CORRUPT or QUIRE_VERSION_MISMATCH where it is none. */
+QUIRE_API quire_status quire_statistics_check(const void* block, uint64_t block_bytes);
+/* The representation around a block. data NULL: only *bytes, its size. */
+QUIRE_API quire_status quire_statistics_pack(const quire_statistics_spec* spec, const void* block,
+                                             uint64_t block_bytes, void* data, uint64_t data_bytes,
+                                             uint64_t* bytes, quire_id* representation);
+/* Where the block lies in a verified representation. QUIRE_UNSUPPORTED where that holds KV. */
+QUIRE_API quire_status quire_statistics_unpack(const void* data, uint64_t data_bytes,
+                                               uint64_t* block_offset, uint64_t* block_bytes);
 
 /* ---- Reuse: plans and rows (contracts: client/reuse/plan.h, policy.h) ---- */
 

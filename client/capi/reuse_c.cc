@@ -24,6 +24,9 @@ quire_match to_c_match(const Match& match) {
   result.tier = static_cast<uint32_t>(match.tier);
   result.load_us = match.load_us;
   result.recompute_us = match.recompute_us;
+  result.strikes = match.strikes;
+  result.deviation = match.deviation;
+  result.hits = match.hits;
   return result;
 }
 
@@ -47,6 +50,9 @@ Expected<Match> from_c_match(const quire_match& match) {
   result.tier = static_cast<wire::TierId>(match.tier);
   result.load_us = match.load_us;
   result.recompute_us = match.recompute_us;
+  result.strikes = match.strikes;
+  result.deviation = match.deviation;
+  result.hits = match.hits;
   return result;
 }
 

@@ -22,6 +22,7 @@ bool is_raw_codec(uint16_t codec) {
 }
 
 bool codec_allowed(const Match& match, const PlanPreferences& preferences) {
+  if (match.codec == static_cast<uint16_t>(CodecId::kStatistics)) return false;  // no KV
   return preferences.codecs.empty() ||
          std::find(preferences.codecs.begin(), preferences.codecs.end(), match.codec) !=
              preferences.codecs.end();

@@ -1,6 +1,6 @@
 """Quire: a store for KV caches of LLM inference, reused at any position of later prompts."""
 
-from . import ids
+from . import ids, statistics
 from ._abi import lib as _lib
 from .client import Client, connect
 from .errors import (
@@ -95,5 +95,6 @@ __all__ = [
     "plan",
     "rope_frequencies",
     "select_rows",
+    "statistics",
     "unpack",
 ]

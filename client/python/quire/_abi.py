@@ -57,6 +57,7 @@ class ConnectOptions(ctypes.Structure):
         ("client_name", c_char_p),
         ("tenant", c_char_p),
         ("staging_bytes", c_uint64),
+        ("scope", c_char_p),
     ]
 
 
@@ -88,7 +89,33 @@ class Match(ctypes.Structure):
         ("tier", c_uint32),
         ("load_us", c_uint32),
         ("recompute_us", c_uint32),
+        ("strikes", c_uint32),
+        ("deviation", c_float),
+        ("hits", c_uint32),
+    ]
+
+
+class Use(ctypes.Structure):
+    _fields_ = [
+        ("struct_bytes", c_uint32),
+        ("flags", c_uint32),
+        ("representation", Id),
+        ("deviation", c_float),
         ("reserved0", c_uint32),
+    ]
+
+
+class StatisticsSpec(ctypes.Structure):
+    _fields_ = [
+        ("struct_bytes", c_uint32),
+        ("reserved0", c_uint32),
+        ("model", c_char_p),
+        ("model_bytes", c_size_t),
+        ("tokens", POINTER(c_uint32)),
+        ("n_tokens", c_size_t),
+        ("context", POINTER(Context)),
+        ("salt", c_char_p),
+        ("salt_bytes", c_size_t),
     ]
 
 
@@ -290,6 +317,25 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "quire_window_abort": (None, [c_void_p]),
     "quire_window_free": (None, [c_void_p]),
     "quire_put": (_STATUS, [c_void_p, _IN_ID, c_void_p, c_uint64, c_uint32]),
+    "quire_enter_scope": (_STATUS, [c_void_p, c_char_p, c_size_t, _IN_ID]),
+    "quire_feedback": (_STATUS, [c_void_p, POINTER(Use), c_size_t, POINTER(c_uint32)]),
+    "quire_statistics_check": (_STATUS, [c_char_p, c_uint64]),
+    "quire_statistics_pack": (
+        _STATUS,
+        [
+            POINTER(StatisticsSpec),
+            c_char_p,
+            c_uint64,
+            c_void_p,
+            c_uint64,
+            POINTER(c_uint64),
+            _IN_ID,
+        ],
+    ),
+    "quire_statistics_unpack": (
+        _STATUS,
+        [c_void_p, c_uint64, POINTER(c_uint64), POINTER(c_uint64)],
+    ),
     "quire_plan": (
         _STATUS,
         [

@@ -103,12 +103,17 @@ class Client:
         *,
         prefix: bool = True,
         chunks: bool = True,
+        statistics: bool = False,
         recompute_us_per_token: float = 0.0,
     ) -> list[Match]:
-        """What the store has for this prompt; never pins."""
+        """What the store has for this prompt; never pins.
+
+        statistics: also the statistics (codec 128) of the ranges found: see quire.statistics.
+        """
         flags = (1 if prefix else 0) | (2 if chunks else 0)
         if flags == 0:
             return []
+        flags |= 4 if statistics else 0
         array = as_tokens(tokens)
         matches = ctypes.POINTER(_abi.Match)()
         count = ctypes.c_size_t()
@@ -128,6 +133,34 @@ class Client:
             return [match_from_c(match) for match in matches[: count.value]]
         finally:
             _abi.lib.quire_free(matches)
+
+    def enter_scope(self, label: str) -> bytes:
+        """The trust domain of what this session stores and finds from now on; returns its id.
+
+        Synthetic, delta and decode variants stay in theirs: their contexts carry the id
+        (``Context(scope=...)``). An empty label is the tenant's own scope, whose id is zero.
+        """
+        text, scope = label.encode(), _abi.Id()
+        check(_abi.lib.quire_enter_scope(self._c, text, len(text), ctypes.byref(scope)))
+        return from_c_id(scope)
+
+    def feedback(
+        self, representation: bytes, *, strike: bool = False, deviation: float | None = None
+    ) -> bool:
+        """What came of using a variant; False where it is not stored any more.
+
+        strike: the reuse had to be thrown away; after three it is not found any more. deviation:
+        relative, not negative.
+        """
+        use = _abi.Use(
+            struct_bytes=ctypes.sizeof(_abi.Use),
+            flags=(1 if strike else 0) | (0 if deviation is None else 2),
+            representation=to_c_id(representation),
+            deviation=0.0 if deviation is None else deviation,
+        )
+        applied = ctypes.c_uint32()
+        check(_abi.lib.quire_feedback(self._c, ctypes.byref(use), 1, ctypes.byref(applied)))
+        return applied.value == 1
 
     def acquire(self, representation: bytes) -> Lease:
         """Pins one object. Raises NotFound on a miss."""
@@ -236,11 +269,15 @@ def connect(
     socket_path: str | None = None,
     *,
     tenant: str | None = None,
+    scope: str | None = None,
     client_name: str = "quire-python",
     timeout_ms: int = 10_000,
     staging_bytes: int = 0,
 ) -> Client:
-    """Connects to quired; without a path to $QUIRE_SOCKET or the user's own server."""
+    """Connects to quired; without a path to $QUIRE_SOCKET or the user's own server.
+
+    scope: the session begins in it, see Client.enter_scope().
+    """
     options = _abi.ConnectOptions(
         struct_bytes=ctypes.sizeof(_abi.ConnectOptions),
         timeout_ms=timeout_ms,
@@ -248,6 +285,7 @@ def connect(
         client_name=client_name.encode(),
         tenant=None if tenant is None else tenant.encode(),
         staging_bytes=staging_bytes,
+        scope=None if scope is None else scope.encode(),
     )
     handle = ctypes.c_void_p()
     check(_abi.lib.quire_connect(ctypes.byref(options), ctypes.byref(handle)))

@@ -53,6 +53,11 @@ class Match:
     tier: Tier = Tier.NONE
     load_us: int = 0
     recompute_us: int = 0
+    strikes: int = 0
+    """Uses that were thrown away, by Client.feedback(), since it was stored."""
+    deviation: float = 0.0
+    """Told last by Client.feedback(); 0: never."""
+    hits: int = 0
 
 
 class SegmentKind(IntEnum):
@@ -92,6 +97,9 @@ def match_from_c(source: _abi.Match) -> Match:
         tier=tier,
         load_us=source.load_us,
         recompute_us=source.recompute_us,
+        strikes=source.strikes,
+        deviation=source.deviation,
+        hits=source.hits,
     )
 
 
@@ -113,6 +121,9 @@ def _match_to_c(match: Match) -> _abi.Match:
         tier=match.tier,
         load_us=match.load_us,
         recompute_us=match.recompute_us,
+        strikes=match.strikes,
+        deviation=match.deviation,
+        hits=match.hits,
     )
 
 
