@@ -81,6 +81,28 @@ void add_reading_commands(CLI::App& app, Arguments& arguments, Action& action) {
                              "  quirectl models\n  quirectl models -o json");
   models->callback([&] { action = [&] { return exit_code(run_models(arguments.global)); }; });
 
+  auto* verdict = add_command(app, "verdict", "Say whether a model's chunks may be reused, and how",
+                              "  quirectl verdict set qwen --file verdict.json\n"
+                              "  quirectl verdict clear qwen");
+  verdict->require_subcommand(1);
+  auto* set =
+      add_command(*verdict, "set", "Store a verdict that was measured",
+                  "  quirectl verdict set qwen --file verdict.json\n"
+                  "  quire-eval gate model.gguf --json | quirectl verdict set qwen --file -");
+  set->add_option("MODEL", arguments.model, "Model: name, id, or its first digits")->required();
+  set->add_option("--file", arguments.verdict_path, "JSON (- reads standard input)")->required();
+  set->callback([&] {
+    action = [&] {
+      return exit_code(run_verdict_set(arguments.global, arguments.model, arguments.verdict_path));
+    };
+  });
+  auto* clear = add_command(*verdict, "clear", "Take a verdict away; the model is served as before",
+                            "  quirectl verdict clear qwen");
+  clear->add_option("MODEL", arguments.model, "Model: name, id, or its first digits")->required();
+  clear->callback([&] {
+    action = [&] { return exit_code(run_verdict_clear(arguments.global, arguments.model)); };
+  });
+
   auto* lookup = add_command(app, "lookup", "Show what is stored for a prompt's token ids",
                              "  quirectl lookup --model qwen --tokens prompt.json\n"
                              "  echo '1 2 3 4' | quirectl lookup --model qwen --tokens -");

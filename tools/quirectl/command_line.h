@@ -37,6 +37,7 @@ struct Arguments {
   std::string soft;
   std::string hard;
   std::string directory;
+  std::string verdict_path;
   OfflineOptions offline;
 };
 

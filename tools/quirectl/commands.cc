@@ -248,7 +248,7 @@ Status run_models(const GlobalOptions& global) {
   ControlClient client = connect(global);
   QUIRE_ASSIGN_OR_RETURN(const pb::ListModelsResponse models, client.call(pb::ListModelsRequest()));
   if (!global.json) {
-    std::cout << models_table(models);
+    std::cout << models_table(models, system_clock().wall_ms());
     return Status::ok();
   }
   Json list = Json::array();

@@ -56,6 +56,10 @@ Status run_prefetch(const GlobalOptions& global, const std::vector<std::string>&
                     uint64_t deadline_ms);
 Status run_drain(const GlobalOptions& global, bool exit_after);
 Status run_models(const GlobalOptions& global);
+// commands_verdict.cc; path "-" reads standard input.
+Status run_verdict_set(const GlobalOptions& global, const std::string& model,
+                       const std::string& path);
+Status run_verdict_clear(const GlobalOptions& global, const std::string& model);
 // tokens_path "-" reads standard input.
 Status run_lookup(const GlobalOptions& global, const std::string& model,
                   const std::string& tokens_path, const std::string& tenant);

@@ -141,6 +141,10 @@ Expected<pb::StatsResponse> ControlClient::call(const pb::StatsRequest& request)
 Expected<pb::DrainResponse> ControlClient::call(const pb::DrainRequest& request) {
   return state_->call(&State::Stub::Drain, request);
 }
+Expected<pb::SetVerdictResponse> ControlClient::call(const pb::SetVerdictRequest& request) {
+  return state_->call(&State::Stub::SetVerdict, request);
+}
+
 Expected<pb::ListModelsResponse> ControlClient::call(const pb::ListModelsRequest& request) {
   return state_->call(&State::Stub::ListModels, request);
 }

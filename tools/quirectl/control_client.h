@@ -34,6 +34,7 @@ class ControlClient {
   Expected<pb::StatsResponse> call(const pb::StatsRequest& request);
   Expected<pb::DrainResponse> call(const pb::DrainRequest& request);
   Expected<pb::ListModelsResponse> call(const pb::ListModelsRequest& request);
+  Expected<pb::SetVerdictResponse> call(const pb::SetVerdictRequest& request);
   Expected<pb::HintResponse> call(const pb::HintRequest& request);
   Expected<pb::ListTenantsResponse> call(const pb::ListTenantsRequest& request);
   Expected<pb::SetQuotaResponse> call(const pb::SetQuotaRequest& request);

@@ -1,7 +1,9 @@
 #include "tools/quirectl/output.h"
 
+#include <cmath>
 #include <cstdio>
 #include <limits>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "codecs/registry.h"
@@ -141,6 +143,23 @@ Json to_json(const pb::Model& model) {
   json["not_movable_because"] = model.not_movable_because();
   json["objects"] = model.objects();
   json["bytes"] = model.bytes();
+  json["verdict"] = model.has_verdict() ? to_json(model.verdict()) : Json(nullptr);
+  return json;
+}
+
+Json to_json(const pb::Verdict& verdict) {
+  Json figures = Json::object();
+  const std::map<std::string, double> sorted(verdict.figures().begin(), verdict.figures().end());
+  for (const auto& [name, value] : sorted) figures[name] = value;
+  Json json;
+  json["chunks"] = verdict.chunks();
+  json["reason"] = verdict.reason();
+  json["policy"] = verdict.policy();
+  json["budget"] = verdict.budget();
+  json["codec"] = verdict.codec();
+  json["figures"] = std::move(figures);
+  json["measured_wall_ms"] = verdict.measured_wall_ms();
+  json["tool"] = verdict.tool();
   return json;
 }
 
@@ -226,12 +245,23 @@ std::string tenants_table(const pb::ListTenantsResponse& tenants) {
   return table.text();
 }
 
-std::string models_table(const pb::ListModelsResponse& models) {
-  Table table({"ID", "NAME", ">LAYERS", "MOVABLE", ">OBJECTS", ">SIZE"});
+std::string models_table(const pb::ListModelsResponse& models, uint64_t now_wall_ms) {
+  const auto verdict_text = [now_wall_ms](const pb::Model& model) -> std::string {
+    if (!model.has_verdict()) return "not measured";
+    const pb::Verdict& verdict = model.verdict();
+    if (!verdict.chunks()) return "prefix only: " + verdict.reason();
+    std::string text = "chunks";
+    if (!verdict.policy().empty()) text += ", " + verdict.policy();
+    text +=
+        ", budget " + percent(static_cast<uint64_t>(std::lround(verdict.budget() * 1000)), 1000);
+    if (!verdict.codec().empty()) text += ", " + verdict.codec();
+    return text + ", " + format_age(verdict.measured_wall_ms(), now_wall_ms) + " ago";
+  };
+  Table table({"ID", "NAME", ">LAYERS", "MOVABLE", ">OBJECTS", ">SIZE", "VERDICT"});
   for (const pb::Model& model : models.models())
     table.add({short_id(model.model()), model.name(), std::to_string(model.layers()),
                model.movable() ? "yes" : "no: " + model.not_movable_because(),
-               std::to_string(model.objects()), format_mib(model.bytes())});
+               std::to_string(model.objects()), format_mib(model.bytes()), verdict_text(model)});
   return table.text();
 }
 

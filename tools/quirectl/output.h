@@ -17,6 +17,7 @@ namespace pb = quire::control::v1;
 nlohmann::ordered_json to_json(const pb::Object& object);
 nlohmann::ordered_json to_json(const pb::StatsResponse& stats);
 nlohmann::ordered_json to_json(const pb::Model& model);
+nlohmann::ordered_json to_json(const pb::Verdict& verdict);
 nlohmann::ordered_json to_json(const pb::LookupResponse& lookup);
 nlohmann::ordered_json to_json(const pb::Tenant& tenant);
 
@@ -31,7 +32,7 @@ std::string object_details(const pb::Object& object, uint64_t now_wall_ms);
 // Begins with what is degraded.
 std::string stats_text(const pb::StatsResponse& stats, bool colour);
 std::string tenants_table(const pb::ListTenantsResponse& tenants);
-std::string models_table(const pb::ListModelsResponse& models);
+std::string models_table(const pb::ListModelsResponse& models, uint64_t now_wall_ms);
 std::string lookup_table(const pb::LookupResponse& lookup, uint64_t n_tokens);
 
 }  // namespace quire::ctl

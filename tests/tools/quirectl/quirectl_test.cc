@@ -328,6 +328,72 @@ TEST_F(QuirectlTest, ModelsAndLookup) {
   unlink(path.c_str());
 }
 
+TEST_F(QuirectlTest, Verdicts) {
+  server::ModelInfo info;
+  info.model = test_id({3});
+  info.name = "tiny";
+  info.movable = true;
+  admin_.model_infos = {info};
+  const json good = {{"model", info.model.to_hex()},
+                     {"chunks", false},
+                     {"reason", "0.51 of the answers"},
+                     {"policy", "query:0.15"},
+                     {"budget", 0.15},
+                     {"codec", "int8-channel"},
+                     {"figures", {{"right", 0.51}, {"kl", 2}}},
+                     {"measured_wall_ms", 1'700'000'000'000},
+                     {"tool", "quire-eval 0.1.0"}};
+  EXPECT_TRUE(contains(run({"models"}).out, "not measured"));
+  EXPECT_EQ(run_json({"models"})["models"][0]["verdict"], nullptr);
+  const Result set = run({"verdict", "set", "tiny", "--file", "-"}, good.dump());
+  EXPECT_EQ(set.exit_code, kExitOk) << set.err;
+  EXPECT_TRUE(contains(set.out, "exact prefixes only"));
+  ASSERT_TRUE(admin_.model_infos[0].verdict.has_value());
+  EXPECT_EQ(admin_.model_infos[0].verdict->figures,
+            (std::map<std::string, double>{{"kl", 2}, {"right", 0.51}}));
+  EXPECT_TRUE(contains(run({"models"}).out, "prefix only: 0.51 of the answers"));
+  json allowed = good;
+  allowed["chunks"] = true;
+  EXPECT_EQ(run({"verdict", "set", "tiny", "--file", "-"}, allowed.dump()).exit_code, kExitOk);
+  const std::string row = run({"models"}).out;
+  EXPECT_TRUE(contains(row, "chunks, query:0.15, budget 15.0%, int8-channel, ")) << row;
+  json expected = allowed;
+  expected.erase("model");
+  EXPECT_EQ(run_json({"models"})["models"][0]["verdict"], expected);
+
+  const auto refused = [&](const std::string& text, const char* why) {
+    const Result result = run({"verdict", "set", "tiny", "--file", "-"}, text);
+    EXPECT_NE(result.exit_code, kExitOk) << text;
+    EXPECT_TRUE(contains(result.err, why)) << result.err;
+  };
+  for (const auto& [key, value] : good.items()) {
+    json bad = good;
+    bad.erase(key);
+    refused(bad.dump(), key.c_str());
+    bad[key] = json::array();
+    refused(bad.dump(), key.c_str());
+  }
+  json bad = good;
+  bad["extra"] = 1;
+  refused(bad.dump(), "\"extra\" is unknown");
+  bad = good;
+  bad["measured_wall_ms"] = -1;
+  refused(bad.dump(), "measured_wall_ms");
+  bad = good;
+  bad["figures"]["kl"] = "2";
+  refused(bad.dump(), "figure");
+  bad = good;
+  bad["model"] = test_id({4}).to_hex();
+  refused(bad.dump(), "is a verdict of model");
+  refused(good.dump() + "x", "JSON");
+  refused("{\"chunks\": true, " + good.dump().substr(1), "twice");
+  refused(std::string(70'000, ' ') + good.dump(), "64 KiB");
+  EXPECT_TRUE(admin_.model_infos[0].verdict->chunks) << "nothing was stored meanwhile";
+
+  EXPECT_EQ(run_json({"verdict", "clear", "tiny"})["verdict"], nullptr);
+  EXPECT_FALSE(admin_.model_infos[0].verdict.has_value());
+}
+
 TEST_F(QuirectlTest, NoServerIsUnavailable) {
   server_->stop();
   const Result result = run({"status"});
@@ -360,8 +426,8 @@ TEST_F(QuirectlTest, ServerErrorsKeepTheirMessageAndHint) {
 
 TEST_F(QuirectlTest, HelpHasExamplesAndWrongUsageIsTwo) {
   for (const char* command :
-       {"status", "ls", "stat", "pin", "unpin", "rm", "clear", "prefetch", "drain", "models",
-        "lookup", "hint", "tenant", "checkpoint", "seg", "fsck"}) {
+       {"verdict", "status", "ls", "stat", "pin", "unpin", "rm", "clear", "prefetch", "drain",
+        "models", "lookup", "hint", "tenant", "checkpoint", "seg", "fsck"}) {
     const Result help = run({command, "--help"});
     EXPECT_EQ(help.exit_code, kExitOk) << command;
     EXPECT_TRUE(contains(help.out, std::string("  quirectl ") + command) ||
