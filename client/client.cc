@@ -47,6 +47,8 @@ Expected<Match> match_of(const wire::ResolveEntry& entry, uint32_t n_tokens) {
   if (static_cast<uint8_t>(entry.kind) > 1 || entry.context_kind >= kContextKindCount ||
       entry.phase > 1 || entry.frame > 1)
     return corrupt("a match of an unknown kind");
+  if (!std::isfinite(entry.deviation) || entry.deviation < 0)
+    return corrupt("a match of no possible deviation");
   Match match;
   match.kind = entry.kind;
   match.token_begin = entry.token_begin;

@@ -56,13 +56,13 @@ QUIRE_FUZZ_SEEDS(model) {
   quire::VariantContext synthetic;
   synthetic.kind = quire::ContextKind::kSynthetic;
   synthetic.neighbours.resize(2);
-  return {{"descriptor", tagged(0, sample_model().encode())},
-          {"isolated", tagged(1, quire::VariantContext::isolated().encode())},
-          {"fixed_prefix", tagged(1, quire::VariantContext::fixed_prefix({}).encode())},
-          {"dummy_sink", tagged(1, quire::VariantContext::dummy_sink({1, 2, 3}, 2).encode())},
-          {"synthetic", tagged(1, synthetic.encode())},
-          {"scoped",
-           tagged(1, quire::VariantContext::synthetic({{}}, quire::Digest{{1}}).encode())}};
+  return {
+      {"descriptor", tagged(0, sample_model().encode())},
+      {"isolated", tagged(1, quire::VariantContext::isolated().encode())},
+      {"fixed_prefix", tagged(1, quire::VariantContext::fixed_prefix({}).encode())},
+      {"dummy_sink", tagged(1, quire::VariantContext::dummy_sink({1, 2, 3}, 2).encode())},
+      {"synthetic", tagged(1, synthetic.encode())},
+      {"scoped", tagged(1, quire::VariantContext::synthetic({{}}, quire::Digest{{1}}).encode())}};
 }
 
 QUIRE_FUZZ_TARGET(model) {

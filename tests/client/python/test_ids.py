@@ -10,9 +10,7 @@ import pytest
 import quire
 from quire import ids
 
-VECTORS = json.loads(
-    (Path(__file__).resolve().parents[2] / "data" / "ids_vectors.json").read_text()
-)
+VECTORS = json.loads((Path(__file__).resolve().parents[2] / "data" / "ids_vectors.json").read_text())
 
 
 def context_of(source: dict) -> quire.Context:
@@ -83,9 +81,7 @@ def test_random_tokens_and_salts() -> None:
         tokens = [source.getrandbits(32) for _ in range(source.randrange(50))]
         array = np.array(tokens, dtype=np.uint32)
         assert ids.object_id(model, array, salt) == reference.object_id(model, tokens, salt), seed
-        assert ids.prefix_digest(model, tokens, salt) == reference.prefix_digest(
-            model, tokens, salt
-        )
+        assert ids.prefix_digest(model, tokens, salt) == reference.prefix_digest(model, tokens, salt)
 
 
 def test_bad_input_is_refused() -> None:

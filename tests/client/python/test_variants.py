@@ -99,9 +99,7 @@ def test_scopes_statistics_and_feedback(server: str, model: quire.Model) -> None
         known = alice.register_model("tiny", model)
         scope = ids.scope_id(alice.salt, "alice")
         assert alice.enter_scope("alice") == scope
-        context = quire.Context(
-            kind=quire.ContextKind.SYNTHETIC, neighbours=(b"\x05" * 32,), scope=scope
-        )
+        context = quire.Context(kind=quire.ContextKind.SYNTHETIC, neighbours=(b"\x05" * 32,), scope=scope)
         kv = put_kv(alice, model, context)
         packed = statistics.pack(model, TOKENS, sample(), context=context, salt=alice.salt)
         alice.put(*packed)
