@@ -4,6 +4,7 @@
 #include "tools/quirectl/command_support.h"
 #include "tools/quirectl/format.h"
 #include "tools/quirectl/output.h"
+#include "tools/quirectl/resolve.h"
 #include "tools/quirectl/verdict_file.h"
 
 namespace quire::ctl {

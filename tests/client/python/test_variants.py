@@ -114,7 +114,7 @@ def test_scopes_statistics_and_feedback(server: str, model: quire.Model) -> None
             assert read.segments == (4, 2)
             assert np.array_equal(read[VectorType.RECEIVED], sample()[VectorType.RECEIVED])
         # A plan loads keys and values, never statistics.
-        plan = quire.plan(len(TOKENS) + 1, everything, policy="full-reuse")
+        plan = quire.plan(len(TOKENS) + 1, everything, policy="reuse")
         used = [segment.match.representation for segment in plan if segment.match is not None]
         assert packed.representation not in used
 
