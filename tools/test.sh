@@ -30,9 +30,9 @@ ruff check -q . && ruff format -q --check .
 python3 tools/tidy.py
 
 # Tests of whole servers that also run under the sanitizers: those that do not measure memory or time.
-server_tests=(server_{store,fill,ingest,tier,quota,hint,admin,lease,protocol,loss,upgrade,gpu_placement,gpu}_test)
+server_tests=(server_{store,fill,ingest,tier,quota,hint,admin,lease,protocol,loss,upgrade,gpu_placement,gpu,scope}_test)
 # Where threads meet: servers, the tiers' loops, what policies and the index are used with.
-thread_tests=("${server_tests[@]}" {device,event_loop,registered_file,nvme_tier,scrub,match_index,details_cache,use_hint,device_pool,cuda_driver,client_gpu_pool}_test)
+thread_tests=("${server_tests[@]}" {device,event_loop,registered_file,nvme_tier,scrub,match_index,match_index_scope,details_cache,use_hint,device_pool,cuda_driver,client_gpu_pool}_test)
 one_of() { local IFS='|'; echo "^($*)\$"; }
 
 run_ctest() {

@@ -332,10 +332,17 @@ def gates(
             raise typer.Exit(EXIT_FAILED)
 
 
-@app.command(epilog="Examples:  quire-eval gate qwen.gguf   quire-eval gate qwen.gguf -o json")
+@app.command(
+    epilog="Examples:  quire-eval gate qwen.gguf   quire-eval gate qwen.gguf --verdict qwen.json "
+    "&& quirectl verdict set qwen --file qwen.json"
+)
 def gate(
     model: ModelArgument,
     form: Annotated[str, typer.Option("--output", "-o", help="text or json")] = "text",
+    verdict_file: Annotated[
+        Path | None,
+        typer.Option("--verdict", help="write what `quirectl verdict set` takes to this file"),
+    ] = None,
     policy: Annotated[str, typer.Option(help="the policy to be judged")] = "",
     prompts: Annotated[int, typer.Option("--prompts", "-n", min=3, max=100)] = 5,
     chunk_tokens: ChunkTokens = 100,
@@ -354,6 +361,7 @@ def gate(
         from .gate import judge, refused
         from .loading import load_engine, parse_layout, subject_of
         from .showing import print_verdict
+        from .verdict_file import write_verdict
 
         engine = load_engine(model, dtype, device, threads)
         verdict = refused(engine)
@@ -370,6 +378,8 @@ def gate(
                     n_prompts=prompts,
                     progress=lambda what: bar.update(task, advance=1, description=what),
                 )
+        if verdict_file is not None:
+            write_verdict(verdict_file, verdict, engine.model_id)
         if form == "json":
             about = {"model": Path(model).name, "model_id": engine.model_id.hex()}
             sys.stdout.write(json.dumps({**about, **verdict.to_dict()}, indent=1) + "\n")
