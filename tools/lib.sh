@@ -157,7 +157,9 @@ build_preset() {
   local preset=$1 targets=()
   shift
   [ $# = 0 ] || targets=(--target "$@")
-  quietly "configuring $preset" "build/logs/configure-$preset.log" cmake --preset "$preset"
+  local python=()
+  [ ! -e "$python_environment/complete" ] || python=("-DQUIRE_PYTHON=$python_environment/bin/python")
+  quietly "configuring $preset" "build/logs/configure-$preset.log" cmake --preset "$preset" "${python[@]}"
   # Objects compiled in another clone serve here too.
   quietly "building $preset" "build/logs/build-$preset.log" env CCACHE_BASEDIR="$PWD" CCACHE_NOHASHDIR=1 cmake --build "build/$preset" -j"$quire_jobs" \
     "${targets[@]}"
