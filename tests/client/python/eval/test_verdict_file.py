@@ -37,7 +37,8 @@ socket_path = "{socket}"
 [host]
 bytes = 67108864
 [nvme]
-enabled = false
+bytes = 67108864
+segment_bytes = 4194304
 [control]
 listen = "{control}"
 [http]
