@@ -1,4 +1,4 @@
-"""Whether reuse may be turned on for a model, in about a minute: exactness, then a quality point.
+"""Whether reuse may be turned on for a model, in a minute or two: exactness, then a quality point.
 
 Quality is judged by how many prompts agree, not by a ratio of means: over five prompts a single
 outlier moves a mean past any bound.
