@@ -353,7 +353,7 @@ def gate(
     device: Device = "cpu",
     threads: Threads = 0,
 ) -> None:
-    """One to two minutes: may chunks be reused with this model, and how? Exit code 0: yes, 1: no."""
+    """Two minutes: may chunks be reused with this model, and how? Exit code 0: yes, 1: no."""
     with reporting():
         if form not in ("text", "json"):
             raise InvalidArgument(f"--output {form}: text or json")

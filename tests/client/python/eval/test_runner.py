@@ -211,7 +211,7 @@ def test_fidelity_by_hand() -> None:
         compare(Oracle.of(p.log()), q.log() * float("nan"), np.array([0, 1], dtype=np.uint32))
 
 
-def test_small_helpers() -> None:
+def test_small_functions() -> None:
     assert runs_of(np.array([1, 2, 3, 7, 9, 10])) == [[1, 3], [7, 7], [9, 10]]
     assert runs_of(np.array([], dtype=np.int64)) == []
     assert says("It is Heron-Falcon, I think.", "heron and falcon") is False
