@@ -28,7 +28,8 @@ struct Isa {
 class ExponentIsaTest : public testing::TestWithParam<Isa> {
  protected:
   void SetUp() override {
-    if (quire_kernel_select(GetParam().id) != QUIRE_KERNEL_OK) GTEST_SKIP() << "not on this CPU";
+    if (quire_kernel_select(GetParam().id) != QUIRE_KERNEL_OK)
+      GTEST_SKIP() << "this CPU lacks the instruction set";
   }
   void TearDown() override { quire_kernel_select(QUIRE_ISA_BEST); }
 };

@@ -33,7 +33,8 @@ void fill(Engine& engine, int kind, std::mt19937_64& random) {
 class Implementations : public ::testing::TestWithParam<int32_t> {
  protected:
   void SetUp() override {
-    if (quire_kernel_select(GetParam()) != QUIRE_KERNEL_OK) GTEST_SKIP() << "not on this CPU";
+    if (quire_kernel_select(GetParam()) != QUIRE_KERNEL_OK)
+      GTEST_SKIP() << "this CPU lacks the instruction set";
   }
   void TearDown() override { quire_kernel_select(QUIRE_ISA_BEST); }
 };

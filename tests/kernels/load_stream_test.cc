@@ -40,7 +40,8 @@ struct StreamCase {
 class LoadStream : public ::testing::TestWithParam<StreamCase> {
  protected:
   void SetUp() override {
-    if (quire_kernel_select(GetParam().isa) != QUIRE_KERNEL_OK) GTEST_SKIP() << "not on this CPU";
+    if (quire_kernel_select(GetParam().isa) != QUIRE_KERNEL_OK)
+      GTEST_SKIP() << "this CPU lacks the instruction set";
   }
   void TearDown() override { quire_kernel_select(QUIRE_ISA_BEST); }
 };

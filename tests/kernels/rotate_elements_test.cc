@@ -82,7 +82,7 @@ std::vector<Byte> rotated(const quire_kernels::RowOps& ops, const Rows& rows, in
 }
 
 TEST(RotateElements, VectorsGiveTheBitsOfTheReference) {
-  if (!have_avx512()) GTEST_SKIP() << "no AVX-512 here";
+  if (!have_avx512()) GTEST_SKIP() << "this CPU lacks AVX-512";
   std::mt19937 random(53);
   for (int round = 0; round < 1500; ++round) {
     const Rows rows = make_rows(random);

@@ -242,7 +242,8 @@ inline bool have_avx512() {
 class BothImplementations : public ::testing::TestWithParam<int32_t> {
  protected:
   void SetUp() override {
-    if (quire_kernel_select(GetParam()) != QUIRE_KERNEL_OK) GTEST_SKIP() << "no AVX-512 here";
+    if (quire_kernel_select(GetParam()) != QUIRE_KERNEL_OK)
+      GTEST_SKIP() << "this CPU lacks AVX-512";
     RecordProperty("seed", static_cast<int>(kSeed));
   }
   void TearDown() override { quire_kernel_select(QUIRE_ISA_BEST); }
