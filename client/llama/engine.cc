@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
+#include <numeric>
 #include <thread>
 
 #include "client/llama/engine_impl.h"
@@ -298,11 +299,14 @@ Status LlamaEngine::start_capture(std::span<const TokenId> prefix, std::span<con
   QUIRE_RETURN_IF_ERROR(impl_->check_tokens(prefix));
   QUIRE_RETURN_IF_ERROR(impl_->check_tokens(chunk));
   const std::vector<TokenId>& exact = impl_->exact_tokens;
-  const bool in_place = !prefix.empty() && exact.size() >= prefix.size() &&
-                        std::equal(prefix.begin(), prefix.end(), exact.begin());
-  if (in_place) return truncate(static_cast<uint32_t>(prefix.size()));
-  impl_->clear(false);
-  return append(prefix, false);
+  const auto differs = std::mismatch(prefix.begin(), prefix.end(), exact.begin(), exact.end());
+  const auto n_common = static_cast<size_t>(differs.first - prefix.begin());
+  if (n_common == 0) {
+    impl_->clear(false);
+  } else {
+    QUIRE_RETURN_IF_ERROR(truncate(static_cast<uint32_t>(n_common)));
+  }
+  return append(prefix.subspan(n_common), false);
 }
 
 Expected<KvCapture> LlamaEngine::capture(std::span<const TokenId> prefix,
@@ -324,6 +328,22 @@ Expected<KvCapture> LlamaEngine::capture_salient(std::span<const TokenId> prefix
                                                  static_cast<uint32_t>(n_tokens)));
   capture.salient = reuse::salient_tokens(of_chunk, share);
   return capture;
+}
+
+Expected<KvCapture> LlamaEngine::capture_with_shares(std::span<const TokenId> prefix,
+                                                     std::span<const TokenId> chunk,
+                                                     std::span<const uint32_t> runs,
+                                                     reuse::AttentionShares* shares) {
+  if (std::accumulate(runs.begin(), runs.end(), uint64_t{0}) != prefix.size())
+    return Status(StatusCode::kInvalidArgument, "the runs are not the prefix");
+  QUIRE_RETURN_IF_ERROR(start_capture(prefix, chunk));
+  impl_->hooks.start_shares(runs, static_cast<uint32_t>(chunk.size()));
+  const Status ran = append(chunk, false);
+  const Status seen = impl_->hooks.stop();
+  QUIRE_RETURN_IF_ERROR(ran);
+  if (!seen.is_ok()) return impl_->fail(seen);
+  *shares = impl_->hooks.take_shares();
+  return view(static_cast<uint32_t>(prefix.size()), static_cast<uint32_t>(chunk.size()));
 }
 
 Expected<KvCapture> LlamaEngine::view(uint32_t token_begin, uint32_t n_tokens) const {

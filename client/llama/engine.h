@@ -26,6 +26,7 @@
 #include "base/bytes.h"
 #include "base/ids.h"
 #include "base/status.h"
+#include "client/reuse/chunk_statistics.h"
 #include "client/reuse/engine_memory.h"
 #include "codecs/codec_ids.h"
 
@@ -120,14 +121,20 @@ class LlamaEngine {
   Expected<std::string> apply_chat_template(std::string_view system, std::string_view user) const;
 
   // --- computing and storing ---
-  // Runs prefix + chunk from an empty sequence and shows the chunk's KV. A prefix equal to what the
-  // last capture left in place is not computed again. No prefix: the isolated variant; dummy tokens
-  // as prefix: dummy_sink.
+  // Runs prefix + chunk from an empty sequence and shows the chunk's KV. What a prefix has in
+  // common with the tokens that the last capture left in place is not computed again. No prefix:
+  // the isolated variant; dummy tokens as prefix: dummy_sink.
   Expected<KvCapture> capture(std::span<const TokenId> prefix, std::span<const TokenId> chunk);
   // The same, and salient marks `share` of the chunk's tokens: the first ones, and those to which
   // the chunk's own tokens pay most attention, for each token that can see them (ZipCache).
   Expected<KvCapture> capture_salient(std::span<const TokenId> prefix,
                                       std::span<const TokenId> chunk, double share);
+  // The same, and what the chunk's rows attended to, told apart by the runs of tokens that make up
+  // the prefix (their lengths; all of them together are the prefix).
+  Expected<KvCapture> capture_with_shares(std::span<const TokenId> prefix,
+                                          std::span<const TokenId> chunk,
+                                          std::span<const uint32_t> runs,
+                                          reuse::AttentionShares* shares);
   // The KV of the live sequence, as it is.
   Expected<KvCapture> view(uint32_t token_begin, uint32_t n_tokens) const;
 

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "ggml.h"
 
@@ -32,6 +33,19 @@ void set_mask_value(std::byte* element, bool is_f16, bool visible) {
   } else {
     std::memcpy(element, &value, sizeof(value));
   }
+}
+
+// In sixteen sums, which is as exact as it is fast.
+float sum_of(const float* values, uint32_t n) {
+  constexpr uint32_t kSums = 16;
+  float sums[kSums] = {};
+  uint32_t i = 0;
+  for (; i + kSums <= n; i += kSums)
+    for (uint32_t j = 0; j < kSums; ++j) sums[j] += values[i + j];
+  float sum = 0;
+  for (; i < n; ++i) sum += values[i];
+  for (const float part : sums) sum += part;
+  return sum;
 }
 
 }  // namespace
@@ -79,6 +93,15 @@ void GraphHooks::start_mass() {
   failure_ = nullptr;
 }
 
+void GraphHooks::start_shares(std::span<const uint32_t> segments, uint32_t n_tokens) {
+  start_mass();
+  mode_ = Mode::kShares;
+  shares_.segments.assign(segments.begin(), segments.end());
+  shares_.received.assign(n_tokens, 0.0f);
+  shares_.inter_of_segment.assign(segments.size() * n_tokens, 0.0f);
+  shares_begin_ = std::accumulate(segments.begin(), segments.end(), 0u);
+}
+
 void GraphHooks::start_queries() {
   mode_ = Mode::kQueries;
   queries_.layers.assign(layers_.size(), {});
@@ -92,9 +115,9 @@ Status GraphHooks::stop() {
   const Mode mode = mode_;
   mode_ = Mode::kOff;
   in_graph_ = false;
-  if (mode == Mode::kRows || mode == Mode::kMass) {
+  if (mode == Mode::kRows || mode == Mode::kMass || mode == Mode::kShares) {
     if (graphs_ == 0) fail("no graph was seen");
-    if (mode == Mode::kMass && mass_heads_ == 0)
+    if (mode != Mode::kRows && mass_heads_ == 0)
       fail("no softmax of a full-attention layer was seen");
   }
   if (mode == Mode::kQueries) {
@@ -199,6 +222,7 @@ void GraphHooks::keep_query(const ggml_tensor* product) {
 
 void GraphHooks::on_done(ggml_tensor* tensor) {
   if (mode_ == Mode::kQueries) keep_query(tensor);
+  if (mode_ == Mode::kShares) add_shares(tensor);
   if (mode_ != Mode::kMass) return;
   const auto cells = static_cast<uint32_t>(tensor->ne[0]);
   const auto tokens = static_cast<uint32_t>(tensor->ne[1]);
@@ -228,6 +252,43 @@ void GraphHooks::on_done(ggml_tensor* tensor) {
     attention_.tokens = tokens;
     attention_.cells = cells;
   }
+}
+
+void GraphHooks::add_shares(const ggml_tensor* weights) {
+  const size_t n_tokens = shares_.received.size();
+  if (weights->type != GGML_TYPE_F32 || weights->data == nullptr ||
+      weights->nb[0] != sizeof(float) || weights->ne[1] != graph_tokens_ ||
+      weights->ne[0] < static_cast<int64_t>(shares_begin_ + n_tokens) ||
+      tokens_before_ + graph_tokens_ > n_tokens) {
+    fail("softmax has an unknown shape");
+    return;
+  }
+  if (graphs_ == 1) ++mass_layers_;
+  mass_heads_ = static_cast<uint32_t>(weights->ne[2]);
+  for (int64_t head = 0; head < weights->ne[2]; ++head) {
+    for (uint32_t i = 0; i < graph_tokens_; ++i) {
+      const auto* row =
+          reinterpret_cast<const float*>(static_cast<const std::byte*>(weights->data) +
+                                         head * weights->nb[2] + i * weights->nb[1]);
+      const size_t token = tokens_before_ + i;
+      for (size_t segment = 0; segment < shares_.segments.size(); ++segment) {
+        shares_.inter_of_segment[segment * n_tokens + token] +=
+            sum_of(row, shares_.segments[segment]);
+        row += shares_.segments[segment];
+      }
+      // Cells behind the row's own are zero.
+      for (size_t cell = 0; cell <= token; ++cell) shares_.received[cell] += row[cell];
+    }
+  }
+}
+
+reuse::AttentionShares GraphHooks::take_shares() {
+  const size_t n_tokens = shares_.received.size();
+  const float scale = 1.0f / (static_cast<float>(mass_layers_) * static_cast<float>(mass_heads_));
+  for (float& value : shares_.inter_of_segment) value *= scale;
+  for (size_t i = 0; i < n_tokens; ++i)
+    shares_.received[i] *= scale / static_cast<float>(n_tokens - i);
+  return std::move(shares_);
 }
 
 std::vector<float> GraphHooks::take_mass(uint32_t n_cells) const {

@@ -11,6 +11,7 @@
 
 #include "base/status.h"
 #include "client/llama/engine.h"
+#include "client/reuse/chunk_statistics.h"
 
 struct ggml_tensor;
 
@@ -65,6 +66,11 @@ class GraphHooks {
   void keep_attention(bool keep) { keep_attention_ = keep; }
   const LlamaEngine::Attention& attention() const { return attention_; }
 
+  // Attention shares of the next decode, whose tokens are a chunk behind runs of these lengths (in
+  // full-attention layers).
+  void start_shares(std::span<const uint32_t> segments, uint32_t n_tokens);
+  reuse::AttentionShares take_shares();
+
   // Queries as they enter the dot product, of the next decode, which must fit one graph: every
   // layer's scale and [token][head][dim].
   void start_queries();
@@ -74,7 +80,7 @@ class GraphHooks {
   Status stop();
 
  private:
-  enum class Mode : uint8_t { kOff, kLearn, kRows, kMass, kQueries };
+  enum class Mode : uint8_t { kOff, kLearn, kRows, kMass, kShares, kQueries };
 
   bool on_ask(ggml_tensor* tensor);
   void on_done(ggml_tensor* tensor);
@@ -83,6 +89,7 @@ class GraphHooks {
   void learn(ggml_tensor* tensor);
   bool wants_query(ggml_tensor* tensor);
   void keep_query(const ggml_tensor* product);
+  void add_shares(const ggml_tensor* weights);
   void patch(ggml_tensor* tensor);
   void patch_positions(ggml_tensor* positions);
   void patch_destinations(ggml_tensor* indices, const ggml_tensor* cache, bool key);
@@ -112,6 +119,8 @@ class GraphHooks {
   uint32_t mass_heads_ = 0;
   LlamaEngine::Attention attention_;
   LlamaEngine::Queries queries_;
+  reuse::AttentionShares shares_;  // sums until take_shares()
+  uint32_t shares_begin_ = 0;      // the chunk's first cell
   const char* failure_ = nullptr;
 };
 

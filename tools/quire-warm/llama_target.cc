@@ -6,7 +6,9 @@
 #include "client/llama/kv_source.h"
 #include "client/llama/prompt.h"
 #include "client/reuse/encode.h"
+#include "client/reuse/salient.h"
 #include "codecs/registry.h"
+#include "codecs/statistics.h"
 #include "tools/quire-warm/filler.h"
 
 namespace quire::warm {
@@ -16,6 +18,14 @@ constexpr uint32_t kBusyRetriesMax = 64;  // a warm-up can wait; each wait is at
 
 // Marks beginnings or ends of texts in vocabularies without BOS.
 constexpr std::string_view kNeutralToken = "<|endoftext|>";
+
+// Asks whether statistics are stored: the reservation is given back whatever its size.
+constexpr uint64_t kStatisticsProbeBytes = 4096;
+
+Digest statistics_id(const Digest& variant) {
+  return representation_id(variant, static_cast<uint16_t>(CodecId::kStatistics),
+                           PositionFrame::kPreRope, kStatisticsCoverage);
+}
 
 }  // namespace
 
@@ -92,15 +102,44 @@ Expected<std::vector<TokenId>> LlamaTarget::tokenize(std::string_view text) {
 }
 
 Expected<ChunkIds> LlamaTarget::identify(std::span<const TokenId> tokens) {
-  const RepresentationHeader header = header_of(tokens, context_, options_.codec, prefix_.size());
+  return identify_in(tokens, context_, prefix_.size());
+}
+
+Expected<ChunkIds> LlamaTarget::identify_behind(std::span<const TokenId> tokens,
+                                                std::span<const Digest> neighbours) {
+  // Where the chunk began does not enter its ids.
+  return identify_in(tokens, context_behind(neighbours), prefix_.size());
+}
+
+Expected<ChunkIds> LlamaTarget::identify_in(std::span<const TokenId> tokens,
+                                            const VariantContext& context, uint64_t base_position) {
+  const RepresentationHeader header = header_of(tokens, context, options_.codec, base_position);
   QUIRE_ASSIGN_OR_RETURN(const RepresentationWriter writer,
                          reuse::plan_representation(header, engine_.descriptor()));
   return ChunkIds{header.object, header.variant, header.representation, writer.total_bytes()};
 }
 
+// Named as quire.transformers names it: the fixed text first, then the neighbours.
+VariantContext LlamaTarget::context_behind(std::span<const Digest> neighbours) const {
+  std::vector<Digest> names;
+  if (!prefix_.empty()) names.push_back(object_id(engine_.model_id(), prefix_, salt()));
+  names.insert(names.end(), neighbours.begin(), neighbours.end());
+  return VariantContext::synthetic(std::move(names),
+                                   client_ == nullptr ? Digest{} : client_->scope());
+}
+
+LlamaTarget::Front LlamaTarget::fixed_front() const {
+  Front front{prefix_, {}};
+  if (!prefix_.empty()) front.runs.push_back(static_cast<uint32_t>(prefix_.size()));
+  return front;
+}
+
 Expected<std::optional<uint64_t>> LlamaTarget::find_stored(std::span<const TokenId> tokens,
                                                            const ChunkIds& ids) {
-  QUIRE_ASSIGN_OR_RETURN(const bool stored, is_stored(ids));
+  QUIRE_ASSIGN_OR_RETURN(bool stored, is_stored(ids));
+  if (stored && options_.statistics) {
+    QUIRE_ASSIGN_OR_RETURN(stored, is_stored(statistics_id(ids.variant), kStatisticsProbeBytes));
+  }
   if (!stored) return std::optional<uint64_t>();
   QUIRE_ASSIGN_OR_RETURN(const CodecInfo* codec, find_codec(options_.codec));
   if (!codec->variable_size) return std::optional(ids.bytes_max);
@@ -120,8 +159,12 @@ Expected<uint64_t> LlamaTarget::stored_bytes(std::span<const TokenId> tokens,
 }
 
 Expected<bool> LlamaTarget::is_stored(const ChunkIds& ids) {
+  return is_stored(ids.representation, ids.bytes_max);
+}
+
+Expected<bool> LlamaTarget::is_stored(const Digest& representation, uint64_t bytes) {
   // The window is given back at once: computing the chunk may take longer than a reservation lives.
-  const auto window = client_->reserve(ids.representation, ids.bytes_max);
+  const auto window = client_->reserve(representation, bytes);
   if (window) return false;
   const StatusCode code = window.status().code();
   if (code == StatusCode::kAlreadyExists) return true;
@@ -130,22 +173,54 @@ Expected<bool> LlamaTarget::is_stored(const ChunkIds& ids) {
 }
 
 Expected<StoreResult> LlamaTarget::store(std::span<const TokenId> tokens, const ChunkIds& ids) {
-  const RepresentationHeader header = header_of(tokens, context_, options_.codec, prefix_.size());
+  return store_in(tokens, context_, fixed_front(), ids);
+}
+
+Expected<StoreResult> LlamaTarget::store_behind(std::span<const TokenId> tokens,
+                                                std::span<const WarmNeighbour> neighbours,
+                                                const ChunkIds& ids) {
+  Front front = fixed_front();
+  std::vector<Digest> names;
+  for (const WarmNeighbour& neighbour : neighbours) {
+    names.push_back(neighbour.object);
+    front.runs.push_back(static_cast<uint32_t>(neighbour.tokens.size()));
+    front.tokens.insert(front.tokens.end(), neighbour.tokens.begin(), neighbour.tokens.end());
+  }
+  return store_in(tokens, context_behind(names), front, ids);
+}
+
+Expected<StoreResult> LlamaTarget::store_in(std::span<const TokenId> tokens,
+                                            const VariantContext& context, const Front& front,
+                                            const ChunkIds& ids) {
+  const RepresentationHeader header =
+      header_of(tokens, context, options_.codec, front.tokens.size());
   if (header.representation != ids.representation)
     return Status(StatusCode::kInternal, "ids of another chunk");
-  QUIRE_ASSIGN_OR_RETURN(StoreResult result, put(header, prefix_));
+  QUIRE_ASSIGN_OR_RETURN(StoreResult result, put(header, front, options_.statistics));
   if (!result.already_stored) return result;
   QUIRE_ASSIGN_OR_RETURN(const std::optional<uint64_t> stored, find_stored(tokens, ids));
   result.bytes = stored.value_or(0);
   return result;
 }
 
-Expected<StoreResult> LlamaTarget::put(const RepresentationHeader& header,
-                                       std::span<const TokenId> prefix) {
+Expected<KvCapture> LlamaTarget::capture(const RepresentationHeader& header, const Front& front,
+                                         reuse::AttentionShares* shares) {
+  if (shares == nullptr)
+    return capture_for(engine_, front.tokens, header.tokens, header.codec, options_.salient_share);
+  QUIRE_ASSIGN_OR_RETURN(const CodecInfo* codec, find_codec(header.codec));
+  QUIRE_ASSIGN_OR_RETURN(KvCapture capture, engine_.capture_with_shares(front.tokens, header.tokens,
+                                                                        front.runs, shares));
+  if (codec->element == ElementType::kMixed)
+    capture.salient = reuse::salient_tokens(shares->received, options_.salient_share);
+  return capture;
+}
+
+Expected<StoreResult> LlamaTarget::put(const RepresentationHeader& header, const Front& front,
+                                       bool statistics) {
   const uint64_t began_ns = system_clock().now_ns();
-  QUIRE_ASSIGN_OR_RETURN(
-      const KvCapture capture,
-      capture_for(engine_, prefix, header.tokens, header.codec, options_.salient_share));
+  reuse::AttentionShares shares;
+  QUIRE_ASSIGN_OR_RETURN(const KvCapture capture,
+                         this->capture(header, front, statistics ? &shares : nullptr));
   StoreResult result;
   result.compute_us = std::max<uint64_t>(1, (system_clock().now_ns() - began_ns) / 1000);
   if (capture.base_position != header.base_position || capture.n_tokens != header.tokens.size())
@@ -158,7 +233,17 @@ Expected<StoreResult> LlamaTarget::put(const RepresentationHeader& header,
                          reuse::put_representation(*client_, header, engine_.descriptor(),
                                                    capture.plane_of, encode, put, &result.bytes));
   result.already_stored = stored == reuse::PutResult::kAlreadyStored;
+  if (statistics) QUIRE_RETURN_IF_ERROR(put_statistics(header, shares));
   return result;
+}
+
+Status LlamaTarget::put_statistics(const RepresentationHeader& header,
+                                   const reuse::AttentionShares& shares) {
+  QUIRE_ASSIGN_OR_RETURN(const std::vector<std::byte> block,
+                         reuse::encode_shares(shares, engine_.n_layers()));
+  QUIRE_ASSIGN_OR_RETURN(const std::vector<std::byte> packed,
+                         pack_statistics(header, salt(), engine_.descriptor(), block));
+  return client_->put(statistics_id(header.variant), packed, options_.ack);
 }
 
 Status LlamaTarget::register_model() {
@@ -179,7 +264,7 @@ Status LlamaTarget::store_system_prefix() {
       const bool stored,
       is_stored({header.object, header.variant, header.representation, writer.total_bytes()}));
   if (stored) return Status::ok();
-  return put(header, {}).status();
+  return put(header, {}, false).status();
 }
 
 Expected<double> LlamaTarget::measure_tokens_per_second(uint32_t chunk_tokens) {

@@ -28,6 +28,8 @@ struct LlamaTargetOptions {
   double salient_share = 0.2;  // of mixed codecs: tokens kept at 8 bits
   std::string system_text;
   wire::AckLevel ack = wire::AckLevel::kDurable;
+  // Stores what each chunk attended to beside its KV (docs/formats/statistics.md).
+  bool statistics = false;
 };
 
 // Not thread safe. Engine and client outlive it.
@@ -44,6 +46,11 @@ class LlamaTarget final : public WarmTarget {
   Expected<std::optional<uint64_t>> find_stored(std::span<const TokenId> tokens,
                                                 const ChunkIds& ids) override;
   Expected<StoreResult> store(std::span<const TokenId> tokens, const ChunkIds& ids) override;
+  Expected<ChunkIds> identify_behind(std::span<const TokenId> tokens,
+                                     std::span<const Digest> neighbours) override;
+  Expected<StoreResult> store_behind(std::span<const TokenId> tokens,
+                                     std::span<const WarmNeighbour> neighbours,
+                                     const ChunkIds& ids) override;
 
   // Needed once before anything is stored.
   Status register_model();
@@ -68,9 +75,26 @@ class LlamaTarget final : public WarmTarget {
                                  CodecId codec, uint64_t base_position) const;
   ByteSpan salt() const;
   Expected<bool> is_stored(const ChunkIds& ids);
+  Expected<bool> is_stored(const Digest& representation, uint64_t bytes);
   // 0 where resolving does not find it.
   Expected<uint64_t> stored_bytes(std::span<const TokenId> tokens, const Digest& representation);
-  Expected<StoreResult> put(const RepresentationHeader& header, std::span<const TokenId> prefix);
+  // The tokens a chunk is computed behind, and the runs that they are made of.
+  struct Front {
+    std::vector<TokenId> tokens;
+    std::vector<uint32_t> runs;
+  };
+  Front fixed_front() const;
+  VariantContext context_behind(std::span<const Digest> neighbours) const;
+  Expected<ChunkIds> identify_in(std::span<const TokenId> tokens, const VariantContext& context,
+                                 uint64_t base_position);
+  Expected<StoreResult> store_in(std::span<const TokenId> tokens, const VariantContext& context,
+                                 const Front& front, const ChunkIds& ids);
+  Expected<KvCapture> capture(const RepresentationHeader& header, const Front& front,
+                              reuse::AttentionShares* shares);
+  Status put_statistics(const RepresentationHeader& header, const reuse::AttentionShares& shares);
+  // The system prefix takes no statistics: it is always loaded whole.
+  Expected<StoreResult> put(const RepresentationHeader& header, const Front& front,
+                            bool statistics);
 
   LlamaEngine& engine_;
   Client* client_;

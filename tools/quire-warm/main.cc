@@ -12,6 +12,7 @@
 #include "client/client.h"
 #include "client/llama/prompt.h"
 #include "codecs/registry.h"
+#include "tools/quire-warm/embed_command.h"
 #include "tools/quire-warm/llama_target.h"
 #include "tools/quire-warm/options.h"
 #include "tools/quire-warm/report.h"
@@ -23,6 +24,9 @@ namespace {
 // Context cells for the chat template around the system text.
 constexpr uint64_t kTemplateTokens = 512;
 constexpr uint64_t kContextStep = 256;
+
+// Leads and members of a group, for each neighbour.
+constexpr uint64_t kGroupChunks = 1 + kMembersPerNeighbour;
 
 std::atomic<bool> stop_requested{false};
 
@@ -58,8 +62,10 @@ Expected<std::unique_ptr<LlamaEngine>> open_engine(const Options& options,
   engine.skip_digest = options.dry_run;
   engine.abort_flag = &stop_requested;
   // A token is at least a byte of text, so this holds the longest prompt of the run.
-  const uint64_t tokens = options.chunking.target_tokens + options.chunking.overlap_tokens +
-                          system_text.size() + 2 * kTemplateTokens;
+  const uint64_t chunks = 1 + (options.neighbours > 0 ? kGroupChunks * options.neighbours - 1 : 0);
+  const uint64_t tokens =
+      chunks * (options.chunking.target_tokens + options.chunking.overlap_tokens) +
+      system_text.size() + 2 * kTemplateTokens;
   engine.n_ctx = static_cast<uint32_t>(align_up(tokens, kContextStep));
   engine.n_ubatch = 512;
   return LlamaEngine::open(engine);
@@ -77,6 +83,8 @@ ManifestHeader settings_of(const Options& options, const LlamaEngine& engine,
   header.prefix_tokens = static_cast<uint32_t>(target.prefix_tokens().size());
   header.chunk_tokens = options.chunking.target_tokens;
   header.overlap_tokens = options.chunking.overlap_tokens;
+  header.neighbours = options.neighbours;
+  header.scope = options.scope;
   return header;
 }
 
@@ -91,6 +99,7 @@ class Run {
     began_ns_ = system_clock().now_ns();
     QUIRE_RETURN_IF_ERROR(prepare());
     Warmer warmer(*target_, options_.chunking, manifest_.get(), progress_, stop_requested);
+    use_neighbours(warmer);
     QUIRE_ASSIGN_OR_RETURN(report_.summary, warmer.scan(options_.paths));
     has_report_ = true;
     if (options_.dry_run) return estimate();
@@ -123,9 +132,11 @@ class Run {
       client.socket_path = options_.socket_path;
       client.client_name = "quire-warm";
       client.tenant = options_.tenant;
+      client.scope = options_.scope;
       client.timeout_ms = 60'000;
       QUIRE_ASSIGN_OR_RETURN(client_, Client::connect(client));
     }
+    if (options_.neighbours > 0) QUIRE_RETURN_IF_ERROR(prepare_embedder());
     if (!options_.quiet) progress_.message("loading " + options_.model_path);
     QUIRE_ASSIGN_OR_RETURN(engine_, open_engine(options_, system_text));
     LlamaTargetOptions target;
@@ -135,12 +146,40 @@ class Run {
     report_.variable_size = codec->variable_size;
     target.salient_share = options_.salient_share;
     target.system_text = system_text;
+    target.statistics = options_.statistics;
+    report_.statistics = options_.statistics;
     target.ack = options_.durable ? wire::AckLevel::kDurable : wire::AckLevel::kMemory;
     QUIRE_ASSIGN_OR_RETURN(target_, LlamaTarget::make(*engine_, client_.get(), target));
     report_.settings = settings_of(options_, *engine_, *target_);
     if (options_.dry_run || options_.manifest_path.empty()) return Status::ok();
     QUIRE_ASSIGN_OR_RETURN(manifest_, Manifest::open(options_.manifest_path, report_.settings));
     return Status::ok();
+  }
+
+  Status prepare_embedder() {
+    embedder_ = std::make_unique<EmbedCommand>(
+        EmbedCommandOptions{options_.embed_command, options_.embed_timeout_seconds},
+        stop_requested);
+    if (options_.dry_run) return Status::ok();
+    // What is missing shows now, not when everything has been read.
+    const std::vector<std::string> probe{"Does it answer?"};
+    const Status status = embedder_->embed(probe).status();
+    const bool missing = status.code() == StatusCode::kFailedPrecondition &&
+                         status.message().find("quire[embed]") == std::string::npos &&
+                         options_.embed_command == Options{}.embed_command;
+    if (!missing) return status;
+    return {status.code(), status.message() +
+                               "\nThe default embedding model is installed with: "
+                               "pip install 'quire[embed]'"};
+  }
+
+  void use_neighbours(Warmer& warmer) {
+    if (embedder_ == nullptr) return;
+    NeighbourOptions neighbours;
+    neighbours.groups.neighbours = options_.neighbours;
+    neighbours.groups.tokens_max = engine_->n_ctx() - target_->prefix_tokens().size();
+    neighbours.embedder = embedder_.get();
+    warmer.use_neighbours(neighbours);
   }
 
   Status estimate() {
@@ -172,6 +211,7 @@ class Run {
   std::unique_ptr<LlamaEngine> engine_;
   std::unique_ptr<LlamaTarget> target_;
   std::unique_ptr<Manifest> manifest_;
+  std::unique_ptr<EmbedCommand> embedder_;
   RunReport report_;
   bool has_report_ = false;
 };

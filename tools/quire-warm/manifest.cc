@@ -12,6 +12,8 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/ids.h"
+
 namespace quire::warm {
 namespace {
 
@@ -72,7 +74,24 @@ Expected<ManifestHeader> parse_header(std::string_view line) {
   header.prefix_tokens = static_cast<uint32_t>(*prefix_tokens);
   header.chunk_tokens = static_cast<uint32_t>(*chunk_tokens);
   header.overlap_tokens = static_cast<uint32_t>(*overlap_tokens);
+  header.neighbours = static_cast<uint32_t>(number_field(json, "neighbours").value_or(0));
+  header.scope = text_field(json, "scope");
   return header;
+}
+
+// Nothing where it is not there; nullopt where it is not a list of digests.
+std::optional<std::vector<Digest>> digests_field(const Json& json, const char* name) {
+  std::vector<Digest> digests;
+  const auto field = json.find(name);
+  if (field == json.end()) return digests;
+  if (!field->is_array() || field->size() > kContextIdsMax) return std::nullopt;
+  for (const Json& entry : *field) {
+    if (!entry.is_string()) return std::nullopt;
+    const auto digest = Digest::from_hex(entry.get_ref<const std::string&>());
+    if (!digest) return std::nullopt;
+    digests.push_back(*digest);
+  }
+  return digests;
 }
 
 std::optional<ChunkLine> parse_chunk(const Json& json) {
@@ -87,8 +106,9 @@ std::optional<ChunkLine> parse_chunk(const Json& json) {
   const auto representation = digest_field(json, "representation");
   const std::string status = text_field(json, "status");
   const auto name = std::find(kStatusNames.begin(), kStatusNames.end(), status);
-  if (chunk.document.empty() || chunk.chunk_id.empty() || !index || !n_tokens || !bytes ||
-      !object || !variant || !representation || name == kStatusNames.end())
+  auto neighbours = digests_field(json, "neighbours");
+  if (!neighbours || chunk.document.empty() || chunk.chunk_id.empty() || !index || !n_tokens ||
+      !bytes || !object || !variant || !representation || name == kStatusNames.end())
     return std::nullopt;
   chunk.chunk = *index;
   chunk.text_begin = number_field(json, "text_begin").value_or(0);
@@ -100,6 +120,7 @@ std::optional<ChunkLine> parse_chunk(const Json& json) {
   chunk.representation = *representation;
   chunk.status = static_cast<ChunkStatus>(name - kStatusNames.begin());
   chunk.error = text_field(json, "error");
+  chunk.neighbours = std::move(*neighbours);
   return chunk;
 }
 
@@ -142,16 +163,19 @@ std::string chunk_key(std::string_view document, uint64_t chunk) {
 }
 
 std::string encode_line(const ManifestHeader& header) {
-  return dump(Json{{"quire_manifest", kManifestVersion},
-                   {"model", header.model.to_hex()},
-                   {"model_name", header.model_name},
-                   {"tenant", header.tenant},
-                   {"variant", header.variant},
-                   {"codec", header.codec},
-                   {"context_reference", header.context_reference.to_hex()},
-                   {"prefix_tokens", header.prefix_tokens},
-                   {"chunk_tokens", header.chunk_tokens},
-                   {"overlap_tokens", header.overlap_tokens}});
+  Json json{{"quire_manifest", kManifestVersion},
+            {"model", header.model.to_hex()},
+            {"model_name", header.model_name},
+            {"tenant", header.tenant},
+            {"variant", header.variant},
+            {"codec", header.codec},
+            {"context_reference", header.context_reference.to_hex()},
+            {"prefix_tokens", header.prefix_tokens},
+            {"chunk_tokens", header.chunk_tokens},
+            {"overlap_tokens", header.overlap_tokens}};
+  if (header.neighbours > 0) json["neighbours"] = header.neighbours;
+  if (!header.scope.empty()) json["scope"] = header.scope;
+  return dump(json);
 }
 
 std::string encode_line(const ChunkLine& chunk) {
@@ -168,6 +192,11 @@ std::string encode_line(const ChunkLine& chunk) {
             {"bytes", chunk.bytes},
             {"status", chunk_status_name(chunk.status)}};
   if (!chunk.error.empty()) json["error"] = chunk.error;
+  if (!chunk.neighbours.empty()) {
+    Json names = Json::array();
+    for (const Digest& neighbour : chunk.neighbours) names.push_back(neighbour.to_hex());
+    json["neighbours"] = std::move(names);
+  }
   return dump(json);
 }
 
@@ -215,6 +244,9 @@ Status check_same_run(const ManifestHeader& existing, const ManifestHeader& want
           "--chunk-tokens " + std::to_string(existing.chunk_tokens));
   compare(existing.overlap_tokens == wanted.overlap_tokens,
           "--overlap " + std::to_string(existing.overlap_tokens));
+  compare(existing.neighbours == wanted.neighbours,
+          "--neighbours " + std::to_string(existing.neighbours));
+  compare(existing.scope == wanted.scope, "--scope '" + existing.scope + "'");
   if (differs.empty()) return Status::ok();
   return Status(StatusCode::kFailedPrecondition,
                 "it was made with " + differs + "; use the same, or name another manifest");

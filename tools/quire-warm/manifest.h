@@ -31,6 +31,8 @@ struct ManifestHeader {
   uint32_t prefix_tokens = 0;
   uint32_t chunk_tokens = 0;
   uint32_t overlap_tokens = 0;
+  uint32_t neighbours = 0;  // chunks in front of each; 0: none
+  std::string scope;        // label of the scope that may find them
 };
 
 enum class ChunkStatus : uint8_t { kStored = 0, kAlreadyStored = 1, kTooShort = 2, kFailed = 3 };
@@ -49,6 +51,8 @@ struct ChunkLine {
   uint64_t bytes = 0;
   ChunkStatus status = ChunkStatus::kStored;
   std::string error;  // kFailed only
+  // Object ids of the chunks it was computed behind, in order, the last one right in front of it.
+  std::vector<Digest> neighbours;
 };
 
 struct DocumentLine {

@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "codecs/registry.h"
+#include "tools/quire-warm/embed_command.h"
 
 namespace quire::warm {
 namespace {
@@ -19,6 +20,10 @@ constexpr const char* kExamples = R"(Examples:
   quire-warm --model model.gguf --system-file system.txt --manifest docs.manifest docs/
   # Lossless, 512 tokens a chunk, Markdown below src and lines of a JSONL file.
   quire-warm --model model.gguf --codec raw-f16 --chunk-tokens 512 'src/**/*.md' faq.jsonl
+  # Each chunk behind the two nearest ones (pip install 'quire[embed]'), with attention statistics.
+  quire-warm --model model.gguf --neighbours 2 --stats --manifest near.manifest docs/
+  # The same with an embedding model of your own, for the sessions of one scope only.
+  quire-warm --model model.gguf --neighbours 2 --embed-command './embed --fast' --scope alice docs/
 
 Paths are files, folders or patterns (*, ?, [...], **). Text, Markdown, HTML and JSONL
 ({"id": ..., "text": ...} a line) are read; encodings other than UTF-8 must be declared.
@@ -62,6 +67,19 @@ void add_options(CLI::App& app, Options& options, std::string& system_text,
   app.add_option("--variant", options.variant, "Context chunks are computed in")
       ->check(CLI::IsMember({"fixed_prefix", "fixed_prefix_filler", "isolated", "dummy_sink"}))
       ->capture_default_str();
+  app.add_option("--neighbours", options.neighbours,
+                 "Compute each chunk behind the fixed text and this many of its nearest chunks")
+      ->check(CLI::Range(0u, kNeighboursMax))
+      ->capture_default_str();
+  app.add_option("--embed-command", options.embed_command,
+                 R"(Says how near chunks are: reads {"id","text"} lines, writes {"id","vector"})")
+      ->capture_default_str();
+  app.add_option("--embed-timeout", options.embed_timeout_seconds,
+                 "Longest time without an answer of the embed command, in seconds")
+      ->check(CLI::Range(1u, kEmbedTimeoutSecondsMax))
+      ->capture_default_str();
+  app.add_flag("--stats", options.statistics,
+               "Store attention statistics beside each chunk, for policies that choose by them");
   app.add_option("--codec", options.codec, "How KV is stored")
       ->check(CLI::IsMember(codec_names()))
       ->capture_default_str();
@@ -91,6 +109,8 @@ void add_options(CLI::App& app, Options& options, std::string& system_text,
   app.add_option("--socket", options.socket_path,
                  "Socket of quired (default: quired's own default)");
   app.add_option("--tenant", options.tenant, "Tenant the KV belongs to");
+  app.add_option("--scope", options.scope,
+                 "Only sessions in this scope find chunks behind neighbours (the tenant's own)");
   app.add_option("-o,--output", options.output, "Summary on stdout")
       ->check(CLI::IsMember({"table", "json"}))
       ->capture_default_str();
@@ -121,6 +141,11 @@ ParsedOptions parse_options(int argc, const char* const* argv) {
   }
   if (const Status valid = options.chunking.validate(); !valid) {
     std::cerr << "error: " << valid.message() << '\n';
+    return {std::nullopt, kExitUsage};
+  }
+  if (options.neighbours > 0 && options.variant == "dummy_sink") {
+    std::cerr << "error: --neighbours: chunks stand behind a fixed text or nothing, not behind "
+                 "dummy_sink\n";
     return {std::nullopt, kExitUsage};
   }
   return {std::move(options), kExitOk};

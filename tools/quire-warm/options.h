@@ -34,6 +34,11 @@ struct Options {
   uint32_t threads = 0;
   std::string socket_path;
   std::string tenant;
+  std::string scope;
+  uint32_t neighbours = 0;
+  std::string embed_command = "python3 -m quire.embed";
+  uint32_t embed_timeout_seconds = 60;
+  bool statistics = false;
   std::string output = "table";
   bool quiet = false;
   std::vector<std::string> paths;

@@ -8,8 +8,9 @@ namespace quire::warm {
 
 uint64_t estimated_seconds(const RunReport& report) {
   if (report.tokens_per_second <= 0) return 0;
-  return static_cast<uint64_t>(
-      std::ceil(static_cast<double>(report.summary.tokens) / report.tokens_per_second));
+  auto tokens = static_cast<double>(report.summary.tokens);
+  if (report.settings.neighbours > 0) tokens *= 1 + 1.0 / kMembersPerNeighbour;
+  return static_cast<uint64_t>(std::ceil(tokens / report.tokens_per_second));
 }
 
 namespace {
@@ -29,6 +30,15 @@ void print_table(const RunReport& report, std::ostream& out) {
   row("model", report.settings.model_name);
   row("variant", report.settings.variant + ", " + report.settings.codec + ", prefix of " +
                      std::to_string(report.settings.prefix_tokens) + " tokens");
+  if (report.settings.neighbours > 0) {
+    std::string neighbours = format_count(report.settings.neighbours) + " in front of each chunk";
+    if (!report.dry_run)
+      neighbours += " (" + format_count(s.lead_tokens_computed) + " tokens computed for them, " +
+                    format_count(s.chunks_stale) + " chunks had lost theirs)";
+    row("neighbours", neighbours);
+  }
+  if (report.statistics) row("statistics", "stored beside each chunk");
+  if (!report.settings.scope.empty()) row("scope", report.settings.scope);
   row("files", format_count(s.files) + " (" + format_count(s.files_failed) + " failed, " +
                    format_count(s.files_skipped) + " of other kinds skipped)");
   row("documents", format_count(s.documents) + " (" + format_count(s.documents_empty) + " empty)");
@@ -85,6 +95,12 @@ void print_json(const RunReport& report, std::ostream& out) {
       {"bytes", s.bytes},
       {"bytes_stored", s.bytes_stored},
       {"bytes_exact", !bytes_are_bound(report)},
+      {"neighbours", report.settings.neighbours},
+      {"scope", report.settings.scope},
+      {"statistics", report.statistics},
+      {"lead_tokens_computed", s.lead_tokens_computed},
+      {"chunks_stale", s.chunks_stale},
+      {"compute_ms", s.compute_us / 1000},
       {"tokens_per_second", report.tokens_per_second},
       {"wall_ms", report.wall_us / 1000},
   };

@@ -14,6 +14,7 @@ struct RunReport {
   bool dry_run = false;
   bool interrupted = false;
   bool variable_size = false;  // of the codec: a dry run's bytes are the most it can take
+  bool statistics = false;
   ManifestHeader settings;
   WarmSummary summary;
   double tokens_per_second = 0;  // measured or given; 0: unknown

@@ -26,6 +26,12 @@ struct StoreResult {
   uint64_t bytes = 0;       // of the representation in the store; 0: not known
 };
 
+// A chunk in front of another while that is computed.
+struct WarmNeighbour {
+  Digest object;
+  std::span<const TokenId> tokens;
+};
+
 // Errors that end the whole run: kUnavailable (server gone), kCancelled, kNoSpace, kModelMismatch,
 // kPermissionDenied, kVersionMismatch. Others belong to the chunk.
 class WarmTarget {
@@ -39,6 +45,13 @@ class WarmTarget {
                                                         const ChunkIds& ids) = 0;
   // Computes and stores; returns with the acknowledgement.
   virtual Expected<StoreResult> store(std::span<const TokenId> tokens, const ChunkIds& ids) = 0;
+  // The same for a chunk behind others (object ids, the nearest last), which stand behind the
+  // target's fixed prefix: its synthetic variant.
+  virtual Expected<ChunkIds> identify_behind(std::span<const TokenId> tokens,
+                                             std::span<const Digest> neighbours) = 0;
+  virtual Expected<StoreResult> store_behind(std::span<const TokenId> tokens,
+                                             std::span<const WarmNeighbour> neighbours,
+                                             const ChunkIds& ids) = 0;
 };
 
 }  // namespace quire::warm

@@ -36,8 +36,7 @@ void Warmer::report(const corpus::SourceError& error) {
   if (errors_seen_.insert(text).second) progress_.message("error: " + text);
 }
 
-template <typename OnDocument>
-Status Warmer::read_all(const OnDocument& on_document) {
+Status Warmer::read_all(const std::function<Status(const corpus::Document&)>& on_document) {
   for (const corpus::SourceFile& file : files_.files) {
     Status status;
     const bool went_on = corpus::read_documents(
@@ -99,7 +98,14 @@ Status Warmer::scan_document(const corpus::Document& document) {
       ++summary_.chunks_too_short;
       continue;
     }
-    QUIRE_ASSIGN_OR_RETURN(const ChunkIds ids, target_.identify(tokens));
+    // Names of neighbours take some bytes, too.
+    const std::vector<Digest> names(
+        neighbours_.embedder == nullptr
+            ? 0
+            : (kMembersPerNeighbour + 1) * neighbours_.groups.neighbours - 1);
+    QUIRE_ASSIGN_OR_RETURN(const ChunkIds ids, names.empty()
+                                                   ? target_.identify(tokens)
+                                                   : target_.identify_behind(tokens, names));
     summary_.bytes += ids.bytes_max;
   }
   return Status::ok();
@@ -107,7 +113,9 @@ Status Warmer::scan_document(const corpus::Document& document) {
 
 Status Warmer::run() {
   const Status status =
-      read_all([this](const corpus::Document& document) { return warm_document(document); });
+      neighbours_.embedder != nullptr
+          ? warm_behind_neighbours()
+          : read_all([this](const corpus::Document& document) { return warm_document(document); });
   progress_.finish();
   // What was noted before an interruption is kept.
   if (manifest_ != nullptr && manifest_changed_) QUIRE_RETURN_IF_ERROR(manifest_->sync());
@@ -158,15 +166,23 @@ Status Warmer::warm_chunk(const corpus::Document& document, const corpus::Chunk&
   const uint64_t compute_us_before = summary_.compute_us;
   const Status status = tokens.size() < kMatchTokensMin ? Status::ok() : store_chunk(tokens, line);
   if (tokens.size() < kMatchTokensMin) line.status = ChunkStatus::kTooShort;
-  if (!status) {
-    if (ends_the_run(status.code())) return status;
-    line.status = ChunkStatus::kFailed;
-    line.error = status.to_string();
-    report({document.id, 0,
-            Status(status.code(), "chunk " + std::to_string(chunk.index) + ": " + line.error)});
-  }
+  if (!status) QUIRE_RETURN_IF_ERROR(chunk_failed(status, line));
+  return count_chunk(line, summary_.compute_us - compute_us_before);
+}
+
+// OK where the run goes on.
+Status Warmer::chunk_failed(const Status& status, ChunkLine& line) {
+  if (ends_the_run(status.code())) return status;
+  line.status = ChunkStatus::kFailed;
+  line.error = status.to_string();
+  report({line.document, 0,
+          Status(status.code(), "chunk " + std::to_string(line.chunk) + ": " + line.error)});
+  return Status::ok();
+}
+
+Status Warmer::count_chunk(const ChunkLine& line, uint64_t compute_us) {
   ++summary_.chunks;
-  summary_.tokens += tokens.size();
+  summary_.tokens += line.n_tokens;
   summary_.bytes += line.bytes;
   switch (line.status) {
     case ChunkStatus::kStored:
@@ -182,8 +198,7 @@ Status Warmer::warm_chunk(const corpus::Document& document, const corpus::Chunk&
       ++summary_.chunks_failed;
       break;
   }
-  const uint64_t compute_us = summary_.compute_us - compute_us_before;
-  progress_.add(tokens.size(), compute_us > 0, compute_us, document.id);
+  progress_.add(line.n_tokens, compute_us > 0, compute_us, line.document);
   return note_chunk(line);
 }
 

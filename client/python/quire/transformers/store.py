@@ -15,12 +15,15 @@ from ..errors import FailedPrecondition, QuireError
 from ..ids import PositionFrame, Tokens, as_tokens
 from ..kv import Packed, Put
 from ..lease import Ack, Lease
+from ..reuse import Match, MatchKind
+from ..statistics import CODEC as STATISTICS_CODEC
 from .engine import Engine
 from .errors import RopeCannotMove
 from .plan import ReusePlan, plan_of_segments
 from .policies.base import RowPolicy
 from .rope import rotate
 from .sources import ChunkKv, StoredKv, abi_dtype, plane_views
+from .stored_variants import UNKNOWN, VariantChoice, read_statistics
 
 DEFAULT_CODEC = "int8-channel"
 
@@ -109,12 +112,15 @@ def plan_from_store(
     question_tokens: int,
     fixed_prefixes: Sequence[bytes] = (),
     chunks: bool | None = None,
+    statistics: bool | None = None,
 ) -> StorePlan:
     """What the store has for a prompt, leased and planned as the policy wants it.
 
     chunks: None uses them where the model's rope can move; True raises RopeCannotMove where it
-    cannot. fixed_prefixes: prefix digests whose variants fit, best first. A representation that
-    vanishes between resolve and acquire is planned around.
+    cannot. fixed_prefixes: prefix digests whose variants fit, best first. statistics: read the
+    stored statistics of the candidates, and use the variant of a chunk that the policy ranks first;
+    None does so for policies that rank candidates (Cache-Craft, least-cfo/, neighbours/). A
+    representation that vanishes between resolve and acquire is planned around.
     """
     if chunks and engine.shape.immovable:
         raise RopeCannotMove(f"{engine.shape.immovable}: only exact prefixes can be reused")
@@ -123,14 +129,25 @@ def plan_from_store(
     array = as_tokens(tokens)
     limit = engine.shape.same_set_tokens
     prefix = needs.uses_prefix and not (limit and len(array) > limit)
+    if statistics is None:
+        statistics = type(policy).rank_candidate is not RowPolicy.rank_candidate
     matches = client.resolve(
-        engine.model_id, array, prefix=prefix, chunks=needs.uses_chunks and movable
+        engine.model_id,
+        array,
+        prefix=prefix,
+        chunks=needs.uses_chunks and movable,
+        statistics=statistics,
     )
     usable = [
         match
         for match in matches
-        if match.kind == reuse.MatchKind.PREFIX or policy.rank(match.context_kind, None) < np.inf
+        if match.codec != STATISTICS_CODEC
+        and (match.kind == MatchKind.PREFIX or policy.rank(match.context_kind, None) < np.inf)
     ]
+    choice = None
+    if statistics:
+        known = read_statistics(client, matches)
+        choice = VariantChoice(engine.model_id, client.salt, array, policy, known)
     while True:
         segments = reuse.plan(
             len(array),
@@ -140,6 +157,8 @@ def plan_from_store(
             fresh_tail_tokens=question_tokens,
             skip_slow=False,
         )
+        if choice is not None:
+            segments = choice.choose(segments, usable)
         wanted = [s.match for s in segments if s.match is not None]
         ids = list(dict.fromkeys(match.representation for match in wanted))
         leases = dict(zip(ids, client.acquire_many(ids) if ids else [], strict=True))
@@ -150,13 +169,16 @@ def plan_from_store(
         for lease in held:
             lease.release()
         usable = [match for match in usable if match.representation not in lost]
-    sources = {
-        key: StoredKv(lease.data, engine.model)
-        for key, lease in leases.items()
-        if isinstance(lease, Lease)
-    }
-    plan = plan_of_segments(array, segments, lambda m: sources[m.representation], question_tokens)
-    return StorePlan(plan, held)
+
+    def source_of(match: Match) -> StoredKv:
+        lease = leases[match.representation]
+        assert isinstance(lease, Lease)
+        if choice is None or match.kind == MatchKind.PREFIX:
+            return StoredKv(lease.data, engine.model)
+        stats = choice.known.get(match.variant, UNKNOWN).stats
+        return StoredKv(lease.data, engine.model, stats, choice.lead_of(match, segments))
+
+    return StorePlan(plan_of_segments(array, segments, source_of, question_tokens), held)
 
 
 def _dummies_only(policy: RowPolicy) -> bool:
