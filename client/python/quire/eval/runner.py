@@ -28,23 +28,9 @@ from ..transformers import (
     in_context,
     pack,
 )
-from ..transformers.policies import (
-    Ape,
-    CacheBlend,
-    CacheBlendGradual,
-    Charge,
-    Epic,
-    FullReuse,
-    FusionRag,
-    KvShare,
-    Link0,
-    ProphetKv,
-    Psr,
-    QueryGuided,
-    RandomRows,
-    RowPolicy,
-)
+from ..transformers.policies import Charge, FullReuse, RowPolicy
 from ..transformers.recipes import Recipe
+from ..transformers.shape import ModelShape
 from ..transformers.variants import plan_of_variants
 from .cells import FULL, UNCODED, Cell, parse_cell_policy
 from .deviation import Deviation
@@ -57,20 +43,6 @@ from .variants import parse_variants, recipe_of
 
 SUMMARY_TOKENS = 32
 _LEADS_KEPT = 4
-# Their rows follow from the chunks alone and nothing is adjusted: one prefill for all questions.
-_BLIND_TO_QUESTIONS = (FullReuse, Epic, Link0, RandomRows)
-# Policies that read no statistics of chunks; others get them.
-_WITHOUT_STATS = (
-    *_BLIND_TO_QUESTIONS,
-    Ape,
-    CacheBlend,
-    CacheBlendGradual,
-    FusionRag,
-    KvShare,
-    ProphetKv,
-    Psr,
-    QueryGuided,
-)
 
 
 @dataclass(frozen=True)
@@ -255,9 +227,14 @@ class PromptRun:
             logits = _append(self.engine, state, question.tokens)
             return replace(first, state=state, logits=logits)
         start = self.engine.prefill(plan=self.plan(cell, question, policy), policy=policy)
-        if type(policy) in _BLIND_TO_QUESTIONS:
+        if self._shared_by_questions(policy, start):
             shared.append(start)
         return start
+
+    def _shared_by_questions(self, policy: RowPolicy, start: Prefilled) -> bool:
+        """One prefill serves all questions: nothing in it came from the question."""
+        untouched = start.plan is not None and start.state.fixup is None
+        return untouched and policy.needs(self.engine.shape).blind_to_question
 
     def _no_documents(self, question: Question) -> Prefilled:
         state = self.engine.prefill(np.concatenate([self.prompt.system_tokens, question.tokens]))
@@ -356,7 +333,7 @@ def tokens_digest(prompt: Prompt, question: Question) -> str:
     return hashlib.sha256(b"|".join(run.tobytes() for run in runs)).hexdigest()[:16]
 
 
-def needs_stats(cells: Sequence[Cell]) -> bool:
+def needs_stats(cells: Sequence[Cell], shape: ModelShape) -> bool:
     """Whether a cell's policy may read attention statistics of chunks."""
     policies = [parse_cell_policy(cell.policy) for cell in cells]
-    return any(policy and type(policy) not in _WITHOUT_STATS for policy in policies)
+    return any(policy is not None and policy.needs(shape).needs_stats for policy in policies)

@@ -40,7 +40,8 @@ def run_session(
     policy refuses is noted in errors.jsonl.
     """
     chosen = options or Options()
-    leads, outcome, with_stats = Leads(subject.engine), Outcome(), needs_stats(cells)
+    leads, outcome = Leads(subject.engine), Outcome()
+    with_stats = needs_stats(cells, subject.engine.shape)
     for task, index in subject.generator.prompts(list(tasks), n_prompts, first):
         prompt = subject.generator.prompt(task, index)
         todo = [cell for cell in cells if (prompt.id, cell.key) not in folder.done]

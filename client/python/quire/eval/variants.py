@@ -97,9 +97,9 @@ def _similarity(a: TokenRun, b: TokenRun) -> float:
 
 
 def _nearest(chunk: TokenRun, others: list[TokenRun], n: int) -> list[TokenRun]:
-    """The n nearest, the nearest one last: right in front of the chunk."""
-    ranked = sorted(others, key=lambda other: -_similarity(chunk, other))
-    return ranked[:n][::-1]
+    """The n nearest, in the order they are given: chunks with the same ones share a lead."""
+    ranked = sorted(range(len(others)), key=lambda i: -_similarity(chunk, others[i]))
+    return [others[i] for i in sorted(ranked[:n])]
 
 
 def recipe_of(variant: Variant, prompt: Prompt, index: int, sink_token: int) -> Recipe:

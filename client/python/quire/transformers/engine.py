@@ -216,7 +216,7 @@ class Engine:
         ids = self.tensor(plan.tokens)
         with torch.inference_mode():
             old = compose(used, self.shape, self.rope, self.dtype, self.device)
-        mass, question_rows = question_pass(self, used, ids, old, needs)
+        mass, question_rows = question_pass(self, used, ids, old, policy)
         given = PolicyInput(used, self.shape, mass, old)
         reusable = used.reusable
         chosen = select_checked(policy, given)

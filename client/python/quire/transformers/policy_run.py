@@ -25,7 +25,7 @@ from .policies.base import (
 from .policies.candidates import candidate_of
 from .shape import ModelShape
 from .state import KvState, OldKv
-from .stats import ColumnMass
+from .stats import ColumnMass, ValueMass
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -58,19 +58,22 @@ def arranged(policy: RowPolicy, plan: ReusePlan) -> ReusePlan:
 
 
 def question_pass(
-    engine: Engine, plan: ReusePlan, ids: Tensor, old: OldKv, needs: PolicyNeeds
+    engine: Engine, plan: ReusePlan, ids: Tensor, old: OldKv, policy: RowPolicy
 ) -> tuple[dict[int, NDArray[np.float32]], list[int]]:
     """(layer -> [cell] mass of the question, rows computed at each layer).
 
     All fresh cells run over the old KV as it is, and no further than the last layer that is asked
     for; what they write is thrown away.
     """
-    layers = needs.question_layers(engine.shape)
+    layers = policy.question_layers(plan, engine.shape)
     if not layers or not len(plan.reusable):
         return {}, []
     positions = torch.from_numpy(plan.positions).to(engine.device)
     state = KvState.over(engine.shape, ids, old, engine.dtype, positions)
     mass = ColumnMass(layers, plan.n_tokens, plan.question_begin)
+    if policy.needs(engine.shape).weighs_by_values:
+        norms = {layer: old.values[layer].float().norm(dim=-1) for layer in layers}
+        mass = ValueMass(layers, norms, plan.n_tokens, plan.question_begin)
     rows = torch.from_numpy(plan.fresh).to(engine.device)
     result = engine.run(state, rows, observers=(mass,), stop_after=max(layers))
     by_layer = {layer: mass.by_layer[layer].cpu().numpy() for layer in mass.layers}

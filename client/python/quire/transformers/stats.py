@@ -56,6 +56,25 @@ class ColumnMass:
         return torch.stack([self.by_layer[layer] for layer in chosen]).mean(dim=0)
 
 
+class ValueMass(ColumnMass):
+    """ColumnMass with every head's weights times the norm of the cell's value (VATP, arXiv
+    2406.12335). norms: layer -> [kv head][cell]."""
+
+    def __init__(
+        self, layers: Iterable[int], norms: Mapping[int, Tensor], n_cells: int, row_begin: int = 0
+    ) -> None:
+        super().__init__(layers, n_cells, row_begin)
+        self._norms = norms
+
+    def see(self, block: Block) -> None:
+        chosen = (block.rows >= self.row_begin) & (block.rows < self.row_end)
+        cells = slice(block.cell_begin, block.cell_end)
+        norms = self._norms[block.layer][:, cells]
+        by_head = block.weights[:, chosen].sum(dim=1).view(norms.shape[0], -1, norms.shape[1])
+        mass, _ = self._of(block.layer, by_head)
+        mass[cells] += (by_head * norms[:, None]).sum(dim=(0, 1)) / block.weights.shape[0]
+
+
 class SegmentMass:
     """What rows [row_begin, row_end) give to each of the runs of cells [bounds[j], bounds[j+1])."""
 

@@ -13,6 +13,7 @@ from quire.eval.exact import codec_kl
 from quire.eval.loading import Subject
 from quire.transformers import Engine
 from quire.transformers.gates import GATES, GateResult
+from quire.transformers.policies import DEFAULT_POLICY
 from quire.transformers.tiny import tiny_model
 from tiny_texts import Characters, make_corpus
 from typer.testing import CliRunner
@@ -140,7 +141,7 @@ def test_verdict_on_a_random_model(program: Callable[..., tuple[int, str, str]])
     code, said, _ = program("gate", "m", "-n", "3", "-o", "json", "--chunk-tokens", "150")
     verdict = json.loads(said)
     assert verdict["pic_safe"] in ("yes", "prefix-only") and code == (verdict["pic_safe"] != "yes")
-    assert set(verdict["figures"]["kl_median"]) == {"full", "reuse", "random:0.15", "query:0.15"}
+    assert set(verdict["figures"]["kl_median"]) == {"full", "reuse", "random:0.15", DEFAULT_POLICY}
     assert verdict["figures"]["kl_median"]["full"] < 1e-9
     assert all(g["passed"] for g in verdict["gates"])
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from quire.errors import InvalidArgument, NonFinite
-from quire.eval import runner
 from quire.eval.cells import Cell, make_cells, split_policies
 from quire.eval.errors import PromptTooLong, RunMismatch
 from quire.eval.loading import Subject
@@ -20,6 +19,7 @@ from quire.eval.runner import Options, PromptRun
 from quire.eval.session import run_session
 from quire.eval.variants import parse_variant
 from quire.transformers import Engine
+from quire.transformers.policies import PolicyNeeds
 
 CELLS = make_cells(["reuse", "query:0.2", "random:0.3", "no-documents"], ["sys"])
 
@@ -108,7 +108,7 @@ def test_shared_prefills_equal_separate_ones(
         return run.run(Cell(policy, "sys", "none")).results
 
     shared = measure()
-    monkeypatch.setattr(runner, "_BLIND_TO_QUESTIONS", ())
+    monkeypatch.setattr(PolicyNeeds, "blind_to_question", False)
     for one, other in zip(shared, measure(), strict=True):
         assert one["kl"] == pytest.approx(other["kl"], abs=1e-6)
         assert one["charge"] == other["charge"]

@@ -19,12 +19,12 @@ ANY_VARIANT = [
     "cacheblend-v:0.2", "cacheblend-k:0.2,3=0.1", "cacheblend-gradual:0.3", "kvshare:0.2", "kvshare:0.2,3",
     "pie:0", "pie:5", "cachecraft:1", "cachecraft:0.5,3", "relay:1", "relay:2,4", "epic:2+query:0.2",
     "epic:2+kvshare:0.3", "query:0.1+cacheblend-gradual:0.2", "kvshare:0.2+relay:2,4", "least-cfo/query:0.2",
-    "neighbours/kvshare:0.2",
+    "neighbours/kvshare:0.2", "query-value:0.6", "query-value:0.1",
 ]  # fmt: skip
 # Everything, by their own words.
 ALL_ROWS = [
     "query:1@1,3", "prophetkv:1", "fusionrag:1", "cacheblend-gradual:1,1", "kvshare:1", "kvshare:1,2", "pie:999",
-    "epic:1+kvshare:1", "pie:0+query:1", "query:0.5+query-last:0.5",
+    "epic:1+kvshare:1", "pie:0+query:1", "query:0.5+query-last:0.5", "query-value:1",
 ]  # fmt: skip
 
 

@@ -151,7 +151,7 @@ def test_combined_variants_and_limits() -> None:
         "query:0.15@1,3", "prophetkv:0.2", "fusionrag:0.15", "cacheblend-gradual:0.15",
         "cacheblend-gradual:0.15,1.2", "kvshare:0.15", "kvshare:0.15,3", "psr:0.15,0.9,0.8", "ape:0.9,0.9",
         "pie:4", "cachecraft:1", "cachecraft:0.5,12", "relay:3", "relay:3,20", "epic:8+query:0.1",
-        "least-cfo/query:0.15", "neighbours/fusionrag:0.15+epic:4",
+        "least-cfo/query:0.15", "neighbours/fusionrag:0.15+epic:4", "query-value:0.15",
     ],
 )  # fmt: skip
 def test_names_round_trip(name: str) -> None:

@@ -31,6 +31,7 @@ from .link0 import Link0
 from .pie import Pie
 from .psr import Psr
 from .query_guided import ProphetKv, QueryGuided
+from .query_value import QueryValue
 from .random_rows import RandomRows
 from .registry import DEFAULT_POLICY, parse_policy, policy_names
 from .relay import Relay
@@ -65,6 +66,7 @@ __all__ = [
     "ProphetKv",
     "Psr",
     "QueryGuided",
+    "QueryValue",
     "QuestionLayers",
     "RandomRows",
     "Relay",

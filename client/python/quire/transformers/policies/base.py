@@ -4,6 +4,7 @@ A method differs from another in the variant of a chunk it wants, in the rows it
 which layers, and in what it does to the KV it keeps. A policy says all three:
 
   needs()          what the engine must gather, so that loads and passes can be planned
+  question_layers() how deep the question's first pass goes in this prompt
   rank_candidate() which of several stored variants of a chunk it prefers in this prompt
   arrange()        the positions of the chunks, where they are not those of the prompt
   select_rows()    rows at layer 0, from the plan and (where asked for) the question's attention
@@ -95,7 +96,9 @@ class PolicyNeeds:
     needs_query_attention_at: layers of the question's first pass, or QuestionLayers.
     needs_column_sums: probe layers whose view carries the mass each cell receives; on_layer() is
       then called after the layer's attention, else before it.
+    weighs_by_values: the question's first pass sums attention times the norm of each cell's value.
     needs_decode_hook: on_decode() is called at every step.
+    needs_stats: the chunks' attention statistics, where their variants have them.
     uses_prefix, uses_chunks: False loads none of them.
     """
 
@@ -105,9 +108,17 @@ class PolicyNeeds:
     needs_old_values_at: tuple[int, ...] = ()
     needs_query_attention_at: QuestionLayers | tuple[int, ...] = QuestionLayers.NONE
     needs_column_sums: tuple[int, ...] = ()
+    weighs_by_values: bool = False
     needs_decode_hook: bool = False
+    needs_stats: bool = False
     uses_prefix: bool = True
     uses_chunks: bool = True
+
+    @property
+    def blind_to_question(self) -> bool:
+        """Whether the rows are the same for every question over the same documents."""
+        asked = self.needs_query_attention_at is not QuestionLayers.NONE
+        return self.static_rows and not (asked or self.probe_layers or self.needs_decode_hook)
 
     def question_layers(self, shape: ModelShape) -> tuple[int, ...]:
         wanted = self.needs_query_attention_at
@@ -124,8 +135,9 @@ class PolicyNeeds:
 class PolicyInput:
     """What select_rows() and fixup() see.
 
-    question_mass: layer -> [cell] column sums of the question's rows, mean over heads; empty unless
-    asked for. old: the loaded KV, moved to its place. notes: this request's memory.
+    question_mass: layer -> [cell] column sums of the question's rows, mean over heads, each head's
+    times the norm of the cell's value where needs().weighs_by_values; empty unless asked for.
+    old: the loaded KV, moved to its place. notes: this request's memory.
     """
 
     plan: ReusePlan
@@ -205,6 +217,10 @@ class RowPolicy:
     def needs(self, shape: ModelShape) -> PolicyNeeds:
         raise NotImplementedError
 
+    def question_layers(self, plan: ReusePlan, shape: ModelShape) -> tuple[int, ...]:
+        """Of the layers that needs() names, those whose question attention this prompt gets."""
+        return self.needs(shape).question_layers(shape)
+
     def arrange(self, plan: ReusePlan) -> ReusePlan:
         """The same segments with the positions the policy wants."""
         return plan
@@ -271,6 +287,13 @@ def charge_of(
     whole = n_layers * len(reusable)
     inside = sum(int(np.isin(rows, reusable, assume_unique=True).sum()) for rows in rows_by_layer)
     return Charge(inside / whole, sum(question_rows_by_layer) / whole)
+
+
+def question_charge(last_layer: int, shape: ModelShape, plan: ReusePlan) -> float:
+    """What a first pass of the question up to and with a layer costs, as :class:`Charge` has it."""
+    if not len(plan.reusable):
+        return 0.0
+    return (last_layer + 1) * len(plan.fresh) / (shape.n_layers * len(plan.reusable))
 
 
 def chunk_head(segment: PlanSegment, n_rows: int) -> Rows:

@@ -106,9 +106,10 @@ class CacheCraft(RowPolicy):
 
     def needs(self, shape: ModelShape) -> PolicyNeeds:
         if self.stop is None:
-            return PolicyNeeds()
+            return PolicyNeeds(needs_stats=True)
         seen = {layer for layer in shape.full_layers if layer <= self.stop} | {self.stop}
-        return PolicyNeeds(probe_layers=tuple(sorted(seen)), needs_column_sums=tuple(sorted(seen)))
+        layers = tuple(sorted(seen))
+        return PolicyNeeds(probe_layers=layers, needs_column_sums=layers, needs_stats=True)
 
     def rank_candidate(self, candidate: VariantCandidate) -> float:
         return overhead_rank(candidate, self.alpha)

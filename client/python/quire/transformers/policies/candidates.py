@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ...ids import Phase
 from ...reuse import SegmentKind
-from ..plan import ReusePlan
+from ..plan import PlanSegment, ReusePlan
 from ..recipes import run_digest
 from .base import VariantCandidate
 
@@ -45,3 +48,25 @@ def order_distance(old: Sequence[bytes], new: Sequence[bytes]) -> float:
     common = [place[run] for run in old if run in place]
     pairs = list(combinations(common, 2))
     return sum(a > b for a, b in pairs) / len(pairs) if pairs else 0.0
+
+
+def is_exact(candidate: VariantCandidate) -> bool:
+    """Whether it was computed behind the very runs that stand before it."""
+    return bool(candidate.lead) and candidate.lead == candidate.before
+
+
+def stands_as_computed(plan: ReusePlan, segment: PlanSegment) -> bool:
+    """Whether a chunk was computed behind the very runs of tokens that stand before it here: its KV
+    is full prefill's, whatever has become of the KV before it."""
+    if segment.source is None or segment.source_begin or not segment.token_begin:
+        return False
+    in_place = segment.first_position == segment.source.base_position
+    return in_place and is_exact(candidate_of(plan, segment.token_begin, segment.source))
+
+
+def exact_cells(plan: ReusePlan) -> NDArray[np.int64]:
+    """Cells of the chunks that stand as they were computed."""
+    runs = [
+        np.arange(s.token_begin, s.token_end) for s in plan.chunks if stands_as_computed(plan, s)
+    ]
+    return np.concatenate(runs) if runs else np.empty(0, dtype=np.int64)

@@ -8,6 +8,7 @@ policy's own.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from ..plan import ReusePlan
@@ -45,7 +46,11 @@ class ChosenVariant(RowPolicy):
         return neighbours_missing(candidate) + _TIE * own
 
     def needs(self, shape: ModelShape) -> PolicyNeeds:
-        return self.inner.needs(shape)
+        inner = self.inner.needs(shape)
+        return replace(inner, needs_stats=inner.needs_stats or self.by == "least-cfo")
+
+    def question_layers(self, plan: ReusePlan, shape: ModelShape) -> tuple[int, ...]:
+        return self.inner.question_layers(plan, shape)
 
     def arrange(self, plan: ReusePlan) -> ReusePlan:
         return self.inner.arrange(plan)

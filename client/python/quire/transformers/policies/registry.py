@@ -25,11 +25,12 @@ from .link0 import Link0
 from .pie import Pie
 from .psr import Psr
 from .query_guided import ProphetKv, QueryGuided
+from .query_value import QueryValue
 from .random_rows import RandomRows
 from .relay import Relay
 from .union import Union
 
-DEFAULT_POLICY = "query:0.15"
+DEFAULT_POLICY = "query-value:0.15"
 POLICY_TEXT_MAX = 512
 
 Make = Callable[[str], RowPolicy]
@@ -94,6 +95,7 @@ _WITH_VALUE: dict[str, tuple[str, Make]] = {
     "random": ("B[:SEED]", _random),
     "query": ("B[@LAYER,...]", _query),
     "query-last": ("B", lambda text: QueryGuided(float(text), QuestionLayers.LAST)),
+    "query-value": ("B", lambda text: QueryValue(float(text))),
     "prophetkv": ("B", lambda text: ProphetKv(float(text))),
     "fusionrag": ("B", lambda text: FusionRag(float(text))),
     "cacheblend-v": ("B[,LAYER=B...]", _cacheblend("v")),

@@ -41,6 +41,7 @@ class Relay(RowPolicy):
             static_rows=False,
             probe_layers=(self.detect,) if self.end is None else (self.detect, self.end),
             needs_old_values_at=(self.detect,),
+            needs_stats=True,
         )
 
     def select_rows(self, given: PolicyInput) -> Rows:

@@ -75,6 +75,11 @@ class Union(RowPolicy):
 
     def needs(self, shape: ModelShape) -> PolicyNeeds:
         each = [part.needs(shape) for part in self.parts]
+        weighs = {needs.weighs_by_values for needs in each if needs.question_layers(shape)}
+        if len(weighs) > 1:
+            raise InvalidArgument(
+                f"{self.name}: only some parts weigh the question's attention by values"
+            )
 
         def all_of(layers: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
             return tuple(sorted(set().union(*layers)))
@@ -86,7 +91,9 @@ class Union(RowPolicy):
             needs_old_values_at=all_of([needs.needs_old_values_at for needs in each]),
             needs_query_attention_at=all_of([needs.question_layers(shape) for needs in each]),
             needs_column_sums=all_of([needs.needs_column_sums for needs in each]),
+            weighs_by_values=any(weighs),
             needs_decode_hook=any(needs.needs_decode_hook for needs in each),
+            needs_stats=any(needs.needs_stats for needs in each),
             uses_prefix=any(needs.uses_prefix for needs in each),
             uses_chunks=any(needs.uses_chunks for needs in each),
         )
