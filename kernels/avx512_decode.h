@@ -30,6 +30,39 @@ inline T load_as(const Byte* from) {
   return _mm512_cvtph_ps(_mm256_set1_epi16(load_as<int16_t>(from)));
 }
 
+// A line that `streams` goes past the caches.
+[[gnu::always_inline]] inline void store_line(bool streams, Byte* to, __m512i line) {
+  if (streams)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), line);
+  else
+    _mm512_storeu_si512(to, line);
+}
+
+// Thirty-two elements of 16 bits.
+[[gnu::always_inline]] inline __m512i join_elements(int32_t dtype, __m512 low, __m512 high) {
+  if (dtype == kHardwareBf16) {
+    const __m512bh both = _mm512_cvtne2ps_pbh(high, low);
+    __m512i bits;
+    memcpy(&bits, &both, sizeof(bits));
+    return bits;
+  }
+  const bool half = dtype == QUIRE_DTYPE_F16;
+  const __m256i first = half ? to_half(low) : to_bf16(low);
+  const __m256i second = half ? to_half(high) : to_bf16(high);
+  return _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1);
+}
+
+// Elements i .. i + 31 of a row: whole lines of it where it streams.
+[[gnu::always_inline]] inline void store_pair(int32_t dtype, bool streams, Byte* dst, uint64_t i,
+                                              __m512 a, __m512 b) {
+  if (dtype == QUIRE_DTYPE_F32) {
+    store_line(streams, dst + i * 4, _mm512_castps_si512(a));
+    store_line(streams, dst + (i + kLanes) * 4, _mm512_castps_si512(b));
+    return;
+  }
+  store_line(streams, dst + i * 2, join_elements(dtype, a, b));
+}
+
 }  // namespace
 
 namespace avx512 {

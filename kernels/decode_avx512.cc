@@ -85,18 +85,6 @@ class SplitTable {
   const float* table_ = nullptr;
 };
 
-// Two neighbouring blocks at once: bf16 fills one register.
-[[gnu::always_inline]] inline void store_pair(int32_t dtype, Byte* dst, uint64_t i, __m512 a,
-                                              __m512 b) {
-  if (dtype == kHardwareBf16) {
-    const __m512bh both = _mm512_cvtne2ps_pbh(b, a);
-    memcpy(dst + i * 2, &both, sizeof(both));
-    return;
-  }
-  store_elements(dtype, dst, i, a, FullBlock{});
-  store_elements(dtype, dst, i + kLanes, b, FullBlock{});
-}
-
 // Rows by channel, without rotation from dim `begin` on.
 template <uint32_t kBits>
 [[gnu::always_inline]] inline void channel_plain(const RowFormat& format, const float* zeros,
@@ -109,7 +97,7 @@ template <uint32_t kBits>
         affine(unpack<kBits>(codes, i, block), block.load(zeros + i), block.load(scales + i));
     const __m512 b = affine(unpack<kBits>(codes, i + kLanes, block), block.load(zeros + i + kLanes),
                             block.load(scales + i + kLanes));
-    store_pair(format.dtype, out, i, a, b);
+    store_pair(format.dtype, format.streams, out, i, a, b);
   }
   for_blocks(format.n - i, [&](uint64_t j, auto block) {
     const __m512 a = affine(unpack<kBits>(codes, i + j, block), block.load(zeros + i + j),
@@ -118,35 +106,66 @@ template <uint32_t kBits>
   });
 }
 
+// Sixteen rotated pairs of channels: what turns their codes into elements.
 template <uint32_t kBits>
-[[gnu::always_inline]] inline void channel_neox(const RowFormat& format, const float* zeros,
-                                                const float* scales, const SplitTable& split,
-                                                const Byte* codes, Byte* out) {
+class ChannelPairs {
+ public:
+  [[gnu::always_inline]] ChannelPairs(const float* zeros, const float* scales,
+                                      const SplitTable& split, uint32_t first, uint32_t second)
+      : first_(first),
+        second_(second),
+        zeros_{_mm512_loadu_ps(zeros + first), _mm512_loadu_ps(zeros + second)},
+        scales_{_mm512_loadu_ps(scales + first), _mm512_loadu_ps(scales + second)},
+        cosine_(_mm512_loadu_ps(split.cosines + first)),
+        sine_(_mm512_loadu_ps(split.sines + first)) {}
+
+  [[gnu::always_inline]] void decode(const Byte* codes, __m512* x0, __m512* x1) const {
+    *x0 = affine(unpack<kBits>(codes, first_, FullBlock{}), zeros_[0], scales_[0]);
+    *x1 = affine(unpack<kBits>(codes, second_, FullBlock{}), zeros_[1], scales_[1]);
+    rotate_pair(cosine_, sine_, x0, x1);
+  }
+
+ private:
+  uint32_t first_;
+  uint32_t second_;
+  __m512 zeros_[2];
+  __m512 scales_[2];
+  __m512 cosine_;
+  __m512 sine_;
+};
+
+// Rows begin .. end - 1, which share a table: what belongs to the channels stays in registers while
+// rows go by.
+template <uint32_t kBits>
+void channel_neox(const RowFormat& format, const float* zeros, const float* scales,
+                  const SplitTable& split, const CodeRows& rows, uint32_t begin, uint32_t end) {
   const uint32_t pairs = format.rotary_dims / 2;
-  const FullBlock block;
-  const auto rotated = [&](uint64_t j, __m512* x0, __m512* x1) {
-    const uint64_t k = j + pairs;
-    *x0 = affine(unpack<kBits>(codes, j, block), block.load(zeros + j), block.load(scales + j));
-    *x1 = affine(unpack<kBits>(codes, k, block), block.load(zeros + k), block.load(scales + k));
-    rotate_pair(block.load(split.cosines + j), block.load(split.sines + j), x0, x1);
-  };
-  uint64_t j = 0;
+  uint32_t j = 0;
   for (; j + 2 * kLanes <= pairs; j += 2 * kLanes) {
-    __m512 first[2];
-    __m512 second[2];
-    rotated(j, &first[0], &second[0]);
-    rotated(j + kLanes, &first[1], &second[1]);
-    store_pair(format.dtype, out, j, first[0], first[1]);
-    store_pair(format.dtype, out, j + pairs, second[0], second[1]);
+    const ChannelPairs<kBits> a(zeros, scales, split, j, j + pairs);
+    const ChannelPairs<kBits> b(zeros, scales, split, j + kLanes, j + kLanes + pairs);
+    for (uint32_t r = begin; r < end; ++r) {
+      __m512 first[2];
+      __m512 second[2];
+      a.decode(rows.codes[r], &first[0], &second[0]);
+      b.decode(rows.codes[r], &first[1], &second[1]);
+      store_pair(format.dtype, format.streams, rows.out[r], j, first[0], first[1]);
+      store_pair(format.dtype, format.streams, rows.out[r], j + pairs, second[0], second[1]);
+    }
   }
   for (; j < pairs; j += kLanes) {
-    __m512 first;
-    __m512 second;
-    rotated(j, &first, &second);
-    store_elements(format.dtype, out, j, first, block);
-    store_elements(format.dtype, out, j + pairs, second, block);
+    const ChannelPairs<kBits> a(zeros, scales, split, j, j + pairs);
+    for (uint32_t r = begin; r < end; ++r) {
+      __m512 first;
+      __m512 second;
+      a.decode(rows.codes[r], &first, &second);
+      store_elements(format.dtype, rows.out[r], j, first, FullBlock{});
+      store_elements(format.dtype, rows.out[r], j + pairs, second, FullBlock{});
+    }
   }
-  channel_plain<kBits>(format, zeros, scales, codes, out, format.rotary_dims);
+  if (format.rotary_dims == format.n) return;
+  for (uint32_t r = begin; r < end; ++r)
+    channel_plain<kBits>(format, zeros, scales, rows.codes[r], rows.out[r], format.rotary_dims);
 }
 
 // Any rotation: through a row of fp32.
@@ -162,19 +181,21 @@ void channel_rows(const RowFormat& format, const float* zeros, const float* scal
       format.style == QUIRE_ROPE_STYLE_NEOX && format.rotary_dims % (2 * kLanes) == 0;
   RowFormat wide = format;
   wide.dtype = QUIRE_DTYPE_F32;
+  wide.streams = false;
   RowFormat fast = format;
   if (format.dtype == QUIRE_DTYPE_BF16 && hardware_bf16() && harmless(zeros, format.n) &&
       harmless(scales, format.n))
     fast.dtype = kHardwareBf16;
   SplitTable split;
-  for (uint32_t r = 0; r < rows.n; ++r) {
+  for (uint32_t r = 0, end; r < rows.n; r = end) {
     const float* table = rows.table[r];
+    end = r + 1;
     if (table == nullptr) {
       channel_plain<kBits>(fast, zeros, scales, rows.codes[r], rows.out[r], 0);
     } else if (in_registers) {
+      while (end < rows.n && rows.table[end] == table) ++end;
       split.use(table, format.rotary_dims / 2);
-      channel_neox<kBits>(split.is_harmless ? fast : format, zeros, scales, split, rows.codes[r],
-                          rows.out[r]);
+      channel_neox<kBits>(split.is_harmless ? fast : format, zeros, scales, split, rows, r, end);
     } else {
       alignas(64) float row[QUIRE_KERNEL_DIMS_MAX];
       channel_plain<kBits>(wide, zeros, scales, rows.codes[r], reinterpret_cast<Byte*>(row), 0);
@@ -199,7 +220,7 @@ template <uint32_t kBits, uint32_t kRegisters>
     } else {
 #pragma GCC unroll 4
       for (uint32_t i = 0; i < kRegisters; i += 2)
-        store_pair(format.dtype, out, begin + kLanes * i, r[i], r[i + 1]);
+        store_pair(format.dtype, false, out, begin + kLanes * i, r[i], r[i + 1]);
     }
   }
 }
@@ -213,7 +234,7 @@ template <uint32_t kBits>
   uint64_t done = 0;
   if (!turns)
     for (; done + 2 * kLanes <= n; done += 2 * kLanes)
-      store_pair(format.dtype, out, done,
+      store_pair(format.dtype, false, out, done,
                  affine(unpack<kBits>(codes, done, FullBlock{}), zero, scale),
                  affine(unpack<kBits>(codes, done + kLanes, FullBlock{}), zero, scale));
   for_blocks(n - done, [&](uint64_t j, auto block) {

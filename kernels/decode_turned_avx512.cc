@@ -49,13 +49,6 @@ template <uint32_t kBits>
   return _mm512_mul_ps(values, _mm512_set1_ps(0.125f));
 }
 
-[[gnu::always_inline]] inline void store_line(bool streams, Byte* to, __m512i line) {
-  if (streams)
-    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), line);
-  else
-    _mm512_storeu_si512(to, line);
-}
-
 [[gnu::always_inline]] inline void store_turned(const RowFormat& format, const __m512 (&r)[8],
                                                 Byte* a, Byte* b) {
   const int32_t dtype = format.dtype;
@@ -74,18 +67,7 @@ template <uint32_t kBits>
     return;
   }
   // Quadwords: four elements of the first block, four of the second, and so on.
-  const auto joined = [&](uint32_t i) {
-    if (dtype == kHardwareBf16) {
-      const __m512bh both = _mm512_cvtne2ps_pbh(r[i + 1], r[i]);
-      __m512i bits;
-      memcpy(&bits, &both, sizeof(bits));
-      return bits;
-    }
-    const bool half_type = dtype == QUIRE_DTYPE_F16;
-    const __m256i low = half_type ? to_half(r[i]) : to_bf16(r[i]);
-    const __m256i high = half_type ? to_half(r[i + 1]) : to_bf16(r[i + 1]);
-    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
-  };
+  const auto joined = [&](uint32_t i) { return join_elements(dtype, r[i], r[i + 1]); };
   const __m512i first = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
   const __m512i second = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
 #pragma GCC unroll 2
@@ -164,6 +146,140 @@ template <uint32_t kBits, bool kSameRow>
   store_turned(format, r, a.out, b.out);
 }
 
+// True where no sum of the transform of these codes rounds, in whatever order it is made: all
+// values are multiples of the last place of zero or of scale, and 64 of them stay below 2^24 of
+// those. Both are normal halves then, of exponents that lie near enough to each other.
+[[gnu::always_inline]] inline bool sums_exactly(const Byte* side) {
+  const auto pair = load_as<uint32_t>(side);
+  const uint32_t zero = pair >> 10 & 31;
+  const uint32_t scale = pair >> 26;  // 32 and more where it is negative
+  constexpr uint32_t kLargest = 30;
+  if (scale - 1 >= kLargest) return false;
+  if ((pair & 0xffff) == 0) return true;
+  return zero - 1 < kLargest && scale <= zero + 2 && zero <= scale + 6;
+}
+
+// Two blocks of 4-bit codes that the transform sums exactly: on the codes as integers, of a byte
+// while they fit, then of two and of four. In the comments bit b of an element's number in its
+// block is b0 .. b5, "l" are the bits of a 32-bit lane's number, "R" a register's.
+class CodeSums {
+ public:
+  [[gnu::always_inline]] explicit CodeSums(__m512i codes) {
+    const __m512i nibble = _mm512_set1_epi8(15);
+    // math/pack.h: R = b1, bytes of a lane b2 and b0, l = b3, b4, b5, block.
+    __m512i a = _mm512_and_si512(codes, nibble);
+    __m512i b = _mm512_and_si512(_mm512_srli_epi32(codes, 4), nibble);
+    add_subtract_bytes(&a, &b);
+    swap0(&a, &b);  // R = b3, l = b4, b1, b5, block
+    add_subtract_bytes(&a, &b);
+    swap0(&a, &b);               // R = b4, l = b1, b3, b5, block
+    add_subtract_bytes(&a, &b);  // of eight codes: at most 120
+    widen(a, &words_[0][0], &words_[0][1]);
+    widen(b, &words_[1][0], &words_[1][1]);
+#pragma GCC unroll 2
+    for (uint32_t b2 = 0; b2 < 2; ++b2) {
+      swap2(&words_[0][b2], &words_[1][b2]);  // R = b5, l = b1, b3, block, b4
+      const __m512i sum = _mm512_add_epi16(words_[0][b2], words_[1][b2]);
+      words_[1][b2] = _mm512_sub_epi16(words_[0][b2], words_[1][b2]);
+      words_[0][b2] = sum;
+    }
+  }
+
+  // Of b0 = 0 and b0 = 1; l = b1, b3, block, b4.
+  [[gnu::always_inline]] __m512 even(uint32_t b5, uint32_t b2) const {
+    return _mm512_cvtepi32_ps(_mm512_madd_epi16(words_[b5][b2], _mm512_set1_epi16(1)));
+  }
+  [[gnu::always_inline]] __m512 odd(uint32_t b5, uint32_t b2) const {
+    const __m512i signs = _mm512_set1_epi32(static_cast<int32_t>(0xffff0001));
+    return _mm512_cvtepi32_ps(_mm512_madd_epi16(words_[b5][b2], signs));
+  }
+
+ private:
+  [[gnu::always_inline]] static void add_subtract_bytes(__m512i* a, __m512i* b) {
+    const __m512i sum = _mm512_add_epi8(*a, *b);
+    *b = _mm512_sub_epi8(*a, *b);
+    *a = sum;
+  }
+  [[gnu::always_inline]] static void swap0(__m512i* a, __m512i* b) {
+    __m512 x = _mm512_castsi512_ps(*a);
+    __m512 y = _mm512_castsi512_ps(*b);
+    swap_lane0(&x, &y);
+    *a = _mm512_castps_si512(x);
+    *b = _mm512_castps_si512(y);
+  }
+  [[gnu::always_inline]] static void swap2(__m512i* a, __m512i* b) {
+    __m512 x = _mm512_castsi512_ps(*a);
+    __m512 y = _mm512_castsi512_ps(*b);
+    swap_lane2(&x, &y);
+    *a = _mm512_castps_si512(x);
+    *b = _mm512_castps_si512(y);
+  }
+  // The sum and the difference of the bytes of each word.
+  [[gnu::always_inline]] static void widen(__m512i bytes, __m512i* sum, __m512i* difference) {
+    const __m512i ones = _mm512_set1_epi8(1);
+    const __m512i odd_negative =
+        _mm512_mask_sub_epi8(bytes, UINT64_C(0xaaaaaaaaaaaaaaaa), _mm512_setzero_si512(), bytes);
+    *sum = _mm512_maddubs_epi16(ones, bytes);
+    *difference = _mm512_maddubs_epi16(ones, odd_negative);
+  }
+
+  __m512i words_[2][2];  // [b5][b2]
+};
+
+// Where the elements b0 .. b4 of a block lie in two registers, b2 = 0 and 1, of sixteen b0 = 0 and
+// sixteen b0 = 1 each.
+struct LineOrder {
+  alignas(64) uint16_t of_block[2][32];
+};
+constexpr LineOrder line_order() {
+  LineOrder order{};
+  for (uint32_t block = 0; block < 2; ++block)
+    for (uint32_t i = 0; i < 32; ++i)
+      order.of_block[block][i] =
+          static_cast<uint16_t>((i >> 2 & 1) * 32 + (i & 1) * 16 + (i >> 1 & 1) + (i >> 3 & 1) * 2 +
+                                block * 4 + (i >> 4 & 1) * 8);
+  return order;
+}
+constexpr LineOrder kLineOrder = line_order();
+
+// Both blocks sum exactly.
+[[gnu::always_inline]] inline void turn_codes(const RowFormat& format, const TurnBlock& a,
+                                              const TurnBlock& b) {
+  constexpr __mmask16 kOfB = 0xf0f0;
+  const CodeSums sums(load_groups<4>(a.codes, b.codes));
+  const auto of_both = [&](uint32_t at) {
+    return _mm512_mask_blend_ps(kOfB, half_to_all(a.side + at), half_to_all(b.side + at));
+  };
+  const __m512 scale = _mm512_mul_ps(of_both(2), _mm512_set1_ps(0.125f));
+  // The zeros of a block add up in its first element.
+  const __m512 zero = _mm512_maskz_mul_ps(0x0011, of_both(0), _mm512_set1_ps(8.0f));
+#pragma GCC unroll 2
+  for (uint32_t b5 = 0; b5 < 2; ++b5) {
+    __m512i joined[2];
+#pragma GCC unroll 2
+    for (uint32_t b2 = 0; b2 < 2; ++b2) {
+      __m512 even = _mm512_mul_ps(sums.even(b5, b2), scale);
+      if (b5 == 0 && b2 == 0) even = _mm512_add_ps(even, zero);
+      joined[b2] = join_elements(format.dtype, even, _mm512_mul_ps(sums.odd(b5, b2), scale));
+    }
+    const auto line = [&](uint32_t block) {
+      const __m512i order = _mm512_load_si512(kLineOrder.of_block[block]);
+      return _mm512_permutex2var_epi16(joined[0], order, joined[1]);
+    };
+    store_line(format.streams, a.out + 64 * b5, line(0));
+    store_line(format.streams, b.out + 64 * b5, line(1));
+  }
+}
+
+template <uint32_t kBits, bool kSameRow>
+[[gnu::always_inline]] inline void turn_pair(const RowFormat& format, const TurnBlock& a,
+                                             const TurnBlock& b) {
+  if (kBits == 4 && format.dtype != QUIRE_DTYPE_F32 && sums_exactly(a.side) &&
+      (kSameRow || sums_exactly(b.side)))
+    return turn_codes(format, a, b);
+  turn_blocks<kBits, kSameRow>(format, a, b);
+}
+
 // Rows of order 64 without rotation: their blocks in pairs, across rows where a row has an odd
 // number of them. A last one is done twice.
 template <uint32_t kBits>
@@ -178,15 +294,15 @@ void turned_rows(const RowFormat& format, const CodeRows& rows) {
                        rows.out[r] + at * element};
     };
     if (waits) {
-      turn_blocks<kBits, false>(format, waiting, block(0));
+      turn_pair<kBits, false>(format, waiting, block(0));
       begin = 64;
     }
     for (; begin + 128 <= format.n; begin += 128)
-      turn_blocks<kBits, true>(format, block(begin), block(begin + 64));
+      turn_pair<kBits, true>(format, block(begin), block(begin + 64));
     waits = begin < format.n;
     if (waits) waiting = block(begin);
   }
-  if (waits) turn_blocks<kBits, true>(format, waiting, waiting);
+  if (waits) turn_pair<kBits, true>(format, waiting, waiting);
 }
 
 }  // namespace

@@ -39,7 +39,7 @@ void exponent_decode(const ExponentShape& shape, const Byte* section, uint32_t h
                      uint32_t n, ExponentCursor* cursor, Byte* const* elements);
 
 inline constexpr uint32_t kEncodeHeadsMax = 8;
-inline constexpr uint32_t kEncodeRowsMax = 32;
+inline constexpr uint32_t kEncodeRowsMax = 64;
 inline constexpr uint32_t kEncodeBytesMax = 32 << 10;
 
 struct EncodeBatch {
@@ -57,7 +57,8 @@ class ExponentSource {
   // making them. 1 .. kEncodeHeadsMax.
   virtual uint32_t heads_together() const = 0;
   // elements[h * n + i] = the bf16 elements (any bits) of head + h, token + i * step, until the
-  // next call. n_heads * n <= kEncodeRowsMax, their elements fit kEncodeBytesMax.
+  // next call. n_heads * n <= kEncodeRowsMax, their elements fit kEncodeBytesMax. `rows` is the
+  // same at every call, and only this function writes there.
   virtual void rows(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n, uint32_t step,
                     EncodeBatch* rows) = 0;
 

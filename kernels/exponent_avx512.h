@@ -217,6 +217,31 @@ class CodeTable {
 #endif
 };
 
+#if QUIRE_EXPONENT_VBMI2
+// The same where the exponents that have a code lie in a window: one permutation.
+class CodeWindow {
+ public:
+  CodeWindow(const Byte* code_of, uint32_t begin)
+      : begin_(_mm512_set1_epi8(static_cast<char>(begin))),
+        codes_(_mm512_loadu_si512(code_of + begin)) {}
+  // Exponents outside share the entry behind the window.
+  __m512i codes(__m512i exponents) const {
+    const __m512i place = _mm512_min_epu8(_mm512_sub_epi8(exponents, begin_), each8(kBehind));
+    return _mm512_permutexvar_epi8(place, codes_);
+  }
+
+ private:
+  static constexpr uint64_t kBehind = kCodeWindow * UINT64_C(0x0101010101010101);
+  static_assert(kCodeWindow + 1 == kStep);
+  __m512i begin_;
+  __m512i codes_;
+};
+#endif
+
+// window3 has escapes in most steps but not in all, which costs more to guess than to move none.
+template <uint32_t kBits>
+constexpr bool kMovesAll = QUIRE_EXPONENT_VBMI2&& kBits == 3;
+
 // Appends the marked bytes; writes up to 64.
 inline uint64_t append(__mmask64 marked, __m512i bytes, Byte* to) {
 #if QUIRE_EXPONENT_VBMI2
@@ -319,12 +344,13 @@ inline void store_codes(Block block, Byte* to, __m512i codes, __m512i exponents,
   const __m512i escape = _mm512_set1_epi8((1 << kBits) - 1);
   block.store_codes(to, pack_codes<kBits>(_mm512_maskz_mov_epi8(block.elements(), codes)));
   const __mmask64 escaped = _mm512_mask_cmpeq_epi8_mask(block.elements(), codes, escape);
-  if (escaped != 0) escapes->n += append(escaped, exponents, escapes->escapes + escapes->n);
+  if (kMovesAll<kBits> || escaped != 0)
+    escapes->n += append(escaped, exponents, escapes->escapes + escapes->n);
 }
 
-Byte encode(const ExponentRows& format, const EncodeRows& rows, Byte* sign_mantissa, Byte* codes,
-            EscapeWriter* escapes) {
-  const CodeTable table(format.exponents, format.code_of);
+template <typename Table>
+Byte encode_by(const Table& table, const ExponentRows& format, const EncodeRows& rows,
+               Byte* sign_mantissa, Byte* codes, EscapeWriter* escapes) {
   __m512i largest = _mm512_setzero_si512();
   EscapeWriter to = *escapes;
   for (uint32_t row = 0; row < format.n_rows && to.n <= to.max; ++row) {
@@ -341,6 +367,17 @@ Byte encode(const ExponentRows& format, const EncodeRows& rows, Byte* sign_manti
   }
   escapes->n = to.n;
   return largest_byte(largest);
+}
+
+Byte encode(const ExponentRows& format, const EncodeRows& rows, Byte* sign_mantissa, Byte* codes,
+            EscapeWriter* escapes) {
+#if QUIRE_EXPONENT_VBMI2
+  if (format.window_begin != kNoCodeWindow)
+    return encode_by(CodeWindow(format.code_of, format.window_begin), format, rows, sign_mantissa,
+                     codes, escapes);
+#endif
+  return encode_by(CodeTable(format.exponents, format.code_of), format, rows, sign_mantissa, codes,
+                   escapes);
 }
 
 void encode_below_tops(const ExponentRows& format, const Byte* exponents, Byte* codes,
@@ -389,7 +426,7 @@ inline uint64_t decode_rows(const ExponentRows& rows, const Byte* sign_mantissa,
       const __m512i code_bytes = unpack_codes<kBits>(block.load_codes(codes + d / 8 * kBits));
       __m512i exponents = exponents_of_codes(code_bytes, d, block);
       const __mmask64 escaped = _mm512_mask_cmpeq_epi8_mask(block.elements(), code_bytes, escape);
-      if (escaped != 0) {
+      if (kMovesAll<kBits> || escaped != 0) {
         const uint64_t at = taken < n_escapes ? taken : n_escapes;
         exponents = expand(exponents, escaped, escapes + at, n_escapes - at);
         taken += static_cast<uint64_t>(__builtin_popcountll(escaped));

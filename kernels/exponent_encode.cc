@@ -32,6 +32,18 @@ void rank_exponents(const uint64_t* counters, Byte* exponents) {
     if (!taken[e]) exponents[n++] = static_cast<Byte>(e);
 }
 
+// ExponentRows::window_begin
+uint32_t code_window(const Byte* exponents) {
+  uint32_t least = 255;
+  uint32_t most = 0;
+  for (uint32_t i = 0; i < kTableExponents; ++i) {
+    if (exponents[i] < least) least = exponents[i];
+    if (exponents[i] > most) most = exponents[i];
+  }
+  if (least > 255 - kCodeWindow) least = 255 - kCodeWindow;
+  return most - least < kCodeWindow ? least : kNoCodeWindow;
+}
+
 // Heads are written in groups, a block of tokens of all of them at a time. Escapes of each head of
 // a group grow in an area of their own behind those that are written, and move together at its end.
 class Encoder {
@@ -66,10 +78,13 @@ class Encoder {
  private:
   static uint32_t lesser(uint64_t a, uint64_t b) { return static_cast<uint32_t>(a < b ? a : b); }
 
+  // As many as leave room in the L1 cache for what their rows are made from; at least one.
   uint32_t tokens_together(uint32_t n_heads) const {
     constexpr uint32_t kTokens = 16;
-    const uint32_t fit = kEncodeBytesMax / (shape_.head_dim * 2);
-    return lesser(kTokens, lesser(fit, kEncodeRowsMax) / n_heads);
+    constexpr uint32_t kBytes = 8 << 10;
+    static_assert(kEncodeBytesMax >= kEncodeHeadsMax * QUIRE_KERNEL_DIMS_MAX * 2);
+    const uint32_t fit = lesser(kBytes / (shape_.head_dim * 2), kEncodeRowsMax) / n_heads;
+    return fit == 0 ? 1 : lesser(fit, kTokens);
   }
 
   // window3 keeps the exponents of a run of all heads of a group, where they fit.
@@ -101,6 +116,7 @@ class Encoder {
     memset(code_of_, kTableExponents, sizeof(code_of_));
     for (uint32_t i = 0; i < kTableExponents; ++i)
       code_of_[header_.exponents[i]] = static_cast<Byte>(i);
+    window_begin_ = code_window(header_.exponents);
   }
 
   Byte* tops_at(uint32_t head, uint32_t token) const {
@@ -168,7 +184,8 @@ class Encoder {
       return for_pieces(
           head + h, first, n, escapes_[h], [&](uint64_t row, uint32_t at, uint32_t m) {
             const ExponentRows format{shape_.spec.bits,  shape_.head_dim, m,
-                                      header_.exponents, code_of_,        nullptr};
+                                      header_.exponents, code_of_,        nullptr,
+                                      window_begin_};
             const Byte largest = ops_.encode(format, part(h * n + at), sign_mantissa_at(row),
                                              codes_at(row), &escapes_[h]);
             if (largest > largest_) largest_ = largest;
@@ -276,6 +293,7 @@ class Encoder {
   ExponentSection s_;
   ExponentHeader header_ = {};
   Byte code_of_[256];
+  uint32_t window_begin_ = kNoCodeWindow;
   uint64_t escapes_max_ = 0;
   Byte largest_ = 0;  // exponent
   EscapeWriter escapes_[kEncodeHeadsMax];

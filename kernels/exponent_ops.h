@@ -10,6 +10,9 @@
 
 namespace quire_kernels {
 
+inline constexpr uint32_t kCodeWindow = 63;
+inline constexpr uint32_t kNoCodeWindow = 256;
+
 // Consecutive rows of one head and, for window3, of one run. Their elements lie anywhere, their
 // sign-and-mantissa bytes side by side; code rows are padded (math/pack.h).
 struct ExponentRows {
@@ -19,6 +22,9 @@ struct ExponentRows {
   const Byte* exponents;  // exp4: 16 bytes, what the codes stand for; the last is unused
   const Byte* code_of;    // exp4, encoding: the code of each of 256 exponents
   const Byte* tops;       // window3: head_dim bytes, each at least 6
+  // exp4, encoding: all exponents that have a code are begin .. begin + kCodeWindow - 1, where
+  // there is such a window; code_of has kCodeWindow + 1 entries from there on.
+  uint32_t window_begin = kNoCodeWindow;
 };
 
 // Rows to encode, and for each of them one that is wanted soon.

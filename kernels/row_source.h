@@ -57,8 +57,8 @@ class RowSource {
   // RowOps::fetch_range() of rows just gathered, with the status of the first row that has another
   // than OK.
   int fetch_range(const SourceRows& source, float* rows, float* minimums, float* maximums);
-  // RowOps::fetch_turned() likewise, for sources that are not rotated; OUT_OF_RANGE also where
-  // max_abs_bits() of a row exceeds `limit`.
+  // RowOps::fetch_turned() likewise; OUT_OF_RANGE also where max_abs_bits() of a row exceeds
+  // `limit`.
   int fetch_turned(const SourceRows& source, uint32_t order, uint32_t limit, float* rows,
                    float* minimums, float* maximums);
   // The row's elements side by side, in place or in the tile, until the next call.

@@ -29,8 +29,9 @@ struct RowFormat {
   int32_t dtype;        // of the engine
   int32_t style;        // of the rotation of rows that have a table
   uint32_t rotary_dims;
-  // Rows may be written past the caches: all lie on multiples of 64 bytes. For decode_token() of
-  // elements of 16 bits; the others pay no heed to it.
+  // Rows may be written past the caches: all lie on multiples of 64 bytes, and so do the parts of
+  // them that are rotated apart. For decode_token(), decode_channel() and rotate_elements(); the
+  // others pay no heed to it.
   bool streams = false;
 };
 
@@ -109,7 +110,7 @@ struct RowOps {
                       float* minimums, float* maximums);
   // Hadamard in place (order 1: none), then the least and the greatest element.
   void (*turn_range)(float* row, uint32_t n, uint32_t order, float* minimum, float* maximum);
-  // fetch of each row without its rotation, then turn_range(); one minimum and maximum per row.
+  // fetch of each row, then turn_range(); one minimum and maximum per row.
   // The largest max_abs_bits of a row before it was turned.
   uint32_t (*fetch_turned)(const RowFormat& format, const SourceRows& source, float* rows,
                            float* minimums, float* maximums);

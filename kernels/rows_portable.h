@@ -144,8 +144,8 @@ uint32_t fetch_turned(const RowFormat& format, const SourceRows& source, float* 
                       float* minimums, float* maximums) {
   uint32_t largest = 0;
   for (uint32_t r = 0; r < source.n; ++r, rows += format.n) {
-    const uint32_t bits =
-        fetch(format.dtype, source.src[r], QUIRE_ROPE_STYLE_NONE, nullptr, 0, rows, format.n);
+    const uint32_t bits = fetch(format.dtype, source.src[r], format.style, source.table[r],
+                                format.rotary_dims, rows, format.n);
     if (bits > largest) largest = bits;
     turn_range(rows, format.n, format.order, minimums + r, maximums + r);
   }

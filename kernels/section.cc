@@ -131,8 +131,21 @@ RowFormat row_format(const SectionShape& shape, const LoadTarget& target) {
 }
 
 bool streams_rows(const SectionShape& shape, const LoadTarget& target) {
-  return shape.spec.kind == SectionKind::kToken && shape.spec.bits != 8 && !target.rotates &&
-         hadamard_order_of(shape) == 64 && target.dtype != QUIRE_DTYPE_F32;
+  // Halves of a rotation, and what follows it, are written apart.
+  const bool by_lines =
+      !target.rotates || (target.style == QUIRE_ROPE_STYLE_NEOX && target.rotary_dims % 64 == 0);
+  switch (shape.spec.kind) {
+    case SectionKind::kRaw:
+    case SectionKind::kExponent:
+      return by_lines && !copies_elements(shape, target);
+    case SectionKind::kChannel:
+      return by_lines;
+    case SectionKind::kToken:
+      return shape.spec.bits != 8 && !target.rotates && hadamard_order_of(shape) == 64 &&
+             target.dtype != QUIRE_DTYPE_F32;
+    default:
+      return false;
+  }
 }
 
 void clear_bytes(Byte* section, uint64_t begin, uint64_t end) {

@@ -109,18 +109,25 @@ class EncoderRows : public ExponentSource {
     return copies_ && (source_.params().flags & QUIRE_KERNEL_KEEP_NON_FINITE) != 0;
   }
 
-  // A rotation of each token's own is read once for all heads of a group.
+  // A rotation of each token's own is read once for all heads of a group; heads that lie side by
+  // side in the engine are read as one piece of memory, which short rows gain nothing from.
   uint32_t heads_together() const override {
-    constexpr uint32_t kHeads = kEncodeHeadsMax;
-    return source_.rotates() && source_.params().rotation.table_token_stride != 0 ? kHeads : 1;
+    const quire_store_params& p = source_.params();
+    const int64_t src_row_bytes = int64_t{p.head_dim} * element_bytes(p.src_dtype);
+    constexpr int64_t kLongRowBytes = 256;
+    const bool side_by_side = source_.contiguous() && p.src_head_stride == src_row_bytes &&
+                              src_row_bytes >= kLongRowBytes;
+    const bool share_rotation = source_.rotates() && p.rotation.table_token_stride != 0;
+    return side_by_side || share_rotation ? kEncodeHeadsMax : 1;
   }
 
   void rows(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n, uint32_t step,
             EncodeBatch* rows) override {
     if (copies_ && source_.contiguous()) {
-      for (uint32_t i = 0; i < n; ++i) rows->elements[i] = at(head, token + i * step);
+      point(head, n_heads, token, n, step, rows->elements);
     } else {
-      for (uint32_t i = 0; i < n_heads * n; ++i) rows->elements[i] = tile_ + i * row_bytes(shape_);
+      for (; placed_ < n_heads * n; ++placed_)
+        rows->elements[placed_] = tile_ + placed_ * row_bytes(shape_);
       if (!source_.contiguous()) return gather(head, n_heads, token, n, step);
       rotate(head, n_heads, token, n, step);
     }
@@ -140,19 +147,23 @@ class EncoderRows : public ExponentSource {
   }
 
   void rotate(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n, uint32_t step) {
+    static_assert(kEncodeHeadsMax <= kBatchRows);
     const int64_t head_stride = source_.params().src_head_stride;
+    const uint64_t out_stride = n * row_bytes(shape_);
     ElementRows rows;
     for (uint32_t i = 0; i < n; ++i, token += step) {
       const Byte* from = at(head, token);
       const float* table = table_of(token);
       Byte* out = tile_ + i * row_bytes(shape_);
-      for (uint32_t h = 0; h < n_heads; ++h) {
-        rows.from[rows.n] = from + h * head_stride;
+      for (uint32_t h = 0; h < n_heads; ++h, from += head_stride, out += out_stride) {
+        rows.from[rows.n] = from;
         rows.table[rows.n] = table;
-        rows.out[rows.n++] = out + h * n * row_bytes(shape_);
+        rows.out[rows.n++] = out;
       }
+      if (i + 1 < n && rows.n + n_heads <= kBatchRows) continue;
+      source_.ops().rotate_elements(format_, source_.params().src_dtype, rows);
+      rows.n = 0;
     }
-    source_.ops().rotate_elements(format_, source_.params().src_dtype, rows);
   }
 
   // One by one: the source has a tile of its own, which holds one head's tokens.
@@ -183,11 +194,17 @@ class EncoderRows : public ExponentSource {
     rows->ahead_bytes = 0;
     if (head + n_heads > shape_.n_heads) return;
     rows->ahead_bytes = shape_.head_dim * element_bytes(source_.params().src_dtype);
+    point(head, n_heads, token, n, step, rows->ahead);
+  }
+
+  // to[h * n + i] = where a row lies; tokens beyond the last are the first.
+  void point(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n, uint32_t step,
+             const Byte** to) const {
     const int64_t head_stride = source_.params().src_head_stride;
-    for (uint32_t i = 0; i < n; ++i) {
+    for (uint32_t i = 0; i < n; ++i, ++to) {
       const uint32_t of_token = token + i * step;
       const Byte* from = at(head, of_token < shape_.n_tokens ? of_token : token);
-      for (uint32_t h = 0; h < n_heads; ++h) rows->ahead[h * n + i] = from + h * head_stride;
+      for (uint32_t h = 0; h < n_heads; ++h, from += head_stride) to[h * n] = from;
     }
   }
 
@@ -195,6 +212,7 @@ class EncoderRows : public ExponentSource {
   RowSource& source_;
   RowFormat format_;
   bool copies_;
+  uint32_t placed_ = 0;  // of the caller's pointers: they lead into the tile, always the same way
   alignas(64) Byte tile_[kEncodeBytesMax];
 };
 

@@ -90,7 +90,7 @@ class TokenWriter {
   }
 
   int find_ranges(const SourceRows& source) {
-    if (groups_ == 1 && !source_.rotates())
+    if (groups_ == 1)
       return source_.fetch_turned(source, order_, limit_, rows_, minimums_, maximums_);
     float* minimum = minimums_;
     float* maximum = maximums_;

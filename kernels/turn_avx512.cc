@@ -39,6 +39,21 @@ template <uint32_t kRegisters>
   });
 }
 
+// In place; the least and the greatest element are somewhere in the lanes.
+[[gnu::always_inline]] inline void turn_row(float* row, uint32_t n, uint32_t order, __m512* low,
+                                            __m512* high) {
+  *low = _mm512_set1_ps(__builtin_inff());
+  *high = _mm512_set1_ps(-__builtin_inff());
+  if (order == 64)
+    turn_blocks<4>(row, n, low, high);
+  else if (order == 32)
+    turn_blocks<2>(row, n, low, high);
+  else if (order == 16)
+    turn_blocks<1>(row, n, low, high);
+  else
+    turn_span(row, n, order, low, high);
+}
+
 // The least and the greatest of many rows, found sixteen rows at a time: one row alone would wait
 // for each step of its reduction.
 class RowRanges {
@@ -98,16 +113,9 @@ class RowRanges {
 }  // namespace
 
 void avx512::turn_range(float* row, uint32_t n, uint32_t order, float* minimum, float* maximum) {
-  __m512 low = _mm512_set1_ps(__builtin_inff());
-  __m512 high = _mm512_set1_ps(-__builtin_inff());
-  if (order == 64)
-    turn_blocks<4>(row, n, &low, &high);
-  else if (order == 32)
-    turn_blocks<2>(row, n, &low, &high);
-  else if (order == 16)
-    turn_blocks<1>(row, n, &low, &high);
-  else
-    turn_span(row, n, order, &low, &high);
+  __m512 low;
+  __m512 high;
+  turn_row(row, n, order, &low, &high);
   *minimum = _mm512_reduce_min_ps(low);
   *maximum = _mm512_reduce_max_ps(high);
 }
@@ -238,6 +246,23 @@ uint32_t plain_rows(const RowFormat& format, const SourceRows& source, float* ro
   return _mm512_reduce_max_epu32(largest);
 }
 
+// Any elements, rotations and transforms.
+uint32_t turned_rows(const RowFormat& format, const SourceRows& source, float* rows,
+                     RowRanges* ranges) {
+  uint32_t largest = 0;
+  for (uint32_t r = 0; r < source.n; ++r, rows += format.n) {
+    ask_ahead(source, r, elements_bytes(format.dtype, format.n));
+    const uint32_t bits = avx512::fetch(format.dtype, source.src[r], format.style, source.table[r],
+                                        format.rotary_dims, rows, format.n);
+    if (bits > largest) largest = bits;
+    __m512 low;
+    __m512 high;
+    turn_row(rows, format.n, format.order, &low, &high);
+    ranges->add(low, high);
+  }
+  return largest;
+}
+
 }  // namespace
 
 uint32_t avx512::fetch_turned(const RowFormat& format, const SourceRows& source, float* rows,
@@ -245,21 +270,17 @@ uint32_t avx512::fetch_turned(const RowFormat& format, const SourceRows& source,
   RowRanges ranges(minimums, maximums);
   uint32_t largest = 0;
   const bool bf16 = format.dtype == QUIRE_DTYPE_BF16;
-  if (bf16 && format.order == 64) {
+  // A batch rotates all of its rows or none.
+  if (source.n != 0 && source.table[0] != nullptr)
+    largest = turned_rows(format, source, rows, &ranges);
+  else if (bf16 && format.order == 64)
     largest = turned_bf16(format, source, rows, &ranges);
-  } else if (bf16 && format.order == 1 && format.n % (2 * kLanes) == 0) {
+  else if (bf16 && format.order == 1 && format.n % (2 * kLanes) == 0)
     largest = plain_bf16(format, source, rows, &ranges);
-  } else if (format.order == 1) {
+  else if (format.order == 1)
     largest = plain_rows(format, source, rows, &ranges);
-  } else {
-    for (uint32_t r = 0; r < source.n; ++r, rows += format.n) {
-      ask_ahead(source, r, elements_bytes(format.dtype, format.n));
-      const uint32_t bits =
-          fetch(format.dtype, source.src[r], QUIRE_ROPE_STYLE_NONE, nullptr, 0, rows, format.n);
-      if (bits > largest) largest = bits;
-      turn_range(rows, format.n, format.order, minimums + r, maximums + r);
-    }
-  }
+  else
+    largest = turned_rows(format, source, rows, &ranges);
   ranges.flush();
   return largest;
 }
