@@ -152,6 +152,20 @@ make_eval_environment() {
   touch "$python_environment/complete-eval"
 }
 
+# Of wordllama only the weights and the tokenizer are read, so what its loader needs is left out.
+install_embed_packages() {
+  local pip=$python_environment/bin/pip
+  "$pip" install --disable-pip-version-check numpy==2.2.6 safetensors tokenizers
+  "$pip" install --disable-pip-version-check --no-deps wordllama==0.4.0.post1
+}
+
+make_embed_environment() {
+  make_python_environment
+  "$python_environment/bin/python" -c 'import importlib.util as u, sys
+sys.exit(any(u.find_spec(name) is None for name in ("wordllama", "tokenizers", "safetensors")))' && return 0
+  quietly "installing the embedding model" "$quire_cache/logs/python-embed.log" install_embed_packages
+}
+
 # build_preset PRESET [target ...]: configures and builds (all targets where none is named), quietly.
 build_preset() {
   local preset=$1 targets=()

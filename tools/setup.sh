@@ -5,6 +5,7 @@
 #   tools/setup.sh --demo          also the demo's documents and its model (about 0.5 GB)
 #   tools/setup.sh --test          also the test models (about 0.75 GB) and the Python test tools
 #   tools/setup.sh --eval          also torch and transformers for quire.transformers and quire-eval (3 GB, 4.4 GB on disk)
+#   tools/setup.sh --embed         also the embedding model of quire-warm --neighbours (20 MB); --eval brings it, too
 #   tools/setup.sh --cuda          also nvcc 13.0 from PyPI (about 0.3 GB), where no nvcc >= 12.8 is found
 #   tools/setup.sh --no-llama      without llama.cpp: server, client library and quirectl only
 #
@@ -13,15 +14,16 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/lib.sh
 
-want_llama=1 want_demo=0 want_test=0 want_eval=0 want_cuda=0
+want_llama=1 want_demo=0 want_test=0 want_eval=0 want_embed=0 want_cuda=0
 for argument in "$@"; do
   case $argument in
     --demo) want_demo=1 ;;
     --test) want_test=1 ;;
-    --eval) want_eval=1 ;;
+    --eval) want_eval=1 want_embed=1 ;;
+    --embed) want_embed=1 ;;
     --cuda) want_cuda=1 ;;
     --no-llama) want_llama=0 ;;
-    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) die "unknown option $argument (see --help)" ;;
   esac
 done
@@ -44,6 +46,7 @@ if [ $want_test = 1 ]; then
   make_python_environment
 fi
 if [ $want_eval = 1 ]; then make_eval_environment; fi
+if [ $want_embed = 1 ]; then make_embed_environment; fi
 if [ $want_cuda = 1 ]; then install_nvcc; fi
 if find_nvcc >/dev/null; then say "CUDA units are built with $(find_nvcc)"; else say "no nvcc >= 12.8: building for the CPU only"; fi
 say "setup complete"

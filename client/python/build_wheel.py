@@ -30,6 +30,10 @@ Requires-Dist: tokenizers; extra == "transformers"
 Requires-Dist: safetensors; extra == "transformers"
 Requires-Dist: gguf>=0.17; extra == "transformers"
 Requires-Dist: accelerate>=1.1; extra == "transformers"
+Provides-Extra: embed
+Requires-Dist: wordllama==0.4.0.post1; extra == "embed"
+Requires-Dist: tokenizers; extra == "embed"
+Requires-Dist: safetensors; extra == "embed"
 Provides-Extra: eval
 Requires-Dist: quire[transformers]; extra == "eval"
 Requires-Dist: typer>=0.12; extra == "eval"

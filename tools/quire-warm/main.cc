@@ -25,9 +25,6 @@ namespace {
 constexpr uint64_t kTemplateTokens = 512;
 constexpr uint64_t kContextStep = 256;
 
-// Leads and members of a group, for each neighbour.
-constexpr uint64_t kGroupChunks = 1 + kMembersPerNeighbour;
-
 std::atomic<bool> stop_requested{false};
 
 // The first signal ends the run in order; the next one ends the process.
@@ -62,7 +59,8 @@ Expected<std::unique_ptr<LlamaEngine>> open_engine(const Options& options,
   engine.skip_digest = options.dry_run;
   engine.abort_flag = &stop_requested;
   // A token is at least a byte of text, so this holds the longest prompt of the run.
-  const uint64_t chunks = 1 + (options.neighbours > 0 ? kGroupChunks * options.neighbours - 1 : 0);
+  const uint64_t chunks =
+      options.neighbours > 0 ? kGroupLeads + group_members(options.neighbours) : 1;
   const uint64_t tokens =
       chunks * (options.chunking.target_tokens + options.chunking.overlap_tokens) +
       system_text.size() + 2 * kTemplateTokens;

@@ -25,7 +25,7 @@ class Grouper {
         chunk_tokens_(chunk_tokens),
         pending_(wanted.begin(), wanted.end()),
         options_(options),
-        n_leads_(std::min<uint64_t>(options.neighbours, embeddings.size() - 1)),
+        n_leads_(std::min<uint64_t>(kGroupLeads, embeddings.size() - 1)),
         in_group_(embeddings.size(), false) {}
 
   bool done() const { return pending_.empty(); }
@@ -42,7 +42,7 @@ class Grouper {
     for (const uint64_t lead : group.leads) in_group_[lead] = true;
     for (const uint64_t chunk : order) tokens_ += chunk_tokens_[chunk];
     take(0, group, order);
-    while (group.members.size() < uint64_t{kMembersPerNeighbour} * options_.neighbours) {
+    while (group.members.size() < members_max()) {
       const size_t best = most_similar(order);
       if (best == pending_.size()) break;
       take(best, group, order);
@@ -51,12 +51,19 @@ class Grouper {
   }
 
  private:
-  // The chunks nearest to one, the nearest last.
+  // The chunks nearest to one, the nearest last. Where the rest can be one group, leads are none of
+  // it if that can be, or it would take another group for them.
   std::vector<uint64_t> nearest(uint64_t chunk) const {
+    const bool keep_rest =
+        pending_.size() <= members_max() && embeddings_.size() - pending_.size() >= n_leads_;
+    const auto is_rest = [&](uint64_t other) {
+      return std::binary_search(pending_.begin(), pending_.end(), other);
+    };
     std::vector<std::pair<float, uint64_t>> others;
     others.reserve(embeddings_.size());
     for (uint64_t other = 0; other < embeddings_.size(); ++other)
-      if (other != chunk) others.emplace_back(similarity(chunk, other), other);
+      if (other != chunk && !(keep_rest && is_rest(other)))
+        others.emplace_back(similarity(chunk, other), other);
     const auto nearer = [](const auto& a, const auto& b) {
       return a.first != b.first ? a.first > b.first : a.second < b.second;
     };
@@ -66,6 +73,8 @@ class Grouper {
     for (auto other = end; other != others.begin();) result.push_back((--other)->second);
     return result;
   }
+
+  uint64_t members_max() const { return group_members(options_.neighbours); }
 
   float similarity(uint64_t a, uint64_t b) const {
     return dot(embeddings_.of(a).data(), embeddings_.of(b).data(), embeddings_.dims);

@@ -5,12 +5,13 @@
 // put behind copies of its neighbours' stored KV. Computing N neighbours anew for each chunk would
 // cost 1 + N times as much. Instead one prefill serves a group:
 //
-//   [fixed prefix] [lead 1 .. lead N] [member 1] [member 2] ... [member 3 N]
+//   [fixed prefix] [lead] [member 1] [member 2] ... [member 2 N - 1]
 //
-// The leads are the N nearest chunks of the first member, the nearest right in front of it. Each
+// The lead is the chunk nearest to the first member, and only computed to stand in front. Each
 // further member is the one, of those still to be computed, that is most similar to the N chunks
-// before it. Every member has N chunks right in front, all of its context is exact, and 4/3 as
-// many tokens are computed as without neighbours.
+// before it. So a chunk has 1 to 2 N - 1 others in front, N in the mean; all of its context is
+// exact, and 2 N / (2 N - 1) as many tokens are computed as without neighbours. (With N = 1 there
+// are two members.)
 #ifndef QUIRE_TOOLS_QUIRE_WARM_NEIGHBOURS_H_
 #define QUIRE_TOOLS_QUIRE_WARM_NEIGHBOURS_H_
 
@@ -25,7 +26,10 @@
 namespace quire::warm {
 
 inline constexpr uint32_t kNeighboursMax = 16;
-inline constexpr uint32_t kMembersPerNeighbour = 3;
+inline constexpr uint32_t kGroupLeads = 1;
+constexpr uint32_t group_members(uint32_t neighbours) {
+  return neighbours < 2 ? 2 : 2 * neighbours - 1;
+}
 // Similarities of all pairs are compared: a quarter of an hour for this many, computing their KV
 // takes days.
 inline constexpr uint64_t kNeighbourChunksMax = 200'000;
@@ -59,9 +63,8 @@ struct GroupOptions {
 };
 
 // Groups that hold each chunk of `wanted` (ascending) once as a member; leads are any of the
-// chunks. With fewer than neighbours + 1 chunks there are as many neighbours as there can be.
-// kFailedPrecondition: a single chunk has no neighbour. kInvalidArgument: options, more than
-// kNeighbourChunksMax. kCancelled by stop.
+// chunks. kFailedPrecondition: a single chunk has no neighbour. kInvalidArgument: options, more
+// than kNeighbourChunksMax. kCancelled by stop.
 Expected<std::vector<ChunkGroup>> plan_groups(const Embeddings& embeddings,
                                               std::span<const uint32_t> chunk_tokens,
                                               std::span<const uint64_t> wanted,

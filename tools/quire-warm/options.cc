@@ -20,7 +20,7 @@ constexpr const char* kExamples = R"(Examples:
   quire-warm --model model.gguf --system-file system.txt --manifest docs.manifest docs/
   # Lossless, 512 tokens a chunk, Markdown below src and lines of a JSONL file.
   quire-warm --model model.gguf --codec raw-f16 --chunk-tokens 512 'src/**/*.md' faq.jsonl
-  # Each chunk behind the two nearest ones (pip install 'quire[embed]'), with attention statistics.
+  # Each chunk behind near ones, two in the mean (pip install 'quire[embed]'), with attention statistics.
   quire-warm --model model.gguf --neighbours 2 --stats --manifest near.manifest docs/
   # The same with an embedding model of your own, for the sessions of one scope only.
   quire-warm --model model.gguf --neighbours 2 --embed-command './embed --fast' --scope alice docs/
@@ -68,7 +68,7 @@ void add_options(CLI::App& app, Options& options, std::string& system_text,
       ->check(CLI::IsMember({"fixed_prefix", "fixed_prefix_filler", "isolated", "dummy_sink"}))
       ->capture_default_str();
   app.add_option("--neighbours", options.neighbours,
-                 "Compute each chunk behind the fixed text and this many of its nearest chunks")
+                 "Compute chunks behind the fixed text and near chunks, this many in the mean")
       ->check(CLI::Range(0u, kNeighboursMax))
       ->capture_default_str();
   app.add_option("--embed-command", options.embed_command,

@@ -41,6 +41,10 @@ class Progress {
   void add(uint64_t tokens, bool computed, uint64_t compute_us, std::string_view where);
   // A line of its own that the bar does not overwrite.
   void message(std::string_view text);
+  // The same of what is going on; nothing where it is quiet.
+  void note(std::string_view text) {
+    if (!style_.quiet) message(text);
+  }
   // Ends the bar's line.
   void finish();
 

@@ -9,7 +9,8 @@ namespace quire::warm {
 uint64_t estimated_seconds(const RunReport& report) {
   if (report.tokens_per_second <= 0) return 0;
   auto tokens = static_cast<double>(report.summary.tokens);
-  if (report.settings.neighbours > 0) tokens *= 1 + 1.0 / kMembersPerNeighbour;
+  if (report.settings.neighbours > 0)
+    tokens *= 1 + double{kGroupLeads} / group_members(report.settings.neighbours);
   return static_cast<uint64_t>(std::ceil(tokens / report.tokens_per_second));
 }
 
@@ -31,7 +32,8 @@ void print_table(const RunReport& report, std::ostream& out) {
   row("variant", report.settings.variant + ", " + report.settings.codec + ", prefix of " +
                      std::to_string(report.settings.prefix_tokens) + " tokens");
   if (report.settings.neighbours > 0) {
-    std::string neighbours = format_count(report.settings.neighbours) + " in front of each chunk";
+    std::string neighbours =
+        format_count(report.settings.neighbours) + " in front of a chunk, in the mean";
     if (!report.dry_run)
       neighbours += " (" + format_count(s.lead_tokens_computed) + " tokens computed for them, " +
                     format_count(s.chunks_stale) + " chunks had lost theirs)";

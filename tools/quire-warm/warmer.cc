@@ -99,10 +99,10 @@ Status Warmer::scan_document(const corpus::Document& document) {
       continue;
     }
     // Names of neighbours take some bytes, too.
-    const std::vector<Digest> names(
-        neighbours_.embedder == nullptr
-            ? 0
-            : (kMembersPerNeighbour + 1) * neighbours_.groups.neighbours - 1);
+    const std::vector<Digest> names(neighbours_.embedder == nullptr
+                                        ? 0
+                                        : kGroupLeads +
+                                              group_members(neighbours_.groups.neighbours) - 1);
     QUIRE_ASSIGN_OR_RETURN(const ChunkIds ids, names.empty()
                                                    ? target_.identify(tokens)
                                                    : target_.identify_behind(tokens, names));

@@ -125,7 +125,7 @@ Status Warmer::embed_and_group(Corpus& corpus, std::vector<ChunkGroup>& groups) 
     if (!corpus.entries[i].kept) wanted.push_back(i);
   }
   if (wanted.empty()) return Status::ok();
-  progress_.message("finding neighbours among " + format_count(corpus.entries.size()) + " chunks");
+  progress_.note("finding neighbours among " + format_count(corpus.entries.size()) + " chunks");
   std::vector<std::string> texts;
   texts.reserve(corpus.entries.size());
   for (Corpus::Entry& entry : corpus.entries) texts.push_back(std::move(entry.text));

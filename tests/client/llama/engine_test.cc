@@ -70,6 +70,76 @@ TEST_P(Engine, CaptureBehindAPrefixComputesThePrefixOnce) {
   EXPECT_EQ(once, encode(*engine_, *second, chunk, context, CodecId::kRawF16));
 }
 
+// What capture() keeps of the tokens in place is the longest prefix in common, and changes nothing.
+TEST_P(Engine, CaptureBehindAPartlyEqualPrefix) {
+  const auto head = chunk_of(*engine_, 4, 30);
+  const auto chunk = chunk_of(*engine_, 1, 40);
+  auto other = head;
+  auto front = head;
+  for (const TokenId token : chunk_of(*engine_, 2, 50)) other.push_back(token);
+  for (const TokenId token : chunk_of(*engine_, 3, 20)) front.push_back(token);
+  ASSERT_TRUE(engine_->capture(front, chunk).is_ok());
+  const auto fresh = read_plane(*engine_, 3, Plane::kValue, 50, 40);
+  ASSERT_TRUE(engine_->capture(other, chunk).is_ok());
+  EXPECT_GT(relative(read_plane(*engine_, 3, Plane::kValue, 80, 40), fresh), 1e-2)
+      << "another context";
+  const auto again = engine_->capture(front, chunk);
+  ASSERT_TRUE(again.is_ok());
+  EXPECT_EQ(again->base_position, 50u);
+  EXPECT_LT(relative(read_plane(*engine_, 3, Plane::kValue, 50, 40), fresh), 2e-3);
+}
+
+TEST_P(Engine, SharesAreTheSoftmaxByRuns) {
+  const auto prefix = chunk_of(*engine_, 0, 70);
+  const auto chunk = chunk_of(*engine_, 3, 19);
+  const std::vector<uint32_t> runs{30, 40};
+  reuse::AttentionShares shares;
+  const auto capture = engine_->capture_with_shares(prefix, chunk, runs, &shares);
+  ASSERT_TRUE(capture.is_ok()) << capture.status().to_string();
+  EXPECT_EQ(capture->base_position, 70u);
+  EXPECT_EQ(shares.segments, runs);
+  ASSERT_EQ(shares.received.size(), 19u);
+  ASSERT_EQ(shares.inter_of_segment.size(), 38u);
+  // The same tokens again, with all of the softmax kept.
+  engine_->clear();
+  QUIRE_ASSERT_OK(engine_->append(prefix, false));
+  engine_->keep_attention(true);
+  std::vector<float> mass;
+  QUIRE_ASSERT_OK(engine_->append_with_mass(chunk, false, &mass));
+  engine_->keep_attention(false);
+  const LlamaEngine::Attention& seen = engine_->attention();
+  ASSERT_EQ(seen.tokens, 19u);
+  std::vector<double> received(19), inter(38);
+  const double scale = 1.0 / (seen.layers * seen.heads);
+  for (size_t row = 0; row < size_t{seen.layers} * seen.heads * 19; ++row) {
+    const size_t token = row % 19;
+    const float* const weights = seen.values.data() + row * seen.cells;
+    for (size_t cell = 0; cell < 70; ++cell)
+      inter[(cell < 30 ? 0 : 19) + token] += weights[cell] * scale;
+    for (size_t cell = 0; cell < 19; ++cell)
+      received[cell] += weights[70 + cell] * scale / static_cast<double>(19 - cell);
+  }
+  for (size_t i = 0; i < 19; ++i) EXPECT_NEAR(shares.received[i], received[i], 1e-5) << i;
+  for (size_t i = 0; i < 38; ++i) EXPECT_NEAR(shares.inter_of_segment[i], inter[i], 1e-5) << i;
+  const std::vector<uint32_t> wrong{30, 41};
+  EXPECT_EQ(engine_->capture_with_shares(prefix, chunk, wrong, &shares).status().code(),
+            StatusCode::kInvalidArgument);
+}
+
+// A chunk of more than one graph.
+TEST_P(Engine, SharesOfALongChunkSumUp) {
+  const auto prefix = chunk_of(*engine_, 0, 10);
+  const auto chunk = chunk_of(*engine_, 1, 600);
+  const std::vector<uint32_t> runs{10};
+  reuse::AttentionShares shares;
+  ASSERT_TRUE(engine_->capture_with_shares(prefix, chunk, runs, &shares).is_ok());
+  double sum = 0;
+  for (size_t i = 0; i < 600; ++i) {
+    sum += shares.inter_of_segment[i] + shares.received[i] * static_cast<double>(600 - i);
+  }
+  EXPECT_NEAR(sum, 600.0, 0.05) << "each row gives 1";
+}
+
 // Longer than Gemma's window of 512: a sequence state would have lost the first rows of sliding
 // layers.
 TEST_P(Engine, RowsBeforeTheWindowStayExact) {

@@ -65,7 +65,8 @@ TEST_F(WarmerNeighboursTest, EveryChunkStandsBehindNearOnesAndSaysSo) {
     document_of[line.object] = fs::path(line.document).filename().string();
   uint64_t near = 0;
   for (const auto& [key, line] : contents.chunks) {
-    ASSERT_GE(line.neighbours.size(), 2u);
+    ASSERT_GE(line.neighbours.size(), 1u);
+    EXPECT_LE(line.neighbours.size(), 3u);
     EXPECT_EQ(target_.fronts.at(line.object), line.neighbours);
     EXPECT_EQ(line.variant, variant_id(line.object, VariantContext::synthetic(line.neighbours)));
     EXPECT_TRUE(std::find(line.neighbours.begin(), line.neighbours.end(), line.object) ==
@@ -73,7 +74,7 @@ TEST_F(WarmerNeighboursTest, EveryChunkStandsBehindNearOnesAndSaysSo) {
         << "a chunk is not its own neighbour";
     near += document_of.at(line.neighbours.back())[0] == document_of.at(line.object)[0] ? 1 : 0;
   }
-  // Groups are of six: at most where one ends among strangers another letter stands in front.
+  // Where little is left, strangers stand in front.
   EXPECT_GE(near * 10, contents.chunks.size() * 8);
 }
 
