@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from types import TracebackType
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _abi
-from .errors import QuireError, StaleLease, check, error_of
+from .errors import QuireError, check, error_of
 from .ids import to_c_id
 from .kv import Info, info_from_c
-from .lease import Handle, view_of
+from .lease import Handle, Pin, PinCalls, view_of
 
 
 class Section(NamedTuple):
@@ -30,7 +29,7 @@ class Section(NamedTuple):
     n_bytes: int
 
 
-class GpuLease:
+class GpuLease(Pin):
     """A pinned object, on the GPU or (not hot enough yet, no room there) in host memory.
 
     Use it in a ``with`` block. Wait for the kernels that read ``device_pointer`` before the
@@ -38,16 +37,21 @@ class GpuLease:
     thrown away.
     """
 
+    _calls = PinCalls(
+        _abi.lib.quire_gpu_lease_free,
+        _abi.lib.quire_gpu_lease_check,
+        _abi.lib.quire_gpu_lease_renew,
+        _abi.lib.quire_gpu_lease_release,
+    )
+
     def __init__(self, handle: int) -> None:
-        self._handle = Handle(handle, _abi.lib.quire_gpu_lease_free)
-        self._released = False
+        super().__init__(handle)
         facts = _abi.GpuLeaseInfo(struct_bytes=ctypes.sizeof(_abi.GpuLeaseInfo))
         check(_abi.lib.quire_gpu_lease_get_info(handle, ctypes.byref(facts)))
         self._facts = facts
 
     def _live(self) -> _abi.GpuLeaseInfo:
-        if self._released:
-            raise StaleLease("the lease was released")
+        self._assert_live()
         return self._facts
 
     @property
@@ -105,31 +109,6 @@ class GpuLease:
             _abi.lib.quire_free(sections)
             _abi.lib.quire_free(tokens)
         return info_from_c(info, ids), table
-
-    def check(self) -> None:
-        """Raises StaleLease or Unavailable where the memory may hold another object by now."""
-        check(_abi.lib.quire_gpu_lease_check(self._handle.value))
-
-    def renew(self, lease_ms: int) -> None:
-        """Asks for more time."""
-        check(_abi.lib.quire_gpu_lease_renew(self._handle.value, lease_ms))
-
-    def release(self) -> None:
-        """Gives the pin back; harmless when repeated."""
-        if not self._released:
-            self._released = True
-            _abi.lib.quire_gpu_lease_release(self._handle.value)
-
-    def __enter__(self) -> GpuLease:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.release()
 
 
 class GpuPool:

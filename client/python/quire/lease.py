@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable
 from enum import IntEnum
 from types import TracebackType
-from typing import Any, cast, overload
+from typing import Any, ClassVar, NamedTuple, Self, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -45,16 +45,70 @@ def view_of(handle: Handle, address: int, n_bytes: int, *, writable: bool) -> ND
     return np.frombuffer(view if writable else view.toreadonly(), dtype=np.uint8)
 
 
-class Lease:
+class PinCalls(NamedTuple):
+    """The C ABI's functions for one kind of lease."""
+
+    free: Callable[[int | None], object]
+    check: Callable[[int | None], int]
+    renew: Callable[[int | None, int], int]
+    release: Callable[[int | None], object]
+
+
+class Pin:
+    """What every lease can do: be checked, renewed and released, by itself or at a block's end."""
+
+    _calls: ClassVar[PinCalls]
+
+    def __init__(self, handle: int) -> None:
+        self._handle = Handle(handle, self._calls.free)
+        self._released = False
+
+    def _assert_live(self) -> None:
+        if self._released:
+            raise StaleLease("the lease was released")
+
+    def check(self) -> None:
+        """Raises StaleLease or Unavailable where the memory may hold another object by now."""
+        check(self._calls.check(self._handle.value))
+
+    def renew(self, lease_ms: int) -> None:
+        """Asks for more time."""
+        check(self._calls.renew(self._handle.value, lease_ms))
+
+    def release(self) -> None:
+        """Gives the pin back; harmless when repeated."""
+        if not self._released:
+            self._released = True
+            self._calls.release(self._handle.value)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+class Lease(Pin):
     """A pinned, read-only object in the server's memory, without a copy.
 
     Use it in a ``with`` block. Views of ``data`` stay readable after release, but their content is
     promised only until then: call ``check()`` after a long read.
     """
 
+    _calls = PinCalls(
+        _abi.lib.quire_lease_free,
+        _abi.lib.quire_lease_check,
+        _abi.lib.quire_lease_renew,
+        _abi.lib.quire_lease_release,
+    )
+
     def __init__(self, handle: int, models: dict[bytes, Model] | None = None) -> None:
-        self._handle = Handle(handle, _abi.lib.quire_lease_free)
-        self._released = False
+        super().__init__(handle)
         self._models = {} if models is None else models
         self._data = view_of(
             self._handle,
@@ -66,8 +120,7 @@ class Lease:
     @property
     def data(self) -> NDArray[np.uint8]:
         """The representation's bytes."""
-        if self._released:
-            raise StaleLease("the lease was released")
+        self._assert_live()
         return self._data
 
     @property
@@ -133,31 +186,6 @@ class Lease:
         )
         self.check()
         return cast("tuple[Planes | None, Planes | None]", result)
-
-    def check(self) -> None:
-        """Raises StaleLease or Unavailable where the bytes may have changed."""
-        check(_abi.lib.quire_lease_check(self._handle.value))
-
-    def renew(self, lease_ms: int) -> None:
-        """Asks for more time."""
-        check(_abi.lib.quire_lease_renew(self._handle.value, lease_ms))
-
-    def release(self) -> None:
-        """Gives the pin back; harmless when repeated."""
-        if not self._released:
-            self._released = True
-            _abi.lib.quire_lease_release(self._handle.value)
-
-    def __enter__(self) -> Lease:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.release()
 
     def __len__(self) -> int:
         return int(self._data.size)

@@ -423,7 +423,7 @@ def test_store_and_load(server: str) -> None:
 
 
 def test_example_of_the_readme(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from conftest import ROOT
+    from support import ROOT
 
     text = (ROOT / "client" / "python" / "README.md").read_text()
     monkeypatch.setenv("QUIRE_SOCKET", server)

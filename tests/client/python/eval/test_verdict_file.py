@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +12,8 @@ import pytest
 import quire
 from quire.eval.gate import Verdict
 from quire.eval.verdict_file import FIGURES_MAX, TEXT_BYTES_MAX, stored_verdict, write_verdict
+from support import BIN, run_server
 
-ROOT = Path(__file__).resolve().parents[4]
-BIN = Path(os.environ.get("QUIRE_BIN_DIR", ROOT / "build" / "dev" / "bin"))
-START_SECONDS_MAX = 20
 VERDICT = Verdict(
     "prefix-only",
     "query:0.15 stays 0.61 nats from full prefill (median; at most 0.3)",
@@ -31,19 +27,6 @@ VERDICT = Verdict(
         "codec_kl": {"int8-channel": float("nan"), "int4-channel64": 0.02},
     },
 )
-CONFIG = """
-data_directory = "{data}"
-socket_path = "{socket}"
-[host]
-bytes = 67108864
-[nvme]
-bytes = 67108864
-segment_bytes = 4194304
-[control]
-listen = "{control}"
-[http]
-listen = ""
-"""
 
 
 def test_fields_are_flat_and_within_limits() -> None:
@@ -65,27 +48,11 @@ def test_fields_are_flat_and_within_limits() -> None:
 @pytest.fixture(scope="module")
 def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """(socket of the data plane, address of the control plane) of a quired."""
-    folder = tmp_path_factory.mktemp("quired")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    path = folder / "quired.sock"
-    config = folder / "quired.toml"
-    config.write_text(CONFIG.format(data=folder / "data", socket=path, control=address))
-    log = folder / "log"
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [str(BIN / "quired"), "--config", str(config)], stdout=out, stderr=subprocess.STDOUT
-        )
-    deadline = time.monotonic() + START_SECONDS_MAX
-    while not path.exists():
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            pytest.fail(f"quired did not start:\n{log.read_text()}")
-        time.sleep(0.02)
-    yield str(path), address
-    process.terminate()
-    process.wait(timeout=START_SECONDS_MAX)
+    for path in run_server(tmp_path_factory, control=address):
+        yield path, address
 
 
 def test_the_server_takes_it(control: tuple[str, str], tmp_path: Path) -> None:
