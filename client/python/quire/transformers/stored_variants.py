@@ -107,8 +107,9 @@ class VariantChoice:
         self.known = known
 
     def choose(self, segments: Sequence[Segment], usable: Sequence[Match]) -> list[Segment]:
-        """The same cuts with the variant of least rank_candidate(), of equals the one that the plan
-        had; a chunk whose variants are all refused is fresh."""
+        """The same cuts with the variant of least rank_candidate(); of equals the one computed
+        behind more of what stands before it, then the one that the plan had. A chunk whose variants
+        are all refused is fresh."""
         return [
             self._chosen(segment, segments, usable)
             if segment.kind == SegmentKind.CHUNK and segment.match is not None
@@ -123,12 +124,13 @@ class VariantChoice:
         assert own is not None
         others = [match for match in usable if match != own and _alternative(own, match)]
         offered = [own, *others]
+        candidates = [self.candidate(match, segments, segment.token_begin) for match in offered]
         ranks = [
-            self._policy.rank_candidate(self.candidate(match, segments, segment.token_begin))
-            for match in offered
+            (self._policy.rank_candidate(one), -len(set(one.lead) & set(one.before)))
+            for one in candidates
         ]
-        best = int(np.argmin(ranks))
-        if not np.isfinite(ranks[best]):
+        best = ranks.index(min(ranks))
+        if not np.isfinite(ranks[best][0]):
             return Segment(SegmentKind.FRESH, segment.token_begin, segment.n_tokens)
         return replace(segment, match=offered[best])
 
