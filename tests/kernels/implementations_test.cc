@@ -2,6 +2,7 @@
 #include <array>
 
 #include "kernels/math/bits.h"
+#include "kernels/math/layout.h"
 #include "kernels/rows.h"
 #include "tests/kernels/reference_decoder.h"
 
@@ -99,6 +100,67 @@ TEST_P(Implementations, StoreAndLoadGiveEqualBytes) {
     ASSERT_TRUE(engines[0] == engines[1]) << what();
   }
   EXPECT_GT(stored, 700);  // the rest was refused by both
+}
+
+// Zeros and scales of any halves: the sums of a transform that round, and those that do not.
+TEST_P(Implementations, TransformsOfAnyZeroAndScaleGiveEqualBytes) {
+  std::mt19937_64 random(kSeed);
+  for (int round = 0; round < 120; ++round) {
+    const Shape shape{65, 2, 64u << round % 3};
+    const int32_t codec = round % 4 == 0 ? QUIRE_CODEC_INT3_CHANNEL64 : QUIRE_CODEC_INT4_CHANNEL64;
+    Section section(codec, QUIRE_PLANE_VALUE, shape);
+    for (uint32_t& word : section.words) word = static_cast<uint32_t>(random());
+    const quire_kernels::PlaneSpec spec = quire_kernels::plane_spec(codec, QUIRE_PLANE_VALUE);
+    for (uint32_t head = 0; head < shape.heads; ++head) {
+      const auto at = quire_kernels::token_head(spec, shape.tokens, shape.dims, head);
+      for (uint32_t token = 0; token < shape.tokens; ++token) {
+        const uint64_t zero = random() % 20;
+        const uint64_t scale = std::min<uint64_t>(
+            20, std::max<int64_t>(0, static_cast<int64_t>(zero + random() % 24) - 12));
+        const auto half = [&](uint64_t exponent, bool negative) {
+          return static_cast<uint32_t>(negative << 15 | exponent << 10 | random() % 1024);
+        };
+        uint32_t pair = half(zero, random() % 2) | half(scale, random() % 16 == 0) << 16;
+        if (random() % 16 == 0) pair &= 0xffff8000;  // a zero of either sign
+        std::memcpy(section.data() + at.side + token * 4, &pair, 4);
+      }
+    }
+    std::vector<uint8_t> engines[2];
+    for (const int32_t which : {0, 1}) {
+      ASSERT_EQ(quire_kernel_select(which == 0 ? QUIRE_ISA_SCALAR : GetParam()), QUIRE_KERNEL_OK);
+      Engine engine(QUIRE_DTYPE_BF16, shape, shape.tokens, false);
+      const quire_load_params load = load_params(section, engine);
+      ASSERT_EQ(quire_load(&load), QUIRE_KERNEL_OK);
+      engines[which] = engine.bytes;
+    }
+    ASSERT_TRUE(engines[0] == engines[1]) << "round " << round << " seed " << kSeed;
+  }
+}
+
+// Heads side by side are read together, others one after the other.
+TEST_P(Implementations, LosslessStoresAreTheSameWhereverHeadsLie) {
+  std::mt19937_64 random(kSeed);
+  for (const int32_t codec : {QUIRE_CODEC_BF16_EXP4, QUIRE_CODEC_BF16_WINDOW3})
+    for (const uint32_t tokens : {3u, 64u, 277u}) {
+      const Shape shape{tokens, 11, 130};
+      Engine apart(QUIRE_DTYPE_BF16, shape, shape.tokens, false);
+      fill_like_keys(apart, random);
+      std::vector<uint8_t> side_by_side(uint64_t{shape.tokens} * shape.heads * shape.dims * 2);
+      uint8_t* to = side_by_side.data();
+      for (uint32_t token = 0; token < shape.tokens; ++token)
+        for (uint32_t head = 0; head < shape.heads; ++head, to += shape.dims * 2)
+          std::memcpy(to, apart.at(token, head, 0), shape.dims * 2);
+      Section first(codec, QUIRE_PLANE_VALUE, shape);
+      Section second = first;
+      quire_store_params p = store_params(apart, first);
+      ASSERT_EQ(quire_store(&p), QUIRE_KERNEL_OK);
+      p = store_params(apart, second);
+      p.src = side_by_side.data();
+      p.src_head_stride = shape.dims * 2;
+      p.src_token_stride = p.src_head_stride * shape.heads;
+      ASSERT_EQ(quire_store(&p), QUIRE_KERNEL_OK);
+      EXPECT_TRUE(first.copy() == second.copy()) << codec << " " << tokens << " seed " << kSeed;
+    }
 }
 
 TEST_P(Implementations, TransposeAgreesOnEveryRemainder) {
