@@ -8,7 +8,7 @@
 namespace quire_kernels {
 namespace {
 
-constexpr uint32_t kKeptBytes = 64 << 10;
+constexpr uint32_t kKeptBytes = 128 << 10;
 constexpr Byte kNotFinite = 255;
 constexpr uint32_t kSampledRows = 4;  // exp4's table is made from every fourth row
 
