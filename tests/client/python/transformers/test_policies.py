@@ -232,7 +232,7 @@ def test_names_round_trip() -> None:
     names = "full prefix reuse link0 epic:8 random:0.15:7 query:0.15 query-last:0.05 cacheblend-v:0.15"
     for name in [*names.split(), "cacheblend-k:0.3,4=0.2,8=0.1"]:
         assert parse_policy(name).name == name
-    assert len(policy_names()) == 22
+    assert len(policy_names()) == 23
 
 
 @pytest.mark.parametrize(
