@@ -13,7 +13,14 @@ from policy_examples import REUSABLE, Source, given_mass, make_plan, make_shape,
 from quire.transformers import ColumnMass, Engine, run_digest
 from quire.transformers.attention import Block
 from quire.transformers.gates import random_input
-from quire.transformers.policies import PolicyInput, QueryValue, VariantCandidate, parse_policy
+from quire.transformers.policies import (
+    Epic,
+    PolicyInput,
+    QueryValue,
+    Union,
+    VariantCandidate,
+    parse_policy,
+)
 from quire.transformers.policies.candidates import exact_cells
 from quire.transformers.stats import ValueMass
 
@@ -50,6 +57,14 @@ def test_the_pass_ends_where_it_takes_half_of_the_charge() -> None:
     chosen = parse_policy("neighbours/query-value:0.5")
     assert chosen.question_layers(plan, shape) == (0,)
     assert chosen.needs(shape).question_layers(shape) == (0, 1)
+    # Beside others too: what a deeper pass would cost is not taken off its rows.
+    both = Union([Epic(1), QueryValue(2.01 * ASKED)])
+    assert both.question_layers(plan, shape) == (0,)
+    asked = Union([Epic(1), QueryValue(ASKED + 3 / 9)])
+    given = given_mass({0: MASS, 1: [0.0] * 17})
+    alone = QueryValue(ASKED + 3 / 9).question_layers(plan, given.shape)
+    assert asked.question_layers(plan, given.shape) == alone == (0,)
+    assert asked.select_rows(given).tolist() == [3, 4, 10]
 
 
 def test_which_variant_it_takes() -> None:

@@ -98,9 +98,13 @@ class Union(RowPolicy):
             uses_chunks=any(needs.uses_chunks for needs in each),
         )
 
+    def question_layers(self, plan: ReusePlan, shape: ModelShape) -> tuple[int, ...]:
+        each = [part.question_layers(plan, shape) for part in self.parts]
+        return tuple(sorted(set().union(*each)))
+
     def _given(self, part: RowPolicy, given: PolicyInput) -> PolicyInput:
         """What the part asked for, and no more: it fuses what it gets."""
-        layers = part.needs(given.shape).question_layers(given.shape)
+        layers = part.question_layers(given.plan, given.shape)
         mass = {layer: mass for layer, mass in given.question_mass.items() if layer in layers}
         return replace(given, question_mass=mass)
 
