@@ -37,6 +37,7 @@ class Source:
     context_kind: quire.ContextKind = quire.ContextKind.ISOLATED
     phase: quire.Phase = quire.Phase.PREFILL
     lead_runs: tuple[bytes, ...] = ()
+    exact: bool = True
 
     def place(self, target: object) -> None:
         raise AssertionError("row choices never load")

@@ -95,7 +95,8 @@ def test_chunks_that_stand_as_computed_are_left_alone() -> None:
     elsewhere = make_plan((replace(first, base_position=4), second))
     unknown = make_plan((replace(first, lead_runs=()), second))
     other = make_plan((replace(first, lead_runs=(run_digest([7]),)), second))
-    for approximate in (elsewhere, unknown, other):
+    generated = make_plan((replace(first, exact=False), second))
+    for approximate in (elsewhere, unknown, other, generated):
         assert not len(exact_cells(approximate))
 
 

@@ -60,6 +60,8 @@ def stands_as_computed(plan: ReusePlan, segment: PlanSegment) -> bool:
     is full prefill's, whatever has become of the KV before it."""
     if segment.source is None or segment.source_begin or not segment.token_begin:
         return False
+    if not getattr(segment.source, "exact", True):  # computed over KV that was approximate
+        return False
     in_place = segment.first_position == segment.source.base_position
     return in_place and is_exact(candidate_of(plan, segment.token_begin, segment.source))
 
