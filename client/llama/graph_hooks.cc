@@ -276,7 +276,7 @@ void GraphHooks::add_shares(const ggml_tensor* weights) {
   const size_t n_tokens = shares_.received.size();
   if (weights->type != GGML_TYPE_F32 || weights->data == nullptr ||
       weights->nb[0] != sizeof(float) || weights->ne[1] != graph_tokens_ ||
-      weights->ne[0] < static_cast<int64_t>(shares_begin_ + n_tokens) ||
+      weights->ne[0] < static_cast<int64_t>(shares_begin_ + tokens_before_ + graph_tokens_) ||
       tokens_before_ + graph_tokens_ > n_tokens) {
     fail("softmax has an unknown shape");
     return;
