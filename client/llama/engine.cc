@@ -249,6 +249,9 @@ const Digest& LlamaEngine::model_id() const {
 uint32_t LlamaEngine::n_ctx() const {
   return impl_->n_ctx;
 }
+uint32_t LlamaEngine::trained_tokens() const {
+  return static_cast<uint32_t>(std::max(llama_model_n_ctx_train(impl_->model), 0));
+}
 uint32_t LlamaEngine::n_threads() const {
   return impl_->n_threads;
 }

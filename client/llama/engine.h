@@ -101,6 +101,7 @@ class LlamaEngine {
   const Digest& model_id() const;  // of the descriptor
   std::string model_name() const;  // general.name of the GGUF, else the file name
   uint32_t n_ctx() const;
+  uint32_t trained_tokens() const;  // the longest prompt the model was trained on; 0: not said
   uint32_t n_threads() const;
   uint32_t n_layers() const;
   uint32_t n_vocab() const;

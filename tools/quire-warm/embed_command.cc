@@ -28,6 +28,7 @@ using Json = nlohmann::json;
 constexpr int kPollMs = 100;  // how late a Ctrl-C may be noticed
 constexpr uint64_t kReadBytes = 64 << 10;
 constexpr uint64_t kWriteBytes = 64 << 10;
+constexpr int kErrorReadsMax = 64;       // of a program that says more than can be read
 constexpr uint32_t kExitGraceMs = 2000;  // from the end of its output to its own end
 
 // One end of a pipe, closed with it.
@@ -79,6 +80,7 @@ class Child {
   ~Child() {
     if (pid_ <= 0) return;
     ::kill(-pid_, SIGKILL);
+    ::kill(pid_, SIGKILL);  // it may have left its group
     ::waitpid(pid_, nullptr, 0);
   }
 
@@ -227,20 +229,21 @@ class Conversation {
                   "wrote a line of more than " + std::to_string(kEmbedLineBytesMax) + " bytes");
   }
 
-  // Keeps the end of what it says.
+  // All there is now; keeps the end of it, where the cause stands.
   void read_errors() {
-    if (!child_.errors.open()) return;
-    ::fcntl(child_.errors.fd(), F_SETFL, O_NONBLOCK);
     std::array<char, kEmbedErrorBytesMax> buffer;
-    const ssize_t n = ::read(child_.errors.fd(), buffer.data(), buffer.size());
-    if (n < 0 && (errno == EINTR || errno == EAGAIN)) return;
-    if (n <= 0) {
-      child_.errors.close();
-      return;
+    for (int i = 0; i < kErrorReadsMax && child_.errors.open(); ++i) {
+      ::fcntl(child_.errors.fd(), F_SETFL, O_NONBLOCK);
+      const ssize_t n = ::read(child_.errors.fd(), buffer.data(), buffer.size());
+      if (n < 0 && (errno == EINTR || errno == EAGAIN)) return;
+      if (n <= 0) {
+        child_.errors.close();
+        return;
+      }
+      errors_.append(buffer.data(), static_cast<size_t>(n));
+      if (errors_.size() > kEmbedErrorBytesMax)
+        errors_.erase(0, errors_.size() - kEmbedErrorBytesMax);
     }
-    errors_.append(buffer.data(), static_cast<size_t>(n));
-    if (errors_.size() > kEmbedErrorBytesMax)
-      errors_.erase(0, errors_.size() - kEmbedErrorBytesMax);
   }
 
   std::span<const std::string> texts_;

@@ -148,6 +148,7 @@ class Run {
     report_.statistics = options_.statistics;
     target.ack = options_.durable ? wire::AckLevel::kDurable : wire::AckLevel::kMemory;
     QUIRE_ASSIGN_OR_RETURN(target_, LlamaTarget::make(*engine_, client_.get(), target));
+    QUIRE_RETURN_IF_ERROR(check_length());
     report_.settings = settings_of(options_, *engine_, *target_);
     if (options_.dry_run || options_.manifest_path.empty()) return Status::ok();
     QUIRE_ASSIGN_OR_RETURN(manifest_, Manifest::open(options_.manifest_path, report_.settings));
@@ -171,11 +172,29 @@ class Run {
                                "pip install 'quire[embed]'"};
   }
 
+  // Of one prefill: no KV is stored from positions that the model has never seen.
+  uint64_t tokens_max() const {
+    const uint64_t trained = engine_->trained_tokens();
+    return trained == 0 ? engine_->n_ctx() : std::min<uint64_t>(trained, engine_->n_ctx());
+  }
+
+  Status check_length() const {
+    const uint64_t chunks = options_.neighbours > 0 ? kGroupLeads + 1 : 1;
+    const uint64_t chunk = options_.chunking.target_tokens + options_.chunking.overlap_tokens;
+    const uint64_t tokens = target_->prefix_tokens().size() + chunks * chunk;
+    if (tokens <= tokens_max()) return Status::ok();
+    return {StatusCode::kInvalidArgument,
+            std::to_string(chunks) + " chunk(s) of " + std::to_string(chunk) +
+                " tokens behind a prefix of " + std::to_string(target_->prefix_tokens().size()) +
+                " are longer than the " + std::to_string(tokens_max()) +
+                " tokens that the model was trained on: take shorter chunks (--chunk-tokens)"};
+  }
+
   void use_neighbours(Warmer& warmer) {
     if (embedder_ == nullptr) return;
     NeighbourOptions neighbours;
     neighbours.groups.neighbours = options_.neighbours;
-    neighbours.groups.tokens_max = engine_->n_ctx() - target_->prefix_tokens().size();
+    neighbours.groups.tokens_max = tokens_max() - target_->prefix_tokens().size();
     neighbours.embedder = embedder_.get();
     warmer.use_neighbours(neighbours);
   }

@@ -119,7 +119,7 @@ def plan_from_store(
     chunks: None uses them where the model's rope can move; True raises RopeCannotMove where it
     cannot. fixed_prefixes: prefix digests whose variants fit, best first. statistics: read the
     stored statistics of the candidates, and use the variant of a chunk that the policy ranks first;
-    None does so for policies that rank candidates (Cache-Craft, least-cfo/, neighbours/). A
+    None does so for policies that rank candidates (query-value, Cache-Craft, combinations, ...). A
     representation that vanishes between resolve and acquire is planned around.
     """
     if chunks and engine.shape.immovable:

@@ -105,6 +105,10 @@ class VariantChoice:
     ) -> None:
         self._model, self._salt, self._tokens, self._policy = model, salt, tokens, policy
         self.known = known
+        # Names of runs of this prompt, made once: every candidate is compared with them.
+        self._digests: dict[tuple[int, int], bytes] = {}
+        self._objects: dict[tuple[int, int], bytes] = {}
+        self._prefixes: dict[int, bytes] = {}
 
     def choose(self, segments: Sequence[Segment], usable: Sequence[Match]) -> list[Segment]:
         """The same cuts with the variant of least rank_candidate(); of equals the one computed
@@ -125,9 +129,17 @@ class VariantChoice:
         others = [match for match in usable if match != own and _alternative(own, match)]
         offered = [own, *others]
         candidates = [self.candidate(match, segments, segment.token_begin) for match in offered]
+        # Of equals the one with more of its context in place, then the plan's own order: its own
+        # match, the one that loads sooner, the more exact codec.
         ranks = [
-            (self._policy.rank_candidate(one), -len(set(one.lead) & set(one.before)))
-            for one in candidates
+            (
+                self._policy.rank_candidate(one),
+                -len(set(one.lead) & set(one.before)),
+                match is not own,
+                match.load_us,
+                match.codec,
+            )
+            for match, one in zip(offered, candidates, strict=True)
         ]
         best = ranks.index(min(ranks))
         if not np.isfinite(ranks[best][0]):
@@ -144,7 +156,7 @@ class VariantChoice:
             match.n_tokens,
             self.known.get(match.variant, UNKNOWN).stats,
             self.lead_of(match, segments),
-            tuple(run_digest(self._run(s)) for s in before),
+            tuple(self._digest_of(s) for s in before),
             sum(1 for s in before if s.kind == SegmentKind.PREFIX),
         )
 
@@ -154,15 +166,31 @@ class VariantChoice:
         if match.context_kind == ContextKind.FIXED_PREFIX:
             text = self._tokens[: match.base_position]
             whole = len(text) == match.base_position
-            known = whole and match.context_reference == ids.prefix_digest(
-                self._model, text, self._salt
-            )
+            known = whole and match.context_reference == self._prefix_of(match.base_position)
             return (run_digest(text) if known else match.context_reference,)
-        names = {ids.object_id(self._model, self._run(s), self._salt): s for s in segments}
+        names = {self._object_of(s): s for s in segments}
         return tuple(
-            run_digest(self._run(names[name])) if name in names else name
+            self._digest_of(names[name]) if name in names else name
             for name in self.known.get(match.variant, UNKNOWN).neighbours
         )
+
+    def _digest_of(self, segment: Segment) -> bytes:
+        key = (segment.token_begin, segment.n_tokens)
+        if key not in self._digests:
+            self._digests[key] = run_digest(self._run(segment))
+        return self._digests[key]
+
+    def _object_of(self, segment: Segment) -> bytes:
+        key = (segment.token_begin, segment.n_tokens)
+        if key not in self._objects:
+            self._objects[key] = ids.object_id(self._model, self._run(segment), self._salt)
+        return self._objects[key]
+
+    def _prefix_of(self, n_tokens: int) -> bytes:
+        if n_tokens not in self._prefixes:
+            text = self._tokens[:n_tokens]
+            self._prefixes[n_tokens] = ids.prefix_digest(self._model, text, self._salt)
+        return self._prefixes[n_tokens]
 
     def _run(self, segment: Segment) -> NDArray[np.uint32]:
         return self._tokens[segment.token_begin : segment.token_begin + segment.n_tokens]

@@ -117,7 +117,7 @@ class PolicyNeeds:
     @property
     def blind_to_question(self) -> bool:
         """Whether the rows are the same for every question over the same documents."""
-        asked = self.needs_query_attention_at is not QuestionLayers.NONE
+        asked = self.needs_query_attention_at not in (QuestionLayers.NONE, ())
         return self.static_rows and not (asked or self.probe_layers or self.needs_decode_hook)
 
     def question_layers(self, shape: ModelShape) -> tuple[int, ...]:

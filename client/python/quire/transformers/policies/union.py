@@ -56,7 +56,8 @@ class _Chain(Fixup):
 
 def _filled(candidates: Rows, scores: Scores, taken: Rows, total: int) -> Rows:
     """What is taken of the candidates, and the best of the rest until they are ``total``."""
-    free = ~np.isin(candidates, taken, assume_unique=True)
+    # -inf: never to be computed, whatever the budget.
+    free = ~np.isin(candidates, taken, assume_unique=True) & (scores.values > -np.inf)
     more = heaviest_n(candidates[free], scores.values[free], max(total - len(taken), 0))
     return np.union1d(taken, more)
 
