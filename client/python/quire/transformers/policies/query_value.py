@@ -3,7 +3,7 @@
 A token weighs by the question's attention to it times the norm of its value (VATP, Guo et al.,
 EMNLP 2024, arXiv 2406.12335, ranks tokens to evict so): much-watched tokens whose values are small,
 as separators are, change nothing when they are computed again. Then:
-- the mean with the token before and the one behind: a number or a name is not left half old;
+- the sum with the token before and the one behind: a number or a name is not left half old;
 - rows that are exact already, of chunks computed behind the very tokens in front of them, are left
   out: with chunks computed behind the prompt's own prefix that is the first one;
 - B is the whole charge: what the question's first pass costs is taken off the rows, and the pass
@@ -36,7 +36,7 @@ from .candidates import exact_cells, is_exact, neighbours_missing
 
 # What the question's pass may take of the charge: it ends at the last layer it can pay for.
 ASKED_SHARE_MAX = 0.5
-REACH = 1  # tokens on either side that a token's weight is averaged with
+REACH = 1  # tokens on either side whose weight a token's own is summed with
 
 
 class QueryValue(RowPolicy):
