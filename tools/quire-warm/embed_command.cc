@@ -216,14 +216,17 @@ class Conversation {
       child_.output.close();
       return Status::ok();
     }
-    last_answer_ns_ = system_clock().now_ns();
     rest_.append(buffer.data(), static_cast<size_t>(n));
+    const uint64_t seen_before = vectors_.n_seen();
     size_t at = 0;
     for (size_t end = rest_.find('\n'); end != std::string::npos; end = rest_.find('\n', at)) {
       QUIRE_RETURN_IF_ERROR(take(std::string_view(rest_).substr(at, end - at)));
       at = end + 1;
     }
     rest_.erase(0, at);
+    // Blank lines and pieces of lines are no answers: a command that writes only such runs out of
+    // time like a silent one.
+    if (vectors_.n_seen() > seen_before) last_answer_ns_ = system_clock().now_ns();
     if (rest_.size() <= kEmbedLineBytesMax) return Status::ok();
     return failed(StatusCode::kResourceExhausted,
                   "wrote a line of more than " + std::to_string(kEmbedLineBytesMax) + " bytes");

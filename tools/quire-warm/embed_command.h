@@ -57,6 +57,7 @@ class VectorCollector {
   // kCorrupt: no such line, an unknown id, an id twice, another length than the vectors before, or
   // more than kEmbedDimsMax; kNonFinite: a number that is not finite as fp32.
   Status take_line(std::string_view line);
+  uint64_t n_seen() const { return n_seen_; }
   bool complete() const { return n_seen_ == seen_.size(); }
   // kCorrupt: an id is missing. Vectors are brought to length 1.
   Expected<Embeddings> finish();

@@ -27,6 +27,17 @@ Digest statistics_id(const Digest& variant) {
                            PositionFrame::kPreRope, kStatisticsCoverage);
 }
 
+Status check_statistics(const ModelDescriptor& model) {
+  const bool measurable = std::any_of(
+      model.layers.begin(), model.layers.end(),
+      [](const LayerDescriptor& layer) { return layer.attention == AttentionKind::kFull; });
+  if (measurable) return Status::ok();
+  return {
+      StatusCode::kUnsupported,
+      "statistics are means over the layers that see the whole prompt, and this model has none: "
+      "leave --stats out"};
+}
+
 }  // namespace
 
 Expected<std::unique_ptr<LlamaTarget>> LlamaTarget::make(LlamaEngine& engine, Client* client,
@@ -39,6 +50,7 @@ Expected<std::unique_ptr<LlamaTarget>> LlamaTarget::make(LlamaEngine& engine, Cl
 Status LlamaTarget::prepare() {
   QUIRE_RETURN_IF_ERROR(engine_.descriptor().movable());
   QUIRE_RETURN_IF_ERROR(check_codec(engine_, options_.codec));
+  if (options_.statistics) QUIRE_RETURN_IF_ERROR(check_statistics(engine_.descriptor()));
   QUIRE_ASSIGN_OR_RETURN(system_prefix_, prompt_system_prefix(engine_, options_.system_text));
   switch (options_.variant) {
     case WarmVariant::kFixedPrefix:

@@ -123,6 +123,14 @@ class Grouper {
 
 }  // namespace
 
+Status check_neighbour_chunks(uint64_t n_chunks) {
+  if (n_chunks <= kNeighbourChunksMax) return Status::ok();
+  return {StatusCode::kInvalidArgument, std::to_string(n_chunks) +
+                                            " chunks are more than neighbours are found among (" +
+                                            std::to_string(kNeighbourChunksMax) +
+                                            "); warm parts of the corpus one after another"};
+}
+
 Expected<std::vector<ChunkGroup>> plan_groups(const Embeddings& embeddings,
                                               std::span<const uint32_t> chunk_tokens,
                                               std::span<const uint64_t> wanted,
@@ -134,11 +142,7 @@ Expected<std::vector<ChunkGroup>> plan_groups(const Embeddings& embeddings,
       !std::is_sorted(wanted.begin(), wanted.end(), std::less_equal<>()) ||
       (!wanted.empty() && wanted.back() >= n_chunks))
     return Status(StatusCode::kInvalidArgument, "chunks and embeddings do not fit each other");
-  if (n_chunks > kNeighbourChunksMax)
-    return Status(StatusCode::kInvalidArgument,
-                  std::to_string(n_chunks) + " chunks are more than neighbours are found among (" +
-                      std::to_string(kNeighbourChunksMax) +
-                      "); warm parts of the corpus one after another");
+  QUIRE_RETURN_IF_ERROR(check_neighbour_chunks(n_chunks));
   std::vector<ChunkGroup> groups;
   if (wanted.empty()) return groups;
   if (n_chunks < 2)

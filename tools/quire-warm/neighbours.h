@@ -57,6 +57,9 @@ struct ChunkGroup {
   std::vector<uint64_t> members;  // computed behind them and each other, in this order
 };
 
+// kInvalidArgument beyond kNeighbourChunksMax.
+Status check_neighbour_chunks(uint64_t n_chunks);
+
 struct GroupOptions {
   uint32_t neighbours = 2;
   uint64_t tokens_max = 0;  // of a group, fixed prefix not included; at least one member always

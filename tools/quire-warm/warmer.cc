@@ -205,6 +205,11 @@ Status Warmer::count_chunk(const ChunkLine& line, uint64_t compute_us) {
 Status Warmer::store_chunk(std::span<const TokenId> tokens, ChunkLine& line) {
   QUIRE_ASSIGN_OR_RETURN(const ChunkIds ids, target_.identify(tokens));
   line.object = ids.object;
+  return store_missing(tokens, ids, line, [&] { return target_.store(tokens, ids); });
+}
+
+Status Warmer::store_missing(std::span<const TokenId> tokens, const ChunkIds& ids, ChunkLine& line,
+                             const std::function<Expected<StoreResult>()>& store) {
   line.variant = ids.variant;
   line.representation = ids.representation;
   QUIRE_ASSIGN_OR_RETURN(const std::optional<uint64_t> stored, target_.find_stored(tokens, ids));
@@ -213,7 +218,7 @@ Status Warmer::store_chunk(std::span<const TokenId> tokens, ChunkLine& line) {
     line.bytes = bytes_of(line, *stored, ids);
     return Status::ok();
   }
-  QUIRE_ASSIGN_OR_RETURN(const StoreResult result, target_.store(tokens, ids));
+  QUIRE_ASSIGN_OR_RETURN(const StoreResult result, store());
   summary_.compute_us += result.compute_us;
   summary_.tokens_computed += tokens.size();
   line.bytes = bytes_of(line, result.bytes, ids);

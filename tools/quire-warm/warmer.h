@@ -77,6 +77,9 @@ class Warmer {
   Status warm_chunk(const corpus::Document& document, const corpus::Chunk& chunk, ChunkLine& line);
   Status count_chunk(const ChunkLine& line, uint64_t compute_us);
   Status store_chunk(std::span<const TokenId> tokens, ChunkLine& line);
+  // Stores what the store does not have yet, and writes down which it was.
+  Status store_missing(std::span<const TokenId> tokens, const ChunkIds& ids, ChunkLine& line,
+                       const std::function<Expected<StoreResult>()>& store);
   Status note_chunk(const ChunkLine& line);
   uint64_t bytes_of(const ChunkLine& line, uint64_t stored, const ChunkIds& ids) const;
   Expected<std::vector<corpus::Chunk>> chunks_of(const corpus::Document& document);

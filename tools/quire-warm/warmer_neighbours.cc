@@ -125,6 +125,7 @@ Status Warmer::embed_and_group(Corpus& corpus, std::vector<ChunkGroup>& groups) 
     if (!corpus.entries[i].kept) wanted.push_back(i);
   }
   if (wanted.empty()) return Status::ok();
+  QUIRE_RETURN_IF_ERROR(check_neighbour_chunks(corpus.entries.size()));
   progress_.note("finding neighbours among " + format_count(corpus.entries.size()) + " chunks");
   std::vector<std::string> texts;
   texts.reserve(corpus.entries.size());
@@ -165,22 +166,7 @@ Status Warmer::store_behind(std::span<const TokenId> tokens, std::span<const War
                             ChunkLine& line) {
   for (const WarmNeighbour& neighbour : front) line.neighbours.push_back(neighbour.object);
   QUIRE_ASSIGN_OR_RETURN(const ChunkIds ids, target_.identify_behind(tokens, line.neighbours));
-  line.variant = ids.variant;
-  line.representation = ids.representation;
-  QUIRE_ASSIGN_OR_RETURN(const auto stored, target_.find_stored(tokens, ids));
-  line.status = ChunkStatus::kAlreadyStored;
-  if (stored) {
-    line.bytes = bytes_of(line, *stored, ids);
-    return Status::ok();
-  }
-  QUIRE_ASSIGN_OR_RETURN(const StoreResult result, target_.store_behind(tokens, front, ids));
-  summary_.compute_us += result.compute_us;
-  summary_.tokens_computed += tokens.size();
-  line.bytes = bytes_of(line, result.bytes, ids);
-  if (result.already_stored) return Status::ok();
-  line.status = ChunkStatus::kStored;
-  summary_.bytes_stored += line.bytes;
-  return Status::ok();
+  return store_missing(tokens, ids, line, [&] { return target_.store_behind(tokens, front, ids); });
 }
 
 // Every place of an entry has the same outcome; the first of them did the work.

@@ -103,6 +103,11 @@ TEST_F(EmbedCommandTest, SilenceEndsByTheTimeout) {
   EXPECT_THAT(found.status().message(), HasSubstr("--embed-timeout"));
 }
 
+TEST_F(EmbedCommandTest, BlankLinesAreNoAnswers) {
+  const auto found = embed("cat > /dev/null; while echo; do sleep 0.1; done", 1, 1);
+  EXPECT_EQ(found.status().code(), StatusCode::kDeadlineExceeded);
+}
+
 TEST_F(EmbedCommandTest, StopEndsIt) {
   std::thread stopper([&] {
     std::this_thread::sleep_for(std::chrono::milliseconds(50));

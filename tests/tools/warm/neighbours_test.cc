@@ -125,6 +125,8 @@ TEST(Neighbours, WrongArgumentsAreTypedErrors) {
   EXPECT_EQ(code(embeddings, {1}, {0}, {1, 0}), StatusCode::kInvalidArgument);
   EXPECT_EQ(code(embeddings, tokens, {0}, {0, 0}), StatusCode::kInvalidArgument);
   EXPECT_EQ(code(embeddings, tokens, {0}, {kNeighboursMax + 1, 0}), StatusCode::kInvalidArgument);
+  EXPECT_TRUE(check_neighbour_chunks(kNeighbourChunksMax).is_ok());
+  EXPECT_EQ(check_neighbour_chunks(kNeighbourChunksMax + 1).code(), StatusCode::kInvalidArgument);
   EXPECT_EQ(code(at_degrees({0}), {1}, {0}, {1, 0}), StatusCode::kFailedPrecondition);
   EXPECT_EQ(code(embeddings, tokens, {}, {1, 0}), StatusCode::kOk);
   const std::atomic<bool> stop{true};
