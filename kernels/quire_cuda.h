@@ -39,15 +39,19 @@ extern "C" {
 enum quire_cuda_path {
   QUIRE_CUDA_PATH_AUTO = 0,   /* from `table` where there is one, else DIRECT */
   QUIRE_CUDA_PATH_DIRECT = 1, /* threads read the section where it is: device memory, sm_80 */
-  /* Bulk copies into a ring of shared memory, for sections in pinned host memory. sm_90, sections
-   * 64-byte aligned; DIRECT is taken where that does not hold. */
+  /* Bulk copies into a ring of shared memory: many bytes in flight with few CTAs. Sections 16-byte
+   * aligned, 142 KB of shared memory (A100, H100; not sm_86, sm_89); DIRECT is taken where that
+   * does not hold, RING_ASYNC where there are no bulk copies (before sm_90). */
   QUIRE_CUDA_PATH_RING = 2,
   /* Loads of raw sections without rotation, mask and row numbers into contiguous rows: the copy
    * engines, one batched copy. DIRECT is taken where that does not hold. No payload check. */
-  QUIRE_CUDA_PATH_COPY = 3
+  QUIRE_CUDA_PATH_COPY = 3,
+  /* The ring of RING filled by cp.async: sm_80 and newer. */
+  QUIRE_CUDA_PATH_RING_ASYNC = 4
 };
 
-/* The paths that were fastest on this machine: filled by quire_cuda_calibrate(), plain data. */
+/* The paths that were fastest on this machine: filled by quire_cuda_calibrate(), plain data. Times
+ * of 0 were not measured: the path is none of this device, or the cell was too large. */
 #define QUIRE_CUDA_TABLE_BYTES 6u /* contiguous bytes per run: 4 KiB * 4^i */
 #define QUIRE_CUDA_TABLE_RUNS 4u  /* runs per call: 8^i */
 struct quire_cuda_table {
@@ -55,6 +59,11 @@ struct quire_cuda_table {
   uint8_t from_host[QUIRE_CUDA_TABLE_BYTES][QUIRE_CUDA_TABLE_RUNS];     /* quire_cuda_path */
   float microseconds[3][QUIRE_CUDA_TABLE_BYTES][QUIRE_CUDA_TABLE_RUNS]; /* by path - 1 */
   uint32_t host_ctas; /* the fewest that reach 95 % of the best rate from pinned memory */
+  float async_microseconds[QUIRE_CUDA_TABLE_BYTES]
+                          [QUIRE_CUDA_TABLE_RUNS]; /* RING_ASYNC, as above */
+  /* The same from device memory, where COPY is not measured. */
+  uint8_t from_device[QUIRE_CUDA_TABLE_BYTES][QUIRE_CUDA_TABLE_RUNS];
+  float device_microseconds[4][QUIRE_CUDA_TABLE_BYTES][QUIRE_CUDA_TABLE_RUNS]; /* by path - 1 */
 };
 
 struct quire_cuda_launch {
@@ -73,8 +82,8 @@ int quire_cuda_load_batch(const struct quire_load_params* params, size_t n,
 int quire_cuda_store_batch(const struct quire_store_params* params, size_t n,
                            const struct quire_cuda_launch* launch, size_t* failed_index);
 
-/* Measures the paths from pinned host memory on the current device with scratch memory of its own
- * (at most 96 MiB pinned and 96 MiB of device memory, freed again). Takes below a second. */
+/* Measures the paths on the current device with scratch memory of its own (at most 96 MiB pinned
+ * and 192 MiB of device memory, freed again). Takes about a second. */
 int quire_cuda_calibrate(struct quire_cuda_table* table);
 
 #ifdef __cplusplus

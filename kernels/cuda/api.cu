@@ -9,7 +9,8 @@
 namespace quire_cuda {
 namespace {
 
-constexpr int kRingComputeCapability = 90;
+constexpr int kRingComputeCapability = 80;
+constexpr int kBulkComputeCapability = 90;
 // Shared memory of the ring beside its stages.
 constexpr size_t kRingOtherBytes = 6u << 10;
 // A grid of more CTAs than this for each multiprocessor only walks shorter.
@@ -20,7 +21,7 @@ struct Wave {
   const quire_cuda_launch* launch;
   DeviceTraits device;
   int format;
-  bool ring;
+  LoadPath path;
   bool store;
 
   void clear() {
@@ -47,7 +48,7 @@ struct Wave {
   int queue() {
     const bool run_units = store && format >= kFormatChannel8 && format <= kFormatNormalised;
     const bool variable = store && format >= kFormatExponent4;
-    const uint32_t units_of_cta = ring || run_units || variable ? 1 : kWarps;
+    const uint32_t units_of_cta = path != LoadPath::kDirect || run_units || variable ? 1 : kWarps;
     uint32_t ctas = (pack.n_units + units_of_cta - 1) / units_of_cta;
     const uint32_t most = launch->max_ctas != 0 ? launch->max_ctas
                                                 : kCtasPerMultiprocessor *
@@ -62,12 +63,12 @@ struct Wave {
       return run_units ? launch_store_channel(pack, ctas, stream)
                        : launch_store_token(pack, ctas, stream);
     }
-    if (format <= kFormatRawF32) return launch_load_raw(pack, ring, ctas, stream);
+    if (format <= kFormatRawF32) return launch_load_raw(pack, path, ctas, stream);
     if (format >= kFormatMixed4Key) return launch_load_mixed(pack, format, ctas, stream);
     if (format >= kFormatExponent4) return launch_load_exponent(pack, ctas, stream);
     if (format >= kFormatChannel8 && format <= kFormatNormalised)
-      return launch_load_channel(pack, ring, ctas, stream);
-    return launch_load_token(pack, ring, ctas, stream);
+      return launch_load_channel(pack, path, ctas, stream);
+    return launch_load_token(pack, path, ctas, stream);
   }
 };
 
@@ -83,12 +84,12 @@ bool has_ring(const DeviceTraits& device) {
 
 int32_t path_of(const quire_load_params& params, size_t n, const quire_cuda_launch& launch) {
   if (launch.path != QUIRE_CUDA_PATH_AUTO) return launch.path;
-  if (launch.table == nullptr || !is_host_memory(params.src)) return QUIRE_CUDA_PATH_DIRECT;
+  if (launch.table == nullptr) return QUIRE_CUDA_PATH_DIRECT;
   const CopyRuns runs = copy_runs(params);
-  const uint64_t run_bytes = runs.runs != 0 ? runs.run_bytes : params.src_bytes;
-  const int32_t path =
-      path_from_table(*launch.table, run_bytes, uint64_t{n} * (runs.runs != 0 ? runs.runs : 1));
-  return path == QUIRE_CUDA_PATH_COPY && runs.runs == 0 ? QUIRE_CUDA_PATH_RING : path;
+  const bool copies = runs.runs != 0;
+  return path_from_table(*launch.table, {is_host_memory(params.src), copies,
+                                         copies ? runs.run_bytes : params.src_bytes,
+                                         uint64_t{n} * (copies ? runs.runs : 1)});
 }
 
 // The path that a section can really take.
@@ -96,11 +97,17 @@ int32_t possible_path(const quire_load_params& params, size_t n, const quire_cud
                       const DeviceTraits& device, Section* section) {
   const int32_t path = path_of(params, n, launch);
   if (path == QUIRE_CUDA_PATH_COPY && copy_runs(params).runs != 0) return path;
-  if (path != QUIRE_CUDA_PATH_RING || !has_ring(device)) return QUIRE_CUDA_PATH_DIRECT;
+  const bool ring = path == QUIRE_CUDA_PATH_RING || path == QUIRE_CUDA_PATH_RING_ASYNC;
+  if (!ring || !has_ring(device)) return QUIRE_CUDA_PATH_DIRECT;
   const uint32_t tokens = ring_unit_tokens(*section);
   if (tokens == 0) return QUIRE_CUDA_PATH_DIRECT;
   section->unit_tokens = static_cast<uint16_t>(tokens);
-  return path;
+  return device.compute_capability >= kBulkComputeCapability ? path : QUIRE_CUDA_PATH_RING_ASYNC;
+}
+
+LoadPath load_path(int32_t path) {
+  if (path == QUIRE_CUDA_PATH_RING) return LoadPath::kRingBulk;
+  return path == QUIRE_CUDA_PATH_RING_ASYNC ? LoadPath::kRingAsync : LoadPath::kDirect;
 }
 
 int queue_copies(const quire_load_params* params, size_t n, const quire_cuda_launch& launch,
@@ -138,16 +145,16 @@ extern "C" int quire_cuda_load_batch(const struct quire_load_params* params, siz
   wave.store = false;
   if (device_traits(&wave.device) != 0) return QUIRE_KERNEL_UNSUPPORTED;
   if (queue_copies(params, n, *launch, wave.device) != 0) return QUIRE_KERNEL_UNSUPPORTED;
-  for (int variant = 0; variant < 2 * kFormats; ++variant) {
-    wave.format = variant / 2;
-    wave.ring = variant % 2 != 0;
+  for (int variant = 0; variant < kLoadPaths * kFormats; ++variant) {
+    wave.format = variant / kLoadPaths;
+    wave.path = static_cast<LoadPath>(variant % kLoadPaths);
     wave.clear();
     for (size_t i = 0; i < n; ++i) {
       if (format_index(params[i].codec, params[i].plane) != wave.format) continue;
       Section section;
       describe_load(params[i], &section);
       const int32_t path = possible_path(params[i], n, *launch, wave.device, &section);
-      if (path == QUIRE_CUDA_PATH_COPY || (path == QUIRE_CUDA_PATH_RING) != wave.ring) continue;
+      if (path == QUIRE_CUDA_PATH_COPY || load_path(path) != wave.path) continue;
       if (wave.add(section) != 0) return refuse(QUIRE_KERNEL_UNSUPPORTED, i, failed_index);
     }
     if (wave.flush() != 0) return QUIRE_KERNEL_UNSUPPORTED;
@@ -165,7 +172,7 @@ extern "C" int quire_cuda_store_batch(const struct quire_store_params* params, s
   Wave wave;
   wave.launch = launch;
   wave.store = true;
-  wave.ring = false;
+  wave.path = LoadPath::kDirect;
   if (device_traits(&wave.device) != 0) return QUIRE_KERNEL_UNSUPPORTED;
   for (wave.format = 0; wave.format < kFormats; ++wave.format) {
     wave.clear();

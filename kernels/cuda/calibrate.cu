@@ -1,6 +1,6 @@
-// Measures which path moves a section from pinned memory fastest, by size of a run and number of
-// runs. The times decide, never a constant: the crossover between copy engines and kernels moves
-// with the bus, the driver and the number of runs.
+// Measures which path moves a section fastest, from pinned and from device memory, by size of a run
+// and number of runs. The times decide, never a constant: the crossover between copy engines and
+// kernels moves with the bus, the driver and the number of runs.
 #include <vector>
 
 #include "kernels/cuda/runtime.cuh"
@@ -31,6 +31,8 @@ class Scratch {
   Scratch() {
     ok_ = cudaHostAlloc(&host, kScratchBytes, cudaHostAllocMapped) == cudaSuccess &&
           cudaMalloc(&device, kScratchBytes) == cudaSuccess &&
+          cudaMalloc(&device_source, kScratchBytes) == cudaSuccess &&
+          cudaMemset(device_source, 0, kScratchBytes) == cudaSuccess &&
           cudaMalloc(&status, sizeof(int32_t)) == cudaSuccess &&
           cudaMemset(status, 0, sizeof(int32_t)) == cudaSuccess &&
           cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess &&
@@ -43,6 +45,7 @@ class Scratch {
     if (stream != nullptr) cudaStreamDestroy(stream);
     cudaFree(status);
     cudaFree(device);
+    cudaFree(device_source);
     cudaFreeHost(host);
     cudaGetLastError();
   }
@@ -52,6 +55,7 @@ class Scratch {
 
   void* host = nullptr;
   void* device = nullptr;
+  void* device_source = nullptr;
   int32_t* status = nullptr;
   cudaStream_t stream = nullptr;
   cudaEvent_t begin = nullptr;
@@ -61,7 +65,8 @@ class Scratch {
   bool ok_ = false;
 };
 
-std::vector<quire_load_params> make_runs(const Scratch& scratch, uint64_t run_bytes, uint64_t n) {
+std::vector<quire_load_params> make_runs(const Scratch& scratch, bool from_host, uint64_t run_bytes,
+                                         uint64_t n) {
   std::vector<quire_load_params> runs(n);
   for (uint64_t i = 0; i < n; ++i) {
     quire_load_params& p = runs[i];
@@ -73,7 +78,8 @@ std::vector<quire_load_params> make_runs(const Scratch& scratch, uint64_t run_by
     p.n_heads = 1;
     p.head_dim = kHeadDim;
     p.token_end = p.n_tokens;
-    p.src = static_cast<unsigned char*>(scratch.host) + i * run_bytes;
+    p.src = static_cast<unsigned char*>(from_host ? scratch.host : scratch.device_source) +
+            i * run_bytes;
     p.src_bytes = run_bytes;
     p.dst = static_cast<unsigned char*>(scratch.device) + i * run_bytes;
     p.dst_tokens = p.n_tokens;
@@ -109,7 +115,7 @@ float time_runs(const Scratch& scratch, const std::vector<quire_load_params>& ru
 }
 
 void measure_ctas(const Scratch& scratch, quire_cuda_table* table) {
-  const auto runs = make_runs(scratch, 1 << 20, kCellBytesMax >> 20);
+  const auto runs = make_runs(scratch, true, 1 << 20, kCellBytesMax >> 20);
   float times[sizeof(kCtasTried) / sizeof(kCtasTried[0])];
   float best = 0.0f;
   uint32_t n = 0;
@@ -125,6 +131,24 @@ void measure_ctas(const Scratch& scratch, quire_cuda_table* table) {
     }
 }
 
+void measure_paths(const Scratch& scratch, bool from_host, quire_cuda_table* table) {
+  DeviceTraits traits;
+  const bool bulk = device_traits(&traits) == 0 && traits.compute_capability >= 90;
+  uint64_t run_bytes = kRunBytesLeast;
+  for (uint32_t row = 0; row < QUIRE_CUDA_TABLE_BYTES; ++row, run_bytes *= 4) {
+    uint64_t n = 1;
+    for (uint32_t column = 0; column < QUIRE_CUDA_TABLE_RUNS; ++column, n *= 8) {
+      if (run_bytes * n > kCellBytesMax) break;
+      const auto runs = make_runs(scratch, from_host, run_bytes, n);
+      for (int32_t path = QUIRE_CUDA_PATH_DIRECT; path <= QUIRE_CUDA_PATH_RING_ASYNC; ++path) {
+        if (path == QUIRE_CUDA_PATH_COPY && !from_host) continue;
+        if (path == QUIRE_CUDA_PATH_RING && !bulk) continue;  // it would be RING_ASYNC
+        *path_time(table, from_host, path, row, column) = time_runs(scratch, runs, path, 0);
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace quire_cuda
 
@@ -136,16 +160,7 @@ extern "C" int quire_cuda_calibrate(struct quire_cuda_table* table) {
   table->struct_bytes = sizeof(*table);
   const Scratch scratch;
   if (!scratch.ok()) return QUIRE_KERNEL_UNSUPPORTED;
-  uint64_t run_bytes = kRunBytesLeast;
-  for (uint32_t row = 0; row < QUIRE_CUDA_TABLE_BYTES; ++row, run_bytes *= 4) {
-    uint64_t n = 1;
-    for (uint32_t column = 0; column < QUIRE_CUDA_TABLE_RUNS; ++column, n *= 8) {
-      if (run_bytes * n > kCellBytesMax) break;
-      const auto runs = make_runs(scratch, run_bytes, n);
-      for (int32_t path = QUIRE_CUDA_PATH_DIRECT; path <= QUIRE_CUDA_PATH_COPY; ++path)
-        table->microseconds[path - 1][row][column] = time_runs(scratch, runs, path, 0);
-    }
-  }
+  for (const bool from_host : {true, false}) measure_paths(scratch, from_host, table);
   choose_paths(table);
   measure_ctas(scratch, table);
   return QUIRE_KERNEL_OK;

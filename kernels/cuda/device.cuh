@@ -4,7 +4,7 @@
 //
 //   QUIRE_SHARED(type, name, count)   static shared array, 16-byte aligned; type without commas
 //   QUIRE_DYNAMIC_SHARED(name)        unsigned char[], what the launch gave, 1024-byte aligned
-//   QUIRE_HAS_BULK                    1 where bulk_* and mbarrier_* exist: sm_90 and the executor
+//   QUIRE_HAS_BULK                    1 where bulk_* exist: sm_90 and the executor
 //   threadIdx, blockIdx, blockDim, gridDim as in CUDA
 //
 // namespace quire_cuda, all callable from device code only:
@@ -17,6 +17,10 @@
 //   ld_16(p) st_16(p, v)              plain, any memory; all of these want natural alignment
 //   cp_async16(shared, global, valid) cp_async4; valid = false fills zeros and does not read
 //   cp_async_commit() cp_async_wait<N>()
+//   cp_async_arrive(b)                arrives on an mbarrier once this thread's cp_async so far
+//                                     have landed; one of the arrivals that mbarrier_init counts
+//   mbarrier_init(b, count) mbarrier_fence_init() mbarrier_arrive(b)
+//   mbarrier_try_wait(b, parity) mbarrier_wait(b, parity)
 //   ldmatrix_x4(r, row) ldmatrix_x4_trans(r, row) ldmatrix_x2(r, row) ldmatrix_x2_trans(r, row)
 //   mma_bf16(d, a, b) mma_f16(d, a, b)   m16n8k16, d += a * b, fp32 accumulators
 //   atomic_add(p, v) atomic_max(p, v) atomic_min(p, v) atomic_cas(p, expected, v): the old value
@@ -26,8 +30,7 @@
 //   bf16_to_float(bits) f16_to_float(bits) float_to_bf16(v) float_to_f16(v)
 //   half2_add/sub/mul(a, b) half2_fma(a, b, c)   f16x2 in uint32_t, one rounding each
 //   lop3<LUT>(a, b, c) byte_perm(a, b, selector) popcount(v) exp2_fast(v) log2_fast(v)
-//   sm_90: mbarrier_init(b, count) mbarrier_fence_init() mbarrier_arrive(b)
-//     mbarrier_arrive_expect(b, bytes) mbarrier_try_wait(b, parity) mbarrier_wait(b, parity)
+//   sm_90: mbarrier_arrive_expect(b, bytes)
 //     bulk_g2s(shared, global, bytes, b) bulk_s2g(global, shared, bytes): 16-byte multiples
 //     bulk_commit() bulk_wait_read<N>() bulk_wait<N>() fence_async_shared()
 #ifndef QUIRE_KERNELS_CUDA_DEVICE_CUH_

@@ -257,30 +257,36 @@ QUIRE_DEVICE float log2_fast(float value) {
   return d;
 }
 
-#if QUIRE_HAS_BULK
 QUIRE_DEVICE void mbarrier_init(uint64_t* barrier, uint32_t count) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(count)
                : "memory");
 }
 // Makes initialised barriers visible to bulk copies; a sync_block() makes them so to the block.
 QUIRE_DEVICE void mbarrier_fence_init() {
+#if QUIRE_HAS_BULK
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
 }
+// Arrivals release and waits acquire what the block's threads wrote: the defaults.
 QUIRE_DEVICE void mbarrier_arrive(uint64_t* barrier) {
-  asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
-               : "memory");
+  asm volatile(
+      "{\n.reg .b64 state;\n"
+      "mbarrier.arrive.shared::cta.b64 state, [%0];\n}" ::"r"(shared_address(barrier))
+      : "memory");
 }
-QUIRE_DEVICE void mbarrier_arrive_expect(uint64_t* barrier, uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(
-                   shared_address(barrier)),
-               "r"(bytes)
+QUIRE_DEVICE void cp_async_arrive(uint64_t* barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(barrier))
                : "memory");
 }
 QUIRE_DEVICE bool mbarrier_try_wait(uint64_t* barrier, uint32_t parity) {
   uint32_t done;
   asm volatile(
       "{\n.reg .pred p;\n"
-      "mbarrier.try_wait.parity.acquire.cta.shared::cta.b64 p, [%1], %2;\n"
+#if QUIRE_HAS_BULK
+      "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+#else
+      "mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+#endif
       "selp.u32 %0, 1, 0, p;\n}"
       : "=r"(done)
       : "r"(shared_address(barrier)), "r"(parity)
@@ -289,7 +295,19 @@ QUIRE_DEVICE bool mbarrier_try_wait(uint64_t* barrier, uint32_t parity) {
 }
 QUIRE_DEVICE void mbarrier_wait(uint64_t* barrier, uint32_t parity) {
   while (!mbarrier_try_wait(barrier, parity)) {
+#if !QUIRE_HAS_BULK
+    // test_wait does not suspend the thread: leave the issue slots to those who have work.
+    asm volatile("nanosleep.u32 32;");
+#endif
   }
+}
+
+#if QUIRE_HAS_BULK
+QUIRE_DEVICE void mbarrier_arrive_expect(uint64_t* barrier, uint32_t bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(
+                   shared_address(barrier)),
+               "r"(bytes)
+               : "memory");
 }
 QUIRE_DEVICE void bulk_g2s(void* shared, const void* global, uint32_t bytes, uint64_t* barrier) {
   asm volatile(

@@ -4,9 +4,11 @@
 // load_direct: a unit is 32 tokens of one head, moved by one warp straight from device memory or
 // mapped host memory. Heads are the inner index: warps of a CTA share the rotation table in L1.
 //
-// load_ring (sm_90): a unit is up to 256 tokens of one head. One warp asks for whole units with
-// bulk copies into a ring of shared memory, four warps expand them. PCIe needs about 100 KB in
-// flight, which a ring has with one CTA and registers have with sixteen.
+// load_ring: a unit is up to 256 tokens of one head. One warp asks for whole units into a ring of
+// shared memory, four warps expand them. PCIe needs about 100 KB in flight, which a ring has with
+// one CTA and registers have with sixteen. The ring is filled by bulk copies (sm_90), which one
+// lane starts, or by cp.async (sm_80 too), 16 bytes of every lane; both end by arriving on the
+// stage's barrier, so that those who expand cannot tell which it was.
 #ifndef QUIRE_KERNELS_CUDA_LOAD_KERNELS_CUH_
 #define QUIRE_KERNELS_CUDA_LOAD_KERNELS_CUH_
 
@@ -81,27 +83,57 @@ QUIRE_DEVICE UnitParts unit_parts(const Section& s, const UnitPlace& at) {
   return parts;
 }
 
+struct Ring {
+  unsigned char* stages;
+  uint64_t* full;
+  uint64_t* empty;
+};
+
 #if QUIRE_HAS_BULK
+// By one lane.
+QUIRE_DEVICE void fill_stage_bulk(const Section& s, const UnitParts& parts, unsigned char* to,
+                                  uint64_t* full) {
+  mbarrier_arrive_expect(full, parts.side_bytes + parts.codes_bytes);
+  if (parts.side_bytes != 0) bulk_g2s(to, s.bytes + parts.side_begin, parts.side_bytes, full);
+  bulk_g2s(to + parts.side_bytes, s.bytes + parts.codes_begin, parts.codes_bytes, full);
+}
+#endif
+
+QUIRE_DEVICE void copy_async_part(unsigned char* to, const unsigned char* from, uint32_t bytes) {
+#pragma unroll 4
+  for (uint32_t at = lane_id() * 16; at < bytes; at += 32 * 16) cp_async16(to + at, from + at);
+}
+
+// By all lanes of a warp.
+QUIRE_DEVICE void fill_stage_async(const Section& s, const UnitParts& parts, unsigned char* to,
+                                   uint64_t* full) {
+  copy_async_part(to, s.bytes + parts.side_begin, parts.side_bytes);
+  copy_async_part(to + parts.side_bytes, s.bytes + parts.codes_begin, parts.codes_bytes);
+  cp_async_arrive(full);
+}
+
 template <typename F>
-QUIRE_DEVICE void fill_ring(const SectionPack& pack, unsigned char* ring, uint64_t* full,
-                            uint64_t* empty) {
+QUIRE_DEVICE void fill_ring(const SectionPack& pack, const Ring& ring, bool bulk) {
   uint32_t turn = 0;
   for (uint32_t unit = blockIdx.x; unit < pack.n_units; unit += gridDim.x, ++turn) {
     const uint32_t stage = turn % kRingStages;
     const Section& s = section_of_unit(pack, unit);
     const UnitParts parts = unit_parts<F>(s, unit_place(s, unit));
-    unsigned char* to = ring + stage * kRingStageBytes;
-    mbarrier_wait(empty + stage, (turn / kRingStages & 1) ^ 1);
-    mbarrier_arrive_expect(full + stage, parts.side_bytes + parts.codes_bytes);
-    if (parts.side_bytes != 0)
-      bulk_g2s(to, s.bytes + parts.side_begin, parts.side_bytes, full + stage);
-    bulk_g2s(to + parts.side_bytes, s.bytes + parts.codes_begin, parts.codes_bytes, full + stage);
+    unsigned char* to = ring.stages + stage * kRingStageBytes;
+    mbarrier_wait(ring.empty + stage, (turn / kRingStages & 1) ^ 1);
+#if QUIRE_HAS_BULK
+    if (bulk) {
+      fill_stage_bulk(s, parts, to, ring.full + stage);
+      continue;
+    }
+#endif
+    (void)bulk;
+    fill_stage_async(s, parts, to, ring.full + stage);
   }
 }
 
 template <typename F>
-QUIRE_DEVICE void drain_ring(const SectionPack& pack, unsigned char* ring, uint64_t* full,
-                             uint64_t* empty, float* scratch) {
+QUIRE_DEVICE void drain_ring(const SectionPack& pack, const Ring& ring, float* scratch) {
   const uint32_t worker = warp_id() - 1;
   uint32_t turn = 0;
   for (uint32_t unit = blockIdx.x; unit < pack.n_units; unit += gridDim.x, ++turn) {
@@ -109,9 +141,9 @@ QUIRE_DEVICE void drain_ring(const SectionPack& pack, unsigned char* ring, uint6
     const Section& s = section_of_unit(pack, unit);
     const UnitPlace at = unit_place(s, unit);
     const UnitParts parts = unit_parts<F>(s, at);
-    const unsigned char* from = ring + stage * kRingStageBytes;
+    const unsigned char* from = ring.stages + stage * kRingStageBytes;
     const Source source{from, from + parts.side_bytes, parts.side_begin, parts.codes_begin};
-    mbarrier_wait(full + stage, turn / kRingStages & 1);
+    mbarrier_wait(ring.full + stage, turn / kRingStages & 1);
     for (uint32_t block = worker; block < s.unit_tokens / kBlockTokens; block += kWarps) {
       const uint32_t first = at.first_token + block * kBlockTokens;
       if (first < s.token_end && first + kBlockTokens > s.token_begin)
@@ -119,44 +151,40 @@ QUIRE_DEVICE void drain_ring(const SectionPack& pack, unsigned char* ring, uint6
                              pack.status);
     }
     sync_warp();
-    if (lane_id() == 0) mbarrier_arrive(empty + stage);
+    if (lane_id() == 0) mbarrier_arrive(ring.empty + stage);
   }
 }
-#endif
 
 // One CTA a multiprocessor is what the ring's shared memory allows.
 template <typename F>
 __global__ void __launch_bounds__((kWarps + 1) * 32, 1)
-    load_ring(const __grid_constant__ SectionPack pack) {
-#if QUIRE_HAS_BULK
-  QUIRE_DYNAMIC_SHARED(ring);
+    load_ring(const __grid_constant__ SectionPack pack, bool bulk) {
+  QUIRE_DYNAMIC_SHARED(stages);
   QUIRE_SHARED(uint64_t, full, kRingStages);
   QUIRE_SHARED(uint64_t, empty, kRingStages);
   QUIRE_SHARED(float, scratch, kWarps* kHeadDimMax);
   if (threadIdx.x == 0) {
     for (uint32_t stage = 0; stage < kRingStages; ++stage) {
-      mbarrier_init(full + stage, 1);
+      mbarrier_init(full + stage, bulk ? 1 : 32);
       mbarrier_init(empty + stage, kWarps);
     }
     mbarrier_fence_init();
   }
   sync_block();
+  const Ring ring{stages, full, empty};
   if (warp_id() == 0) {
-    if (lane_id() == 0) fill_ring<F>(pack, ring, full, empty);
+    if (!bulk || lane_id() == 0) fill_ring<F>(pack, ring, bulk);
   } else {
-    drain_ring<F>(pack, ring, full, empty, scratch);
+    drain_ring<F>(pack, ring, scratch);
   }
-#else
-  (void)pack;
-#endif
 }
 
 template <typename F>
-int launch_load(const SectionPack& pack, bool ring, uint32_t ctas, void* stream) {
+int launch_load(const SectionPack& pack, LoadPath path, uint32_t ctas, void* stream) {
   if constexpr (F::kKind != SectionKind::kNormalised) {
-    if (ring)
+    if (path != LoadPath::kDirect)
       return QUIRE_LAUNCH(load_ring<F>, ctas, (kWarps + 1) * 32, kRingStages * kRingStageBytes,
-                          stream, pack);
+                          stream, pack, path == LoadPath::kRingBulk);
   }
   return QUIRE_LAUNCH(load_direct<F>, ctas, kWarps * 32, 0, stream, pack);
 }

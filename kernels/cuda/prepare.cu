@@ -121,7 +121,7 @@ int check_launch(const quire_cuda_launch* launch) {
   if (launch->struct_bytes != sizeof(*launch)) return QUIRE_KERNEL_BAD_STRUCT;
   if (launch->device_status == nullptr || !aligned(launch->device_status, 4))
     return QUIRE_KERNEL_INVALID_ARGUMENT;
-  if (launch->path < QUIRE_CUDA_PATH_AUTO || launch->path > QUIRE_CUDA_PATH_COPY)
+  if (launch->path < QUIRE_CUDA_PATH_AUTO || launch->path > QUIRE_CUDA_PATH_RING_ASYNC)
     return QUIRE_KERNEL_UNSUPPORTED;
   if (launch->table != nullptr && launch->table->struct_bytes != sizeof(*launch->table))
     return QUIRE_KERNEL_BAD_STRUCT;

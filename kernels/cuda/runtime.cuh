@@ -20,13 +20,9 @@
 
 namespace quire_cuda {
 using Dim3 = ::quire_executor::Dim3;
-struct DeviceTraits {
-  int compute_capability = 90;  // 10 * major + minor
-  int multiprocessors = 4;
-  size_t shared_bytes_max = ::quire_executor::kSharedBytesMax;
-};
+using DeviceTraits = ::quire_executor::Device;
 inline int device_traits(DeviceTraits* traits) {
-  *traits = DeviceTraits{};
+  *traits = ::quire_executor::device();
   return 0;
 }
 inline int copy_async(void* to, const void* from, size_t bytes, void*) {

@@ -87,29 +87,60 @@ bool is_host_memory(const void* pointer) {
 #endif
 }
 
-int32_t path_from_table(const quire_cuda_table& table, uint64_t run_bytes, uint64_t runs) {
+namespace {
+
+float time_of(const quire_cuda_table& table, bool from_host, int32_t path, uint32_t row,
+              uint32_t column) {
+  return *path_time(const_cast<quire_cuda_table*>(&table), from_host, path, row, column);
+}
+
+// The fastest path that was measured; 0 where none was.
+int32_t fastest_path(const quire_cuda_table& table, bool from_host, bool copies, uint32_t row,
+                     uint32_t column) {
+  int32_t best = 0;
+  for (int32_t path = QUIRE_CUDA_PATH_DIRECT; path <= QUIRE_CUDA_PATH_RING_ASYNC; ++path) {
+    if (path == QUIRE_CUDA_PATH_COPY && !copies) continue;
+    const float time = time_of(table, from_host, path, row, column);
+    if (time > 0 && (best == 0 || time < time_of(table, from_host, best, row, column))) best = path;
+  }
+  return best;
+}
+
+}  // namespace
+
+float* path_time(quire_cuda_table* table, bool from_host, int32_t path, uint32_t row,
+                 uint32_t column) {
+  if (!from_host) return &table->device_microseconds[path - 1][row][column];
+  return path == QUIRE_CUDA_PATH_RING_ASYNC ? &table->async_microseconds[row][column]
+                                            : &table->microseconds[path - 1][row][column];
+}
+
+int32_t path_from_table(const quire_cuda_table& table, const Transfer& transfer) {
   constexpr uint64_t kBytesMost = 1ull << 31;  // squares fit
-  if (run_bytes > kBytesMost) run_bytes = kBytesMost;
-  if (runs > kBytesMost) runs = kBytesMost;
+  const uint64_t run_bytes = transfer.run_bytes < kBytesMost ? transfer.run_bytes : kBytesMost;
+  const uint64_t runs = transfer.runs < kBytesMost ? transfer.runs : kBytesMost;
   const uint32_t row = nearest_step(run_bytes, 4096, 4, QUIRE_CUDA_TABLE_BYTES);
   const uint32_t column = nearest_step(runs, 1, 8, QUIRE_CUDA_TABLE_RUNS);
-  const int32_t path = table.from_host[row][column];
-  if (path < QUIRE_CUDA_PATH_DIRECT || path > QUIRE_CUDA_PATH_COPY) return QUIRE_CUDA_PATH_DIRECT;
-  return path;
+  const int32_t path =
+      transfer.from_host ? table.from_host[row][column] : table.from_device[row][column];
+  if (path < QUIRE_CUDA_PATH_DIRECT || path > QUIRE_CUDA_PATH_RING_ASYNC)
+    return QUIRE_CUDA_PATH_DIRECT;
+  if (path != QUIRE_CUDA_PATH_COPY || transfer.copies) return path;
+  const int32_t other = fastest_path(table, transfer.from_host, false, row, column);
+  return other != 0 ? other : static_cast<int32_t>(QUIRE_CUDA_PATH_RING);
 }
 
 void choose_paths(quire_cuda_table* table) {
-  for (uint32_t row = 0; row < QUIRE_CUDA_TABLE_BYTES; ++row)
-    for (uint32_t column = 0; column < QUIRE_CUDA_TABLE_RUNS; ++column) {
-      int best = -1;
-      for (int path = 0; path < 3; ++path) {
-        const float time = table->microseconds[path][row][column];
-        if (time > 0 && (best < 0 || time < table->microseconds[best][row][column])) best = path;
+  for (const bool from_host : {true, false})
+    for (uint32_t row = 0; row < QUIRE_CUDA_TABLE_BYTES; ++row) {
+      uint8_t* chosen = from_host ? table->from_host[row] : table->from_device[row];
+      for (uint32_t column = 0; column < QUIRE_CUDA_TABLE_RUNS; ++column) {
+        const int32_t best = fastest_path(*table, from_host, true, row, column);
+        // Too much for the scratch memory: as with fewer runs.
+        const uint8_t before =
+            column == 0 ? static_cast<uint8_t>(QUIRE_CUDA_PATH_DIRECT) : chosen[column - 1];
+        chosen[column] = best == 0 ? before : static_cast<uint8_t>(best);
       }
-      // Too much for the scratch memory: as with fewer runs.
-      const uint8_t before = column == 0 ? static_cast<uint8_t>(QUIRE_CUDA_PATH_DIRECT)
-                                         : table->from_host[row][column - 1];
-      table->from_host[row][column] = best < 0 ? before : static_cast<uint8_t>(best + 1);
     }
 }
 

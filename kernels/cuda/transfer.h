@@ -27,10 +27,21 @@ class CopyBatch {
 // Whether a pointer that the device can read is host memory.
 bool is_host_memory(const void* pointer);
 
-// The path of the table's cell nearest to so many runs of run_bytes.
-int32_t path_from_table(const quire_cuda_table& table, uint64_t run_bytes, uint64_t runs);
-// Fills from_host from microseconds: the fastest path of every cell; times of 0 were not measured.
+// Many runs of run_bytes each, as a cell of the table has them.
+struct Transfer {
+  bool from_host;
+  bool copies;  // plain copies could do it
+  uint64_t run_bytes;
+  uint64_t runs;
+};
+// The path of the nearest cell; where that is COPY and it cannot be, the fastest of the others.
+int32_t path_from_table(const quire_cuda_table& table, const Transfer& transfer);
+// Fills from_host and from_device from the times: the fastest path of every cell; times of 0 were
+// not measured.
 void choose_paths(quire_cuda_table* table);
+// The table's time of a path in a cell.
+float* path_time(quire_cuda_table* table, bool from_host, int32_t path, uint32_t row,
+                 uint32_t column);
 
 }  // namespace quire_cuda
 

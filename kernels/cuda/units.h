@@ -13,10 +13,17 @@ constexpr uint32_t kRingStages = 4;
 constexpr uint32_t kRingStageBytes = 34u << 10;  // 128 rows of 256 bytes with their side data
 constexpr uint32_t kRingUnitTokensMax = 256;
 
+enum class LoadPath : uint8_t {
+  kDirect,
+  kRingBulk,   // the ring filled by bulk copies: sm_90
+  kRingAsync,  // by cp.async
+};
+constexpr int kLoadPaths = 3;
+
 // 0, or a cudaError_t. All sections of the pack have the format of the first.
-int launch_load_raw(const SectionPack& pack, bool ring, uint32_t ctas, void* stream);
-int launch_load_channel(const SectionPack& pack, bool ring, uint32_t ctas, void* stream);
-int launch_load_token(const SectionPack& pack, bool ring, uint32_t ctas, void* stream);
+int launch_load_raw(const SectionPack& pack, LoadPath path, uint32_t ctas, void* stream);
+int launch_load_channel(const SectionPack& pack, LoadPath path, uint32_t ctas, void* stream);
+int launch_load_token(const SectionPack& pack, LoadPath path, uint32_t ctas, void* stream);
 // Without a ring. format: FormatIndex (prepare.h).
 int launch_load_exponent(const SectionPack& pack, uint32_t ctas, void* stream);
 int launch_load_mixed(const SectionPack& pack, int format, uint32_t ctas, void* stream);

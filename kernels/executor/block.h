@@ -70,8 +70,13 @@ void copy_begin(CopyKind kind, void* to, const void* from, size_t bytes, size_t 
 void copy_commit(CopyKind kind);
 void copy_wait(CopyKind kind, uint32_t groups_left);
 
+// Fails on a device without bulk copies.
+void check_bulk(const char* what, const Site& site);
+
 // mbarrier objects in shared memory, by address.
 void mbarrier_init(uint64_t* barrier, uint32_t count, const Site& site);
+// Arrives when the thread's cp.async so far have been performed.
+void copy_arrive(uint64_t* barrier, const Site& site);
 void mbarrier_arrive(uint64_t* barrier, uint32_t expect_bytes, const Site& site);
 bool mbarrier_try_wait(uint64_t* barrier, uint32_t parity, const Site& site);
 void mbarrier_wait(uint64_t* barrier, uint32_t parity, const Site& site);

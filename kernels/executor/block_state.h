@@ -67,7 +67,9 @@ struct Mbarrier {
   int64_t bytes_left = 0;
   uint32_t phase = 0;
   std::vector<Copy> copies;
-  Clock clock;  // of the warps that arrived, and of the copies
+  std::vector<Copy> async_copies;  // cp.async, which count no bytes
+  uint32_t async_arrivals = 0;     // that happen after them
+  Clock clock;                     // of the warps that arrived, and of the copies
 };
 
 class Block {

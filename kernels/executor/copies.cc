@@ -21,7 +21,19 @@ void finish_phase(Mbarrier* state) {
   state->arrivals_left = state->count;
 }
 
+// cp.async that arrive here, and their arrivals.
+void perform_async(Mbarrier* state) {
+  if (state->async_arrivals == 0) return;
+  std::vector<Copy> copies;
+  copies.swap(state->async_copies);
+  for (const Copy& copy : copies) perform(copy);
+  state->arrivals_left -= state->async_arrivals;
+  state->async_arrivals = 0;
+  finish_phase(state);
+}
+
 void perform_loads(Mbarrier* state) {
+  perform_async(state);
   std::vector<Copy> copies;
   copies.swap(state->copies);
   for (const Copy& copy : copies) {
@@ -32,6 +44,11 @@ void perform_loads(Mbarrier* state) {
 }
 
 }  // namespace
+
+void check_bulk(const char* what, const Site& site) {
+  if (device().compute_capability < kBulkComputeCapability)
+    fail(site, "%s on a device of compute capability %d", what, device().compute_capability);
+}
 
 void perform(const Copy& copy) {
   memcpy(copy.to, copy.from, copy.bytes);
@@ -85,7 +102,8 @@ void mbarrier_init(uint64_t* barrier, uint32_t count, const Site& site) {
 
 void mbarrier_arrive(uint64_t* barrier, uint32_t expect_bytes, const Site& site) {
   Mbarrier& state = mbarrier_at(barrier, site);
-  if (state.arrivals_left == 0) fail(site, "mbarrier_arrive: more arrivals than its count");
+  if (state.arrivals_left <= state.async_arrivals)
+    fail(site, "mbarrier_arrive: more arrivals than its count");
   Block& block = block_here();
   if (block.races != nullptr) {
     block.races->release(block.warp_here(), &state.clock);
@@ -94,6 +112,25 @@ void mbarrier_arrive(uint64_t* barrier, uint32_t expect_bytes, const Site& site)
   state.bytes_left += expect_bytes;
   --state.arrivals_left;
   finish_phase(&state);
+}
+
+void copy_arrive(uint64_t* barrier, const Site& site) {
+  Mbarrier& state = mbarrier_at(barrier, site);
+  if (state.arrivals_left <= state.async_arrivals)
+    fail(site, "cp_async_arrive: more arrivals than its count");
+  Block& block = block_here();
+  CopyQueue& queue = block.current().copies[static_cast<int>(CopyKind::kCpAsync)];
+  queue.committed.push_back(std::move(queue.open));
+  queue.open.clear();
+  for (const std::vector<Copy>& group : queue.committed)
+    state.async_copies.insert(state.async_copies.end(), group.begin(), group.end());
+  queue.committed.clear();
+  if (block.races != nullptr) {
+    block.races->release(block.warp_here(), &state.clock);
+    block.races->tick(block.warp_here());
+  }
+  ++state.async_arrivals;
+  if (current_schedule.eager_copies) perform_async(&state);
 }
 
 namespace {
@@ -129,6 +166,7 @@ void mbarrier_wait(uint64_t* barrier, uint32_t parity, const Site& site) {
 }
 
 void bulk_load(void* to, const void* from, uint32_t bytes, uint64_t* barrier, const Site& site) {
+  check_bulk("bulk_g2s", site);
   check_shared(to, bytes, 16, "bulk_g2s", site);
   check_aligned(from, 16, "bulk_g2s", site);
   if (bytes == 0 || bytes % 16 != 0) fail(site, "bulk_g2s of %u bytes", bytes);

@@ -265,6 +265,9 @@ inline void mbarrier_init(uint64_t* barrier, uint32_t count QUIRE_SITE) {
   quire_executor::mbarrier_init(barrier, count, site);
 }
 inline void mbarrier_fence_init() {}
+inline void cp_async_arrive(uint64_t* barrier QUIRE_SITE) {
+  quire_executor::copy_arrive(barrier, site);
+}
 inline void mbarrier_arrive(uint64_t* barrier QUIRE_SITE) {
   quire_executor::mbarrier_arrive(barrier, 0, site);
 }
@@ -282,6 +285,7 @@ inline void bulk_g2s(void* shared, const void* global, uint32_t bytes,
   quire_executor::bulk_load(shared, global, bytes, barrier, site);
 }
 inline void bulk_s2g(void* global, const void* shared, uint32_t bytes QUIRE_SITE) {
+  quire_executor::check_bulk("bulk_s2g", site);
   quire_executor::check_shared(shared, bytes, 16, "bulk_s2g", site);
   quire_executor::check_aligned(global, 16, "bulk_s2g", site);
   if (bytes == 0 || bytes % 16 != 0) quire_executor::fail(site, "bulk_s2g of %u bytes", bytes);

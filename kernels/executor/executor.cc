@@ -24,6 +24,8 @@ constexpr int kIdleTurnsMax = 1000;
 constexpr uint32_t kThreadsReported = 8;
 
 thread_local uint64_t n_launches = 0;
+thread_local const char* last_launched = "";
+thread_local Device current_device;
 
 // Threads with their stacks, kept between launches of this OS thread.
 std::vector<std::unique_ptr<Thread>>& thread_pool() {
@@ -198,6 +200,14 @@ void Block::report_deadlock() {
   abort();
 }
 
+void set_device(const Device& device) {
+  current_device = device;
+}
+
+const Device& device() {
+  return current_device;
+}
+
 void set_schedule(const Schedule& schedule) {
   current_schedule = schedule;
 }
@@ -213,6 +223,10 @@ uint64_t launches() {
   return n_launches;
 }
 
+const char* last_kernel() {
+  return last_launched;
+}
+
 void launch(const char* kernel, Dim3 grid, Dim3 block, size_t shared_bytes,
             const std::function<void()>& body) {
   const Site here = QUIRE_HERE;
@@ -223,9 +237,10 @@ void launch(const char* kernel, Dim3 grid, Dim3 block, size_t shared_bytes,
     fail(here, "kernel %s: a grid of %llu blocks", kernel, static_cast<unsigned long long>(blocks));
   if (threads == 0 || threads > kBlockThreadsMax)
     fail(here, "kernel %s: %llu threads", kernel, static_cast<unsigned long long>(threads));
-  if (shared_bytes > kSharedBytesMax)
+  if (shared_bytes > current_device.shared_bytes_max)
     fail(here, "kernel %s: %zu bytes of shared memory", kernel, shared_bytes);
   ++n_launches;
+  last_launched = kernel;
   Block state(kernel, grid, block, shared_bytes, body);
   running_block = &state;
   for (uint32_t z = 0; z < grid.z; ++z)

@@ -45,6 +45,17 @@ struct Schedule {
   bool find_races = true;     // where kernels are compiled for it: gcc, without a sanitizer
 };
 
+// The device that this OS thread's launches run on, as the runtime describes it. Bulk copies end
+// the process below sm_90, as do launches with more shared memory than there is.
+struct Device {
+  int compute_capability = 90;  // 10 * major + minor
+  int multiprocessors = 4;
+  size_t shared_bytes_max = kSharedBytesMax;
+};
+constexpr int kBulkComputeCapability = 90;
+void set_device(const Device& device);
+const Device& device();
+
 // What the next launches of this OS thread use.
 void set_schedule(const Schedule& schedule);
 // Schedules that together show missing barriers and waits, for tests to loop over.
@@ -55,6 +66,8 @@ bool finds_races();
 
 // Launches of this OS thread since it began.
 uint64_t launches();
+// The kernel of the last of them as the launch names it, "" before the first.
+const char* last_kernel();
 
 // Runs body once per thread of grid x block. Aborts where a limit above is passed.
 void launch(const char* kernel, Dim3 grid, Dim3 block, size_t shared_bytes,

@@ -28,16 +28,70 @@ TEST(CudaLoad, EveryCodecPlaneAndDtype) {
 TEST(CudaLoad, RingGivesTheSameBytes) {
   for_every_format([](Case c) {
     if (c.dtype == QUIRE_DTYPE_F16) return;
-    c.path = QUIRE_CUDA_PATH_RING;
     c.head_dim = 128;
     c.n_tokens = 300;
     c.n_heads = 1;
     c.max_ctas = 2;
-    check_load(c);
+    const Case whole = c;
     c.token_begin = 77;
     c.token_end = 201;
-    if (c.dtype == QUIRE_DTYPE_BF16) check_load(c);
+    for (int32_t path : {QUIRE_CUDA_PATH_RING, QUIRE_CUDA_PATH_RING_ASYNC})
+      for (Case one : {whole, c}) {
+        if (one.token_begin != 0 && one.dtype != QUIRE_DTYPE_BF16) continue;
+        one.path = path;
+        check_load(one);
+      }
   });
+}
+
+// More turns of a CTA than the ring has stages, with units that end in the middle of a vector.
+TEST(CudaLoad, RingGoesRoundUnderEverySchedule) {
+  for (const auto& schedule : quire_executor::schedules()) {
+    quire_executor::set_schedule(schedule);
+    for (int32_t path : {QUIRE_CUDA_PATH_RING, QUIRE_CUDA_PATH_RING_ASYNC})
+      for (int32_t codec : {QUIRE_CODEC_RAW_BF16, QUIRE_CODEC_INT8_CHANNEL,
+                            QUIRE_CODEC_INT4_CHANNEL64, QUIRE_CODEC_INT3_CHANNEL64})
+        for (int32_t plane : {QUIRE_PLANE_KEY, QUIRE_PLANE_VALUE}) {
+          Case c;
+          c.codec = codec;
+          c.plane = plane;
+          c.path = path;
+          c.n_tokens = 300;
+          c.n_heads = 7;
+          c.head_dim = codec == QUIRE_CODEC_INT3_CHANNEL64 ? 36 : 72;
+          c.max_ctas = 1;
+          check_load(c);
+          EXPECT_STREQ(quire_executor::last_kernel(), "load_ring<F>");
+        }
+  }
+  quire_executor::set_schedule({});
+}
+
+// The executor ends the process at a bulk copy on such a device.
+TEST(CudaLoad, RingBeforeSm90IsFilledByCpAsync) {
+  quire_executor::Device device;
+  device.compute_capability = 80;
+  device.shared_bytes_max = 163u << 10;
+  quire_executor::set_device(device);
+  for (int32_t path : {QUIRE_CUDA_PATH_RING, QUIRE_CUDA_PATH_RING_ASYNC})
+    for (int32_t codec : fixed_codecs())
+      for (int32_t plane : {QUIRE_PLANE_KEY, QUIRE_PLANE_VALUE}) {
+        Case c;
+        c.codec = codec;
+        c.plane = plane;
+        c.path = path;
+        c.head_dim = 128;
+        check_load(c);
+        const bool normalised = plane_spec(codec, plane).kind == SectionKind::kNormalised;
+        EXPECT_STREQ(quire_executor::last_kernel(), normalised ? "load_direct<F>" : "load_ring<F>");
+      }
+  device.shared_bytes_max = 99u << 10;  // sm_86
+  quire_executor::set_device(device);
+  Case c;
+  c.path = QUIRE_CUDA_PATH_RING;
+  check_load(c);
+  EXPECT_STREQ(quire_executor::last_kernel(), "load_direct<F>");
+  quire_executor::set_device({});
 }
 
 TEST(CudaLoadAndStore, RotationStyles) {
@@ -115,7 +169,8 @@ TEST(CudaLoadAndStore, EverySchedule) {
     quire_executor::set_schedule(schedule);
     for (int32_t codec : {QUIRE_CODEC_INT8_CHANNEL, QUIRE_CODEC_INT4_CHANNEL64})
       for (int32_t plane : {QUIRE_PLANE_KEY, QUIRE_PLANE_VALUE})
-        for (int32_t path : {QUIRE_CUDA_PATH_DIRECT, QUIRE_CUDA_PATH_RING}) {
+        for (int32_t path :
+             {QUIRE_CUDA_PATH_DIRECT, QUIRE_CUDA_PATH_RING, QUIRE_CUDA_PATH_RING_ASYNC}) {
           Case c;
           c.codec = codec;
           c.plane = plane;

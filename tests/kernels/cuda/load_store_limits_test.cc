@@ -75,7 +75,8 @@ TEST(CudaLoad, BadPayloadsAreReported) {
     memcpy(section.data() + 2 * one.offset, &one.bits, 2);
     Aligned engine(fixture.engine_bytes(), kPoison);
     const quire_load_params p = fixture.load_params(section.data(), engine.data());
-    for (int32_t path : {QUIRE_CUDA_PATH_DIRECT, QUIRE_CUDA_PATH_RING}) {
+    for (int32_t path :
+         {QUIRE_CUDA_PATH_DIRECT, QUIRE_CUDA_PATH_RING, QUIRE_CUDA_PATH_RING_ASYNC}) {
       int32_t status = 0;
       const quire_cuda_launch launch = launch_on(&status, path);
       ASSERT_EQ(quire_cuda_load_batch(&p, 1, &launch, nullptr), QUIRE_KERNEL_OK);
@@ -202,22 +203,39 @@ TEST(CudaLoad, KeepsNonFiniteBitsWhenAsked) {
 TEST(CudaTable, NearestCellDecides) {
   quire_cuda_table table = {};
   table.struct_bytes = sizeof(table);
-  for (auto& path : table.microseconds)
-    for (auto& row : path)
-      for (float& time : row) time = 9.0f;
+  for (const bool from_host : {true, false})
+    for (int32_t path = QUIRE_CUDA_PATH_DIRECT; path <= QUIRE_CUDA_PATH_RING_ASYNC; ++path)
+      for (uint32_t row = 0; row < QUIRE_CUDA_TABLE_BYTES; ++row)
+        for (uint32_t column = 0; column < QUIRE_CUDA_TABLE_RUNS; ++column)
+          *quire_cuda::path_time(&table, from_host, path, row, column) =
+              !from_host && path == QUIRE_CUDA_PATH_COPY ? 0.0f : 9.0f;
   // Kernels win where runs are short and many, copies where they are long; the last column of the
   // longest runs was not measured.
   table.microseconds[QUIRE_CUDA_PATH_RING - 1][0][3] = 2.0f;
+  table.async_microseconds[1][3] = 3.0f;
   table.microseconds[QUIRE_CUDA_PATH_COPY - 1][5][2] = 1.0f;
+  table.async_microseconds[5][2] = 4.0f;
   for (auto& path : table.microseconds) path[5][3] = 0.0f;
+  table.async_microseconds[5][3] = 0.0f;
+  table.device_microseconds[QUIRE_CUDA_PATH_RING_ASYNC - 1][5][2] = 5.0f;
   quire_cuda::choose_paths(&table);
-  EXPECT_EQ(quire_cuda::path_from_table(table, 4096, 512), QUIRE_CUDA_PATH_RING);
-  EXPECT_EQ(quire_cuda::path_from_table(table, 1, UINT64_MAX), QUIRE_CUDA_PATH_RING);
-  EXPECT_EQ(quire_cuda::path_from_table(table, 8191, 512), QUIRE_CUDA_PATH_RING);
-  EXPECT_EQ(quire_cuda::path_from_table(table, 8193, 512), QUIRE_CUDA_PATH_DIRECT);
-  EXPECT_EQ(quire_cuda::path_from_table(table, 4 << 20, 64), QUIRE_CUDA_PATH_COPY);
-  EXPECT_EQ(quire_cuda::path_from_table(table, UINT64_MAX, 512), QUIRE_CUDA_PATH_COPY);
-  EXPECT_EQ(quire_cuda::path_from_table(table, 0, 0), QUIRE_CUDA_PATH_DIRECT);
+  const auto from_host = [&](uint64_t run_bytes, uint64_t runs, bool copies = true) {
+    return quire_cuda::path_from_table(table, {true, copies, run_bytes, runs});
+  };
+  const auto from_device = [&](uint64_t run_bytes, uint64_t runs) {
+    return quire_cuda::path_from_table(table, {false, true, run_bytes, runs});
+  };
+  EXPECT_EQ(from_host(4096, 512), QUIRE_CUDA_PATH_RING);
+  EXPECT_EQ(from_host(1, UINT64_MAX), QUIRE_CUDA_PATH_RING);
+  EXPECT_EQ(from_host(8191, 512), QUIRE_CUDA_PATH_RING);
+  EXPECT_EQ(from_host(8193, 512), QUIRE_CUDA_PATH_RING_ASYNC);
+  EXPECT_EQ(from_host(65536, 512), QUIRE_CUDA_PATH_DIRECT);
+  EXPECT_EQ(from_host(4 << 20, 64), QUIRE_CUDA_PATH_COPY);
+  EXPECT_EQ(from_host(UINT64_MAX, 512), QUIRE_CUDA_PATH_COPY);
+  EXPECT_EQ(from_host(0, 0), QUIRE_CUDA_PATH_DIRECT);
+  EXPECT_EQ(from_host(4 << 20, 64, false), QUIRE_CUDA_PATH_RING_ASYNC);
+  EXPECT_EQ(from_device(4 << 20, 64), QUIRE_CUDA_PATH_RING_ASYNC);
+  EXPECT_EQ(from_device(4096, 512), QUIRE_CUDA_PATH_DIRECT);
 }
 
 TEST(CudaTable, AutoTakesThePathOfTheTable) {
