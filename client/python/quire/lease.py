@@ -30,6 +30,11 @@ class Handle:
     """Owns one handle of the C ABI; freed when the last Python object that needs it is gone."""
 
     def __init__(self, value: int | None, free: Callable[[int | None], object]) -> None:
+        if value is not None and not isinstance(value, int):
+            raise TypeError(
+                f"a handle of the C ABI is a number, not {value!r}: sessions are made by "
+                "quire.connect(), leases and windows by a session"
+            )
         self.value = value
         self._finalizer = weakref.finalize(self, free, value)
 

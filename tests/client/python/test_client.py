@@ -44,6 +44,11 @@ def test_no_server_says_how_to_start_one(tmp_path: Path) -> None:
     assert str(caught.value).startswith("UNAVAILABLE: no quired at")
 
 
+def test_a_session_is_not_made_of_a_path() -> None:
+    with pytest.raises(TypeError, match=r"quire\.connect\(\)"):
+        quire.Client("/tmp/quired.sock")  # type: ignore[arg-type]
+
+
 def test_session_facts(server: str) -> None:
     with connected(server) as client:
         client.ping()
