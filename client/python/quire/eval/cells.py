@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import InvalidArgument
-from ..transformers.policies import RowPolicy, parse_policy
+from ..transformers.policies import AnchorPool, KvComm, RowPolicy, parse_policy
 from .variants import Variant, own_variant, parse_variants
 
 UNCODED = "none"
 FULL = "full"
 NO_DOCUMENTS = "no-documents"
+KVCOMM = "kvcomm"  # has no text form of its own: the runner finds its anchors
 _BUDGET_MARK = re.compile(r"(?<=:)B(?=$|[,@+])")
 DEFAULT_BUDGETS = (0.05, 0.15, 0.3)
 CELLS_MAX = 10_000
@@ -38,6 +39,8 @@ class Cell:
 
 def parse_cell_policy(text: str) -> RowPolicy | None:
     """None for the baselines, which load nothing."""
+    if text == KVCOMM:
+        return KvComm(AnchorPool())
     return None if text in (FULL, NO_DOCUMENTS) else parse_policy(text)
 
 

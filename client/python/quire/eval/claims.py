@@ -65,6 +65,11 @@ CLAIMS: dict[str, Claim] = {
         "ICLR'25, arXiv 2502.05431",
         "98 % of sequential prefill on RAG, 93 % on in-context learning",
     ),
+    "kvcomm": Claim(
+        "KVCOMM",
+        "NeurIPS'25, arXiv 2510.12872",
+        "over 70 % of the tokens reused; up to 7.8x TTFT with five agents, quality kept",
+    ),
     "pie": Claim(
         "PIE",
         "ICLR'25, arXiv 2407.03157",

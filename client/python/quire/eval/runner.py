@@ -28,10 +28,11 @@ from ..transformers import (
     in_context,
     pack,
 )
-from ..transformers.policies import Charge, FullReuse, RowPolicy
+from ..transformers.policies import AnchorPool, Charge, FullReuse, KvComm, RowPolicy
 from ..transformers.recipes import Recipe
 from ..transformers.shape import ModelShape
 from ..transformers.variants import plan_of_variants
+from .anchors import anchors_of
 from .cells import FULL, UNCODED, Cell, parse_cell_policy
 from .deviation import Deviation
 from .errors import PromptTooLong
@@ -120,6 +121,7 @@ class PromptRun:
         self._chunks: dict[tuple[int, bytes], ChunkKv] = {}
         self._stored: dict[tuple[int, bytes, str], KvSource] = {}
         self._deviation: Deviation | None = None
+        self._anchors: AnchorPool | None = None
 
     def _check_length(self, prompt: Prompt) -> None:
         config = self.engine.hf_model.config.get_text_config()
@@ -240,9 +242,17 @@ class PromptRun:
         state = self.engine.prefill(np.concatenate([self.prompt.system_tokens, question.tokens]))
         return replace(state, charge=Charge(0.0, 0.0))
 
+    def _policy(self, cell: Cell) -> RowPolicy | None:
+        policy = parse_cell_policy(cell.policy)
+        if not isinstance(policy, KvComm):
+            return policy
+        if self._anchors is None:
+            self._anchors = anchors_of(self.engine, self.prompt, self._full)
+        return KvComm(self._anchors)
+
     def run(self, cell: Cell, *, deviation: bool = False) -> CellResult:
         """All questions under one cell. Raises what engine and policy raise."""
-        policy = parse_cell_policy(cell.policy)
+        policy = self._policy(cell)
         out = CellResult([], [], [])
         shared: list[Prefilled] = []
         for i, question in enumerate(self.prompt.questions):

@@ -44,6 +44,15 @@ def session(
     assert not outcome.errors, outcome.errors
 
 
+def test_kvcomm_has_anchors_of_texts_beside_the_prompt(subject: Subject, tmp_path: Path) -> None:
+    session(subject, tmp_path, make_cells(["reuse", "kvcomm"]), ["needle"], 1)
+    lines = list(read_lines(tmp_path / "results.jsonl"))
+    reuse, kvcomm = ([x for x in lines if x["policy"] == name] for name in ("reuse", "kvcomm"))
+    assert len(kvcomm) == len(reuse) == 3
+    # Random chunks are like no anchor or get its differences: neither is plain reuse.
+    assert all(a["charge"] > 0 or abs(a["kl"] - b["kl"]) > 1e-9 for a, b in zip(kvcomm, reuse, strict=True))
+
+
 def test_results(subject: Subject, tmp_path: Path) -> None:
     session(subject, tmp_path, CELLS, ["needle", "continue", "edit", "relay", "copy"], 1)
     lines = list(read_lines(tmp_path / "results.jsonl"))

@@ -1,0 +1,24 @@
+"""What KVCOMM corrects the chunks of a prompt by: texts of its documents that are not in it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..transformers import Engine, KvState, behind_prefix, in_context
+from ..transformers.policies import Anchor, AnchorPool
+from .tasks.model import Prompt
+
+# An anchor must be as long as the chunk that it corrects, and chunks hold facts besides a passage.
+PASSAGES_PER_ANCHOR = 2
+
+
+def anchors_of(engine: Engine, prompt: Prompt, full: KvState) -> AnchorPool:
+    """full: the prompt's documents, prefilled. An anchor's base is behind the prompt's prefix; its
+    real KV stands behind the documents, as that of a text does which comes after them."""
+    pool, base = AnchorPool(), behind_prefix(prompt.system_tokens)
+    behind = in_context(prompt.context_tokens)
+    for i in range(len(prompt.spare)):
+        passages = [prompt.spare[(i + k) % len(prompt.spare)] for k in range(PASSAGES_PER_ANCHOR)]
+        text = np.concatenate(passages)
+        pool.add(Anchor(engine.capture(text, base), engine.capture(text, behind, lead=full)))
+    return pool
