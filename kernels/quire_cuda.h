@@ -50,6 +50,16 @@ enum quire_cuda_path {
   QUIRE_CUDA_PATH_RING_ASYNC = 4
 };
 
+/* How stores write sections of fixed size; those of variable size (4, 5, 64, 65) are written
+ * plainly: their CTAs wait for counts, not for what they write. */
+enum quire_cuda_store_path {
+  QUIRE_CUDA_STORE_AUTO = 0,  /* from `table` where there is one, else PLAIN */
+  QUIRE_CUDA_STORE_PLAIN = 1, /* every lane its own codes */
+  /* Tiles of shared memory and bulk copies. sm_90, two tiles of a run or eight of 32 rows in 100 KB
+   * (any section of head_dim <= 128); PLAIN is taken where that does not hold. */
+  QUIRE_CUDA_STORE_BULK = 2
+};
+
 /* The paths that were fastest on this machine: filled by quire_cuda_calibrate(), plain data. Times
  * of 0 were not measured: the path is none of this device, or the cell was too large. */
 #define QUIRE_CUDA_TABLE_BYTES 6u /* contiguous bytes per run: 4 KiB * 4^i */
@@ -64,6 +74,10 @@ struct quire_cuda_table {
   /* The same from device memory, where COPY is not measured. */
   uint8_t from_device[QUIRE_CUDA_TABLE_BYTES][QUIRE_CUDA_TABLE_RUNS];
   float device_microseconds[4][QUIRE_CUDA_TABLE_BYTES][QUIRE_CUDA_TABLE_RUNS]; /* by path - 1 */
+  /* quire_cuda_store_path, [0] to device memory, [1] to pinned host memory, by what is stored: [0]
+   * rows, raw or with their own scale; [1] runs with scales per channel. */
+  uint8_t store_path[2][2];
+  float store_microseconds[2][2][2]; /* by path - 1, then as store_path */
 };
 
 struct quire_cuda_launch {
@@ -73,6 +87,7 @@ struct quire_cuda_launch {
   int32_t path;           /* quire_cuda_path, loads only */
   int32_t* device_status; /* 4-byte aligned device memory, 0 before the first call; never cleared */
   const struct quire_cuda_table* table; /* host memory, or NULL */
+  int32_t store_path;                   /* quire_cuda_store_path, stores only */
 };
 
 /* OK when everything was queued. On failure *failed_index (may be NULL) names the section, and

@@ -23,10 +23,13 @@ struct Wave {
   int format;
   LoadPath path;
   bool store;
+  bool bulk;  // stores
+  uint32_t tile_bytes = 0;
 
   void clear() {
     pack.n_sections = 0;
     pack.n_units = 0;
+    tile_bytes = 0;
     pack.status = launch->device_status;
   }
   int flush() {
@@ -39,6 +42,8 @@ struct Wave {
     section.unit_begin = pack.n_units;
     const uint32_t units = store ? count_store_units(section) : count_units(section);
     if (units == 0) return 0;
+    const uint32_t tile = bulk ? store_tile_bytes(section) : 0;
+    tile_bytes = tile > tile_bytes ? tile : tile_bytes;
     pack.sections[pack.n_sections++] = section;
     pack.n_units += units;
     return pack.n_sections == kPackSections ? flush() : 0;
@@ -56,12 +61,13 @@ struct Wave {
     ctas = ctas < most ? ctas : most;
     void* stream = launch->stream;
     if (store) {
-      if (format <= kFormatRawF32) return launch_store_raw(pack, ctas, stream);
-      if (format == kFormatNormalised) return launch_store_normalised(pack, ctas, stream);
+      if (format <= kFormatRawF32) return launch_store_raw(pack, tile_bytes, ctas, stream);
+      if (format == kFormatNormalised)
+        return launch_store_normalised(pack, tile_bytes, ctas, stream);
       if (format >= kFormatMixed4Key) return launch_store_mixed(pack, format, ctas, stream);
       if (format >= kFormatExponent4) return launch_store_exponent(pack, ctas, stream);
-      return run_units ? launch_store_channel(pack, ctas, stream)
-                       : launch_store_token(pack, ctas, stream);
+      return run_units ? launch_store_channel(pack, tile_bytes, ctas, stream)
+                       : launch_store_token(pack, tile_bytes, ctas, stream);
     }
     if (format <= kFormatRawF32) return launch_load_raw(pack, path, ctas, stream);
     if (format >= kFormatMixed4Key) return launch_load_mixed(pack, format, ctas, stream);
@@ -110,6 +116,18 @@ LoadPath load_path(int32_t path) {
   return path == QUIRE_CUDA_PATH_RING_ASYNC ? LoadPath::kRingAsync : LoadPath::kDirect;
 }
 
+bool stores_in_bulk(const quire_store_params& params, const quire_cuda_launch& launch,
+                    const DeviceTraits& device, const Section& section) {
+  int32_t path = launch.store_path;
+  if (path == QUIRE_CUDA_STORE_AUTO)
+    path = launch.table == nullptr
+               ? QUIRE_CUDA_STORE_PLAIN
+               : store_path_from_table(*launch.table, is_host_memory(params.dst),
+                                       stores_runs(section));
+  return path == QUIRE_CUDA_STORE_BULK && device.compute_capability >= kBulkComputeCapability &&
+         store_tile_bytes(section) != 0;
+}
+
 int queue_copies(const quire_load_params* params, size_t n, const quire_cuda_launch& launch,
                  const DeviceTraits& device) {
   CopyBatch batch(launch.stream);
@@ -143,6 +161,7 @@ extern "C" int quire_cuda_load_batch(const struct quire_load_params* params, siz
   Wave wave;
   wave.launch = launch;
   wave.store = false;
+  wave.bulk = false;
   if (device_traits(&wave.device) != 0) return QUIRE_KERNEL_UNSUPPORTED;
   if (queue_copies(params, n, *launch, wave.device) != 0) return QUIRE_KERNEL_UNSUPPORTED;
   for (int variant = 0; variant < kLoadPaths * kFormats; ++variant) {
@@ -174,12 +193,15 @@ extern "C" int quire_cuda_store_batch(const struct quire_store_params* params, s
   wave.store = true;
   wave.path = LoadPath::kDirect;
   if (device_traits(&wave.device) != 0) return QUIRE_KERNEL_UNSUPPORTED;
-  for (wave.format = 0; wave.format < kFormats; ++wave.format) {
+  for (int variant = 0; variant < 2 * kFormats; ++variant) {
+    wave.format = variant / 2;
+    wave.bulk = variant % 2 != 0;
     wave.clear();
     for (size_t i = 0; i < n; ++i) {
       if (format_index(params[i].codec, params[i].plane) != wave.format) continue;
       Section section;
       describe_store(params[i], &section);
+      if (stores_in_bulk(params[i], *launch, wave.device, section) != wave.bulk) continue;
       if (wave.add(section) != 0) return refuse(QUIRE_KERNEL_UNSUPPORTED, i, failed_index);
       // Of variable sizes the kernel says it, in device memory.
       if (section.written == nullptr && params[i].dst_written != nullptr)

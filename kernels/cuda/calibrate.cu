@@ -1,6 +1,7 @@
 // Measures which path moves a section fastest, from pinned and from device memory, by size of a run
-// and number of runs. The times decide, never a constant: the crossover between copy engines and
-// kernels moves with the bus, the driver and the number of runs.
+// and number of runs, and which way of storing is the fastest. The times decide, never a constant:
+// the crossover between copy engines and kernels moves with the bus, the driver and the number of
+// runs.
 #include <vector>
 
 #include "kernels/cuda/runtime.cuh"
@@ -22,6 +23,11 @@ constexpr uint64_t kCellBytesMax = 64ull << 20;
 constexpr uint64_t kRunBytesLeast = 4096;
 constexpr uint32_t kHeadDim = 128;
 constexpr uint64_t kRowBytes = 2 * kHeadDim;
+constexpr uint32_t kStoreTokens = 256;
+constexpr uint32_t kStoreHeads = 8;
+constexpr uint64_t kStoreEngineBytes = kStoreTokens * kStoreHeads * kRowBytes;
+constexpr uint64_t kStores = 64;
+static_assert(kStores * kStoreEngineBytes <= kScratchBytes);
 constexpr int kRepeats = 3;
 constexpr uint32_t kCtasTried[] = {1, 2, 4, 8, 16, 32};
 constexpr float kEnoughOfBest = 0.95f;
@@ -90,21 +96,22 @@ std::vector<quire_load_params> make_runs(const Scratch& scratch, bool from_host,
   return runs;
 }
 
-// Microseconds of the fastest of some repeats; 0 where the path fails.
-float time_runs(const Scratch& scratch, const std::vector<quire_load_params>& runs, int32_t path,
-                uint32_t max_ctas) {
+quire_cuda_launch launch_of(const Scratch& scratch) {
   quire_cuda_launch launch = {};
   launch.struct_bytes = sizeof(launch);
   launch.stream = scratch.stream;
-  launch.max_ctas = max_ctas;
-  launch.path = path;
   launch.device_status = scratch.status;
+  return launch;
+}
+
+// Microseconds of the fastest of some repeats of queue(); 0 where it fails.
+template <typename Queue>
+float time_of(const Scratch& scratch, Queue queue) {
   float best = 0.0f;
   for (int repeat = 0; repeat <= kRepeats; ++repeat) {
     float milliseconds = 0.0f;
     if (cudaEventRecord(scratch.begin, scratch.stream) != cudaSuccess ||
-        quire_cuda_load_batch(runs.data(), runs.size(), &launch, nullptr) != QUIRE_KERNEL_OK ||
-        cudaEventRecord(scratch.end, scratch.stream) != cudaSuccess ||
+        queue() != QUIRE_KERNEL_OK || cudaEventRecord(scratch.end, scratch.stream) != cudaSuccess ||
         cudaEventSynchronize(scratch.end) != cudaSuccess ||
         cudaEventElapsedTime(&milliseconds, scratch.begin, scratch.end) != cudaSuccess)
       return 0.0f;
@@ -112,6 +119,15 @@ float time_runs(const Scratch& scratch, const std::vector<quire_load_params>& ru
     if (repeat > 0 && (best == 0.0f || microseconds < best)) best = microseconds;
   }
   return best;
+}
+
+float time_runs(const Scratch& scratch, const std::vector<quire_load_params>& runs, int32_t path,
+                uint32_t max_ctas) {
+  quire_cuda_launch launch = launch_of(scratch);
+  launch.max_ctas = max_ctas;
+  launch.path = path;
+  return time_of(scratch,
+                 [&] { return quire_cuda_load_batch(runs.data(), runs.size(), &launch, nullptr); });
 }
 
 void measure_ctas(const Scratch& scratch, quire_cuda_table* table) {
@@ -131,9 +147,13 @@ void measure_ctas(const Scratch& scratch, quire_cuda_table* table) {
     }
 }
 
-void measure_paths(const Scratch& scratch, bool from_host, quire_cuda_table* table) {
+bool has_bulk() {
   DeviceTraits traits;
-  const bool bulk = device_traits(&traits) == 0 && traits.compute_capability >= 90;
+  return device_traits(&traits) == 0 && traits.compute_capability >= 90;
+}
+
+void measure_paths(const Scratch& scratch, bool from_host, quire_cuda_table* table) {
+  const bool bulk = has_bulk();
   uint64_t run_bytes = kRunBytesLeast;
   for (uint32_t row = 0; row < QUIRE_CUDA_TABLE_BYTES; ++row, run_bytes *= 4) {
     uint64_t n = 1;
@@ -149,6 +169,46 @@ void measure_paths(const Scratch& scratch, bool from_host, quire_cuda_table* tab
   }
 }
 
+std::vector<quire_store_params> make_stores(const Scratch& scratch, bool to_host, bool runs) {
+  std::vector<quire_store_params> stores(kStores);
+  for (uint64_t i = 0; i < kStores; ++i) {
+    quire_store_params& p = stores[i];
+    p = {};
+    p.struct_bytes = sizeof(p);
+    p.codec = runs ? QUIRE_CODEC_INT4_CHANNEL64 : QUIRE_CODEC_RAW_BF16;
+    p.plane = QUIRE_PLANE_KEY;
+    p.n_tokens = kStoreTokens;
+    p.n_heads = kStoreHeads;
+    p.head_dim = kHeadDim;
+    p.src_dtype = QUIRE_DTYPE_BF16;
+    p.src = static_cast<unsigned char*>(scratch.device_source) + i * kStoreEngineBytes;
+    p.src_tokens = kStoreTokens;
+    p.src_token_stride = kStoreHeads * kRowBytes;
+    p.src_head_stride = kRowBytes;
+    p.src_dim_stride = 2;
+    p.dst = static_cast<unsigned char*>(to_host ? scratch.host : scratch.device) +
+            i * kStoreEngineBytes;
+    p.dst_bytes = quire_section_bytes_max(p.codec, p.plane, p.n_tokens, p.n_heads, p.head_dim);
+  }
+  return stores;
+}
+
+void measure_stores(const Scratch& scratch, quire_cuda_table* table) {
+  const bool bulk = has_bulk();
+  for (const bool to_host : {false, true})
+    for (const bool runs : {false, true}) {
+      const auto stores = make_stores(scratch, to_host, runs);
+      for (int32_t path = QUIRE_CUDA_STORE_PLAIN; path <= QUIRE_CUDA_STORE_BULK; ++path) {
+        if (path == QUIRE_CUDA_STORE_BULK && !bulk) continue;  // it would be PLAIN
+        quire_cuda_launch launch = launch_of(scratch);
+        launch.store_path = path;
+        table->store_microseconds[path - 1][to_host][runs] = time_of(scratch, [&] {
+          return quire_cuda_store_batch(stores.data(), stores.size(), &launch, nullptr);
+        });
+      }
+    }
+}
+
 }  // namespace
 }  // namespace quire_cuda
 
@@ -161,6 +221,7 @@ extern "C" int quire_cuda_calibrate(struct quire_cuda_table* table) {
   const Scratch scratch;
   if (!scratch.ok()) return QUIRE_KERNEL_UNSUPPORTED;
   for (const bool from_host : {true, false}) measure_paths(scratch, from_host, table);
+  measure_stores(scratch, table);
   choose_paths(table);
   measure_ctas(scratch, table);
   return QUIRE_KERNEL_OK;

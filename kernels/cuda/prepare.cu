@@ -1,5 +1,6 @@
 #include "kernels/cuda/prepare.h"
 #include "kernels/cuda/section.cuh"
+#include "kernels/cuda/store_tile.cuh"
 #include "kernels/cuda/units.h"
 #include "kernels/params.h"
 
@@ -123,6 +124,8 @@ int check_launch(const quire_cuda_launch* launch) {
     return QUIRE_KERNEL_INVALID_ARGUMENT;
   if (launch->path < QUIRE_CUDA_PATH_AUTO || launch->path > QUIRE_CUDA_PATH_RING_ASYNC)
     return QUIRE_KERNEL_UNSUPPORTED;
+  if (launch->store_path < QUIRE_CUDA_STORE_AUTO || launch->store_path > QUIRE_CUDA_STORE_BULK)
+    return QUIRE_KERNEL_UNSUPPORTED;
   if (launch->table != nullptr && launch->table->struct_bytes != sizeof(*launch->table))
     return QUIRE_KERNEL_BAD_STRUCT;
   return QUIRE_KERNEL_OK;
@@ -228,8 +231,7 @@ void describe_store(const quire_store_params& p, Section* s) {
   s->salient = p.salient;
   s->written = quire_kernels::variable_size(p.codec) ? p.dst_written : nullptr;
   describe_common(p, s);
-  if (s->spec.kind == SectionKind::kChannel || s->spec.kind == SectionKind::kNormalised)
-    s->unit_tokens = s->spec.run_tokens;
+  if (stores_runs(*s)) s->unit_tokens = s->spec.run_tokens;
 }
 
 // Blocks of the escape index that hold rows of one head: of the head with the most.
@@ -283,6 +285,18 @@ uint32_t ring_unit_tokens(const Section& s) {
     if (bytes <= kRingStageBytes) return tokens;
   }
   return 0;
+}
+
+bool stores_runs(const Section& s) {
+  return s.spec.kind == SectionKind::kChannel || s.spec.kind == SectionKind::kNormalised;
+}
+
+uint32_t store_tile_bytes(const Section& s) {
+  if (s.spec.kind == SectionKind::kExponent || s.spec.kind == SectionKind::kMixed) return 0;
+  const TileBytes tile = tile_bytes_of(s);
+  const uint64_t bytes = tile.side + tile.codes;
+  const uint32_t tiles = kStoreTiles * (stores_runs(s) ? 1 : kWarps);
+  return tiles * bytes <= kStoreTilesBytesMax ? static_cast<uint32_t>(bytes) : 0;
 }
 
 CopyRuns copy_runs(const quire_load_params& p) {

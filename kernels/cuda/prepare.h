@@ -49,6 +49,11 @@ uint32_t count_store_units(const Section& section);
 // Tokens of a unit that fits a stage of the ring with its side data; 0 where the ring cannot be.
 uint32_t ring_unit_tokens(const Section& section);
 
+// Whether a store of it makes runs with scales per channel.
+bool stores_runs(const Section& section);
+// Shared memory that one tile of a store by bulk copies takes; 0 where there can be none.
+uint32_t store_tile_bytes(const Section& section);
+
 // A raw section that plain copies can move: `runs` of run_bytes each, or runs = 0.
 struct CopyRuns {
   uint32_t runs;

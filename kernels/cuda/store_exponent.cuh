@@ -242,13 +242,15 @@ QUIRE_DEVICE void write_coded_block(ExponentStore* store, const quire_kernels::E
       if (to < escape_end) escapes[to] = static_cast<unsigned char>(exponent_of(words, e));
       ++to;
     }
-    write_codes<kBits>(s.bytes + at.codes + uint64_t{row} * row_bytes, shape, vectors, codes);
+    write_codes<kBits, false>(s.bytes + at.codes + uint64_t{row} * row_bytes, shape, vectors,
+                              codes);
 #pragma unroll
     for (uint32_t e = 0; e < kVectorDims; ++e) {
       const uint32_t element = element_of(words, e);
       codes[e] = (element >> 8 & 0x80) | (element & 0x7f);
     }
-    write_codes<8>(s.bytes + at.sign_mantissa + uint64_t{row} * s.head_dim, shape, vectors, codes);
+    write_codes<8, false>(s.bytes + at.sign_mantissa + uint64_t{row} * s.head_dim, shape, vectors,
+                          codes);
   }
 }
 
@@ -300,7 +302,8 @@ QUIRE_DEVICE void write_plain(ExponentStore* store, uint64_t plain_bytes) {
     uint32_t words[kVectorDims];
     gather_elements(store, row, present, words);
     if (present)
-      write_elements<Bf16Elements>(s, shape, words, s.bytes + kHeaderBytes + row * row_bytes);
+      write_elements<Bf16Elements, false>(s, shape, words,
+                                          s.bytes + kHeaderBytes + row * row_bytes);
   }
   if (threadIdx.x == 0) *reinterpret_cast<uint32_t*>(s.bytes) = quire_kernels::kExponentPlain;
   clear_bytes(s.bytes, 4, kHeaderBytes, threadIdx.x, kStoreThreads);

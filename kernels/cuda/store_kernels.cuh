@@ -1,4 +1,5 @@
-// The store kernels: pages of an engine -> stored bytes, equal to those the CPU makes.
+// The store kernels: pages of an engine -> stored bytes, equal to those the CPU makes. Here the
+// plain ones, whose lanes store their codes; store_bulk.cuh has those with bulk copies.
 //
 // store_tokens: everything that is encoded row by row. A unit is 32 tokens of one head, of one
 // warp. store_runs: scales per channel over a run. A unit is one run of one head, of one CTA, which
@@ -45,13 +46,14 @@ QUIRE_DEVICE int32_t element_words(const Section& s, const EngineLane& lane,
   return bad;
 }
 
-template <typename F>
+template <typename F, bool kShared>
 QUIRE_DEVICE void write_elements(const Section& s, const RowShape& shape,
                                  const uint32_t (&words)[kVectorDims], unsigned char* row) {
   unsigned char* at = row + shape.dim * (F::kBits / 8);
   if (s.flags & kVectorBytes) {
-    st_cs_16(at, make_uint4(words[0], words[1], words[2], words[3]));
-    if (F::kBits == 32) st_cs_16(at + 16, make_uint4(words[4], words[5], words[6], words[7]));
+    put_16<kShared>(at, make_uint4(words[0], words[1], words[2], words[3]));
+    if (F::kBits == 32)
+      put_16<kShared>(at + 16, make_uint4(words[4], words[5], words[6], words[7]));
     return;
   }
 #pragma unroll
@@ -66,9 +68,10 @@ QUIRE_DEVICE void write_elements(const Section& s, const RowShape& shape,
 }
 
 // Rows with their own scale. All lanes of the warp call; rows that are not there write nothing.
-template <typename F>
+template <typename F, bool kShared>
 QUIRE_DEVICE int32_t store_token_lane(const Section& s, const RowShape& shape, const BlockPlace& at,
-                                      bool present, uint32_t inside, float (&v)[kVectorDims]) {
+                                      const Sink& sink, bool present, uint32_t inside,
+                                      float (&v)[kVectorDims]) {
   constexpr bool kFp8 = F::kKind == SectionKind::kFp8;
   hadamard_lanes(v, s.hadamard);
   const uint32_t lane_of_row = shape.dim / kVectorDims;
@@ -97,7 +100,7 @@ QUIRE_DEVICE int32_t store_token_lane(const Section& s, const RowShape& shape, c
     fits = quire_kernels::half_affine(low, high, (1u << F::kBits) - 1, &zero, &scale);
   }
   if (index == 0) {
-    unsigned char* side = s.bytes + at.token_side;
+    unsigned char* side = sink.side_at(at.token_side);
     if (kFp8)
       *reinterpret_cast<uint16_t*>(side + 2 * uint64_t{inside}) = scale;
     else
@@ -112,17 +115,17 @@ QUIRE_DEVICE int32_t store_token_lane(const Section& s, const RowShape& shape, c
     codes[i] =
         kFp8 ? (scale_value == 0 ? 0 : fp8_code(v[i] / scale_value))
              : quire_kernels::encode_code(v[i], zero_value, scale_value, (1u << F::kBits) - 1);
-  write_codes<F::kBits>(s.bytes + at.codes + uint64_t{inside} * at.row_bytes, shape,
-                        (s.flags & kVectorBytes) != 0, codes);
+  write_codes<F::kBits, kShared>(sink.codes_at(at.codes + uint64_t{inside} * at.row_bytes), shape,
+                                 (s.flags & kVectorBytes) != 0, codes);
   return fits ? 0 : QUIRE_KERNEL_OUT_OF_RANGE;
 }
 
 // Rows first .. first + kBlockTokens - 1 of one head. kListed: each lane says in `listed` which
 // token of the engine one of them is; else they are first and those after it. All lanes of the warp
 // call.
-template <typename F, bool kListed = false>
-QUIRE_DEVICE void store_block(const Section& s, uint32_t head, uint32_t first, float* scratch,
-                              int32_t* status, uint32_t listed = 0) {
+template <typename F, bool kListed, bool kShared>
+QUIRE_DEVICE void store_block(const Section& s, uint32_t head, uint32_t first, const Sink& sink,
+                              float* scratch, int32_t* status, uint32_t listed = 0) {
   const RowShape shape = row_shape(s.head_dim);
   const BlockPlace at = block_place<F>(s, head, first);
   const int64_t own_row = engine_row_of(s, kListed ? listed : first + lane_id(), status);
@@ -142,12 +145,13 @@ QUIRE_DEVICE void store_block(const Section& s, uint32_t head, uint32_t first, f
       uint32_t words[kVectorDims];
       if (present) {
         wrong = element_words<F>(s, lane, v, wrong, words);
-        write_elements<F>(s, shape, words, s.bytes + at.codes + uint64_t{inside} * at.row_bytes);
+        write_elements<F, kShared>(s, shape, words,
+                                   sink.codes_at(at.codes + uint64_t{inside} * at.row_bytes));
       }
     } else {
       // A NaN spreads over its row: what is reported is the NaN.
       const bool spreads = warp_any(wrong != 0);
-      const int32_t encoded = store_token_lane<F>(s, shape, at, present, inside, v);
+      const int32_t encoded = store_token_lane<F, kShared>(s, shape, at, sink, present, inside, v);
       if (!spreads) wrong = encoded;
     }
     if (wrong != 0) bad = wrong;
@@ -155,10 +159,11 @@ QUIRE_DEVICE void store_block(const Section& s, uint32_t head, uint32_t first, f
   if (bad != 0) set_status(status, bad);
   if (!F::kRaw && first + kBlockTokens >= s.n_tokens) {
     const uint64_t row_side = F::kKind == SectionKind::kFp8 ? 2 : 4 * at.groups;
-    clear_bytes(s.bytes, at.token_side + row_side * s.n_tokens, at.codes, lane_id(), 32);
+    const uint64_t side_end = at.token_side + row_side * s.n_tokens;
+    clear_bytes(sink.side_at(side_end), 0, at.codes - side_end, lane_id(), 32);
     const uint64_t bytes = uint64_t{s.n_tokens} * at.row_bytes;
-    clear_bytes(s.bytes, at.codes + bytes, at.codes + quire_kernels::align_block(bytes), lane_id(),
-                32);
+    clear_bytes(sink.codes_at(at.codes + bytes), 0, quire_kernels::align_block(bytes) - bytes,
+                lane_id(), 32);
   }
 }
 
@@ -171,7 +176,8 @@ __global__ void __launch_bounds__(kWarps * 32)
        unit += gridDim.x * kWarps) {
     const Section& s = section_of_unit(pack, unit);
     const uint32_t local = unit - s.unit_begin;
-    store_block<F>(s, local % s.n_heads, local / s.n_heads * kBlockTokens, scratch, pack.status);
+    store_block<F, false, false>(s, local % s.n_heads, local / s.n_heads * kBlockTokens,
+                                 section_sink(s), scratch, pack.status);
   }
 }
 
@@ -183,9 +189,25 @@ struct RunShared {
 };
 constexpr uint32_t kLineFloats = kWarps * 32 * kVectorDims;  // all lines together
 
+// A run of one head: n tokens from `first` on.
+struct RunPlace {
+  uint32_t head;
+  uint32_t first;
+  uint32_t n;
+};
+QUIRE_DEVICE RunPlace run_of(const Section& s, uint32_t head, uint32_t run) {
+  const uint32_t first = run * s.spec.run_tokens;
+  const uint32_t left = s.n_tokens - first;
+  return {head, first, left < s.spec.run_tokens ? left : s.spec.run_tokens};
+}
+QUIRE_DEVICE RunPlace run_place(const Section& s, uint32_t unit) {
+  const uint32_t local = unit - s.unit_begin;
+  return run_of(s, local % s.n_heads, local / s.n_heads);
+}
+
 template <typename F>
-QUIRE_DEVICE int32_t channel_sides(const Section& s, const BlockPlace& at, uint32_t lines,
-                                   uint32_t line_floats, const RunShared& shared) {
+QUIRE_DEVICE int32_t channel_sides(const Section& s, const BlockPlace& at, const Sink& sink,
+                                   uint32_t lines, uint32_t line_floats, const RunShared& shared) {
   constexpr uint32_t kTop = (1u << F::kBits) - 1;
   int32_t bad = 0;
   for (uint32_t dim = threadIdx.x; dim < s.head_dim; dim += kWarps * 32) {
@@ -202,13 +224,13 @@ QUIRE_DEVICE int32_t channel_sides(const Section& s, const BlockPlace& at, uint3
     if (F::kWide) {
       low += 0.0f;
       fits = quire_kernels::float_scale(low, high, kTop, &scale);
-      reinterpret_cast<float*>(s.bytes + at.channel_side)[dim] = low;
-      reinterpret_cast<float*>(s.bytes + at.wide_scales)[dim] = scale;
+      reinterpret_cast<float*>(sink.side_at(at.channel_side))[dim] = low;
+      reinterpret_cast<float*>(sink.side_at(at.wide_scales))[dim] = scale;
     } else {
       uint16_t zero_bits = 0;
       uint16_t scale_bits = 0;
       fits = quire_kernels::half_affine(low, high, kTop, &zero_bits, &scale_bits);
-      reinterpret_cast<uint32_t*>(s.bytes + at.channel_side)[dim] =
+      reinterpret_cast<uint32_t*>(sink.side_at(at.channel_side))[dim] =
           zero_bits | static_cast<uint32_t>(scale_bits) << 16;
       low = f16_to_float(zero_bits);
       scale = f16_to_float(scale_bits);
@@ -222,14 +244,13 @@ QUIRE_DEVICE int32_t channel_sides(const Section& s, const BlockPlace& at, uint3
 
 // kListed: the run's rows are the engine's tokens listed[0], listed[1], ... All threads of the
 // block call.
-template <typename F, bool kListed = false>
-QUIRE_DEVICE void store_run(const Section& s, uint32_t head, uint32_t run, const RunShared& shared,
-                            float* scratch, int32_t* status, const uint32_t* listed = nullptr) {
+template <typename F, bool kListed, bool kShared>
+QUIRE_DEVICE void store_run(const Section& s, const RunPlace& run, const Sink& sink,
+                            const RunShared& shared, float* scratch, int32_t* status,
+                            const uint32_t* listed = nullptr) {
   const RowShape shape = row_shape(s.head_dim);
-  const uint32_t first = run * s.spec.run_tokens;
-  const uint32_t left = s.n_tokens - first;
-  const uint32_t n = left < s.spec.run_tokens ? left : s.spec.run_tokens;
-  const BlockPlace at = block_place<F>(s, head, first);
+  const uint32_t n = run.n;
+  const BlockPlace at = block_place<F>(s, run.head, run.first);
   const uint32_t group_rows = kWarps * shape.rows;
   const uint32_t line = warp_id() * shape.rows + shape.row;
   const uint32_t line_floats = shape.lanes * kVectorDims;
@@ -241,14 +262,14 @@ QUIRE_DEVICE void store_run(const Section& s, uint32_t head, uint32_t run, const
     for (uint32_t begin = 0; begin < n; begin += group_rows) {
       const uint32_t inside = begin + line;
       const bool present = holds && inside < n;
-      const uint32_t token = kListed && present ? listed[inside] : first + inside;
+      const uint32_t token = kListed && present ? listed[inside] : run.first + inside;
       int64_t row = present ? (s.token_row != nullptr ? s.token_row[token] : token) : -1;
       if (present && (row < 0 || row >= s.engine_tokens)) {
         bad = QUIRE_KERNEL_INVALID_ARGUMENT;
         row = -1;
       }
       EngineLane lane;
-      read_engine(s, shape, head, row, &lane);
+      read_engine(s, shape, run.head, row, &lane);
       float v[kVectorDims];
       const int32_t wrong = fetch_lane(s, shape, lane, present, token, scratch, v);
       if (bad == 0) bad = wrong;
@@ -265,8 +286,8 @@ QUIRE_DEVICE void store_run(const Section& s, uint32_t head, uint32_t run, const
 #pragma unroll
       for (uint32_t i = 0; i < kVectorDims; ++i)
         codes[i] = quire_kernels::encode_code(v[i], low[i], high[i], (1u << F::kBits) - 1);
-      write_codes<F::kBits>(s.bytes + at.codes + uint64_t{inside} * at.row_bytes, shape,
-                            (s.flags & kVectorBytes) != 0, codes);
+      write_codes<F::kBits, kShared>(sink.codes_at(at.codes + uint64_t{inside} * at.row_bytes),
+                                     shape, (s.flags & kVectorBytes) != 0, codes);
     }
     if (pass == 1) break;
     if (holds && line < n) {
@@ -279,7 +300,7 @@ QUIRE_DEVICE void store_run(const Section& s, uint32_t head, uint32_t run, const
     }
     sync_block();
     const int32_t wrong =
-        channel_sides<F>(s, at, n < group_rows ? n : group_rows, line_floats, shared);
+        channel_sides<F>(s, at, sink, n < group_rows ? n : group_rows, line_floats, shared);
     if (bad == 0) bad = wrong;
     sync_block();
 #pragma unroll
@@ -291,13 +312,16 @@ QUIRE_DEVICE void store_run(const Section& s, uint32_t head, uint32_t run, const
   }
   if (bad != 0) set_status(status, bad);
   const uint64_t side_bytes = 4ull * s.head_dim;
-  if (F::kWide)
-    clear_bytes(s.bytes, at.channel_side + side_bytes, at.wide_scales, threadIdx.x, kWarps * 32);
-  clear_bytes(s.bytes, (F::kWide ? at.wide_scales : at.channel_side) + side_bytes, at.codes,
-              threadIdx.x, kWarps * 32);
-  const uint64_t bytes = uint64_t{n} * at.row_bytes;
-  clear_bytes(s.bytes, at.codes + bytes, at.codes + quire_kernels::align_block(bytes), threadIdx.x,
+  const uint64_t side_padding = quire_kernels::align_block(side_bytes) - side_bytes;
+  clear_bytes(sink.side_at(at.channel_side + side_bytes), 0, side_padding, threadIdx.x,
               kWarps * 32);
+  if (F::kWide)
+    clear_bytes(sink.side_at(at.wide_scales + side_bytes), 0, side_padding, threadIdx.x,
+                kWarps * 32);
+  const uint64_t bytes = uint64_t{n} * at.row_bytes;
+  clear_bytes(sink.codes_at(at.codes + bytes), 0, quire_kernels::align_block(bytes) - bytes,
+              threadIdx.x, kWarps * 32);
+  finish_tile<kShared>();
   sync_block();  // the next run uses the shared lines again
 }
 
@@ -310,20 +334,9 @@ __global__ void __launch_bounds__(kWarps * 32)
   const RunShared shared{low, high};
   for (uint32_t unit = blockIdx.x; unit < pack.n_units; unit += gridDim.x) {
     const Section& s = section_of_unit(pack, unit);
-    const uint32_t local = unit - s.unit_begin;
-    store_run<F>(s, local % s.n_heads, local / s.n_heads, shared, scratch + warp_id() * kHeadDimMax,
-                 pack.status);
+    store_run<F, false, false>(s, run_place(s, unit), section_sink(s), shared,
+                               scratch + warp_id() * kHeadDimMax, pack.status);
   }
-}
-
-template <typename F>
-int launch_store_tokens(const SectionPack& pack, uint32_t ctas, void* stream) {
-  return QUIRE_LAUNCH(store_tokens<F>, ctas, kWarps * 32, 0, stream, pack);
-}
-
-template <typename F>
-int launch_store_runs(const SectionPack& pack, uint32_t ctas, void* stream) {
-  return QUIRE_LAUNCH(store_runs<F>, ctas, kWarps * 32, 0, stream, pack);
 }
 
 }  // namespace quire_cuda

@@ -2,7 +2,8 @@
 // says where both parts lie, and then walks the marks once for each part, listing as many tokens as
 // a run of channel scales has (or a block of tokens for each warp) and storing them as that part's
 // codec does. The CTA of head 0 writes header and map as well. Marks that change meanwhile make
-// wrong bytes, and none outside the section.
+// wrong bytes, and none outside the section. Lanes store their codes, without
+// bulk copies: listing tokens, not storing them, is what a CTA waits for.
 #ifndef QUIRE_KERNELS_CUDA_STORE_MIXED_CUH_
 #define QUIRE_KERNELS_CUDA_STORE_MIXED_CUH_
 
@@ -84,12 +85,14 @@ QUIRE_DEVICE void store_part(const Section& part, uint32_t head, bool salient,
     const uint32_t n = left < step ? left : step;
     list_tokens(part, salient, n, shared, &cursor);
     if constexpr (F::kChannelSide) {
-      store_run<F, true>(part, head, first / step, shared.run, shared.scratch, status,
-                         shared.tokens);
+      store_run<F, true, false>(part, run_of(part, head, first / step), section_sink(part),
+                                shared.run, shared.scratch, status, shared.tokens);
     } else {
       const uint32_t own = warp_id() * kBlockTokens;
       const uint32_t listed = own + lane_id() < n ? shared.tokens[own + lane_id()] : kNoToken;
-      if (own < n) store_block<F, true>(part, head, first + own, shared.scratch, status, listed);
+      if (own < n)
+        store_block<F, true, false>(part, head, first + own, section_sink(part), shared.scratch,
+                                    status, listed);
       sync_block();
     }
   }

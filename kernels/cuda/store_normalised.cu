@@ -1,7 +1,7 @@
 // K of INT4_CENTRED: mean and deviation of every channel of a run in fp64, summed over tokens in
 // ascending order as on the CPU, then codes per token. Kept to be compared with: plain, three reads
 // of a run's rows.
-#include "kernels/cuda/store_kernels.cuh"
+#include "kernels/cuda/store_bulk.cuh"
 
 namespace quire_cuda {
 namespace {
@@ -10,14 +10,8 @@ using Normalised = Format<SectionKind::kNormalised, 4>;
 
 constexpr uint32_t kDimsOfThread = kHeadDimMax / (kWarps * 32);
 
-struct RunRows {
-  uint32_t head;
-  uint32_t first;
-  uint32_t n;
-};
-
 // The lane's part of row begin + line, in fp32 and rotated.
-QUIRE_DEVICE bool fetch_row(const Section& s, const RowShape& shape, const RunRows& run,
+QUIRE_DEVICE bool fetch_row(const Section& s, const RowShape& shape, const RunPlace& run,
                             uint32_t begin, float* scratch, float (&v)[kVectorDims], int32_t* bad) {
   const uint32_t inside = begin + warp_id() * shape.rows + shape.row;
   const bool present = shape.row < shape.rows && inside < run.n;
@@ -35,7 +29,7 @@ QUIRE_DEVICE bool fetch_row(const Section& s, const RowShape& shape, const RunRo
 }
 
 // Sums of the thread's channels over the run: of values, or of squared distances from means.
-QUIRE_DEVICE void sum_channels(const Section& s, const RowShape& shape, const RunRows& run,
+QUIRE_DEVICE void sum_channels(const Section& s, const RowShape& shape, const RunPlace& run,
                                const float* means, float* rows, float* scratch,
                                double (&sums)[kDimsOfThread], int32_t* bad) {
   const uint32_t line_floats = shape.lanes * kVectorDims;
@@ -66,9 +60,9 @@ QUIRE_DEVICE void sum_channels(const Section& s, const RowShape& shape, const Ru
 }
 
 // Writes the pairs of the thread's channels; means and deviations as floats into shared memory.
-QUIRE_DEVICE void store_statistics(const Section& s, const RowShape& shape, const RunRows& run,
-                                   const BlockPlace& at, float* rows, float* scratch, float* means,
-                                   float* deviations, int32_t* bad) {
+QUIRE_DEVICE void store_statistics(const Section& s, const RowShape& shape, const RunPlace& run,
+                                   const BlockPlace& at, const Sink& sink, float* rows,
+                                   float* scratch, float* means, float* deviations, int32_t* bad) {
   double sums[kDimsOfThread];
   uint16_t mean_bits[kDimsOfThread] = {};
   sum_channels(s, shape, run, nullptr, rows, scratch, sums, bad);
@@ -90,19 +84,20 @@ QUIRE_DEVICE void store_statistics(const Section& s, const RowShape& shape, cons
         deviation == 0 ? uint16_t{0x3c00} : quire_kernels::half_scale(deviation, 1.0);
     if (bits >= 0x7c00 && *bad == 0) *bad = QUIRE_KERNEL_OUT_OF_RANGE;
     deviations[dim] = f16_to_float(bits);
-    reinterpret_cast<uint32_t*>(s.bytes + at.channel_side)[dim] =
+    reinterpret_cast<uint32_t*>(sink.side_at(at.channel_side))[dim] =
         mean_bits[i] | static_cast<uint32_t>(bits) << 16;
   }
   sync_block();
 }
 
-QUIRE_DEVICE void store_normalised_run(const Section& s, const RunRows& run, float* rows,
-                                       float* scratch, float* means, float* deviations,
+template <bool kShared>
+QUIRE_DEVICE void store_normalised_run(const Section& s, const RunPlace& run, const Sink& sink,
+                                       float* rows, float* scratch, float* means, float* deviations,
                                        int32_t* status) {
   const RowShape shape = row_shape(s.head_dim);
   const BlockPlace at = block_place<Normalised>(s, run.head, run.first);
   int32_t bad = 0;
-  store_statistics(s, shape, run, at, rows, scratch, means, deviations, &bad);
+  store_statistics(s, shape, run, at, sink, rows, scratch, means, deviations, &bad);
   for (uint32_t begin = 0; begin < run.n; begin += kWarps * shape.rows) {
     float v[kVectorDims];
     int32_t wrong = 0;
@@ -114,16 +109,19 @@ QUIRE_DEVICE void store_normalised_run(const Section& s, const RunRows& run, flo
       v[i] = exists ? (v[i] - means[shape.dim + i]) / deviations[shape.dim + i] : 0.0f;
     }
     const uint32_t inside = begin + warp_id() * shape.rows + shape.row;
-    const int32_t encoded = store_token_lane<Normalised>(s, shape, at, present, inside, v);
+    const int32_t encoded =
+        store_token_lane<Normalised, kShared>(s, shape, at, sink, present, inside, v);
     if (bad == 0) bad = spreads ? wrong : encoded;
   }
   if (bad != 0) set_status(status, bad);
-  clear_bytes(s.bytes, at.channel_side + 4ull * s.head_dim, at.token_side, threadIdx.x,
-              kWarps * 32);
-  clear_bytes(s.bytes, at.token_side + 4ull * run.n, at.codes, threadIdx.x, kWarps * 32);
+  const uint64_t side_end = at.channel_side + 4ull * s.head_dim;
+  clear_bytes(sink.side_at(side_end), 0, at.token_side - side_end, threadIdx.x, kWarps * 32);
+  const uint64_t token_side_end = at.token_side + 4ull * run.n;
+  clear_bytes(sink.side_at(token_side_end), 0, at.codes - token_side_end, threadIdx.x, kWarps * 32);
   const uint64_t bytes = uint64_t{run.n} * at.row_bytes;
-  clear_bytes(s.bytes, at.codes + bytes, at.codes + quire_kernels::align_block(bytes), threadIdx.x,
-              kWarps * 32);
+  clear_bytes(sink.codes_at(at.codes + bytes), 0, quire_kernels::align_block(bytes) - bytes,
+              threadIdx.x, kWarps * 32);
+  finish_tile<kShared>();
   sync_block();
 }
 
@@ -135,19 +133,42 @@ __global__ void __launch_bounds__(kWarps * 32)
   QUIRE_SHARED(float, scratch, kWarps* kHeadDimMax);
   for (uint32_t unit = blockIdx.x; unit < pack.n_units; unit += gridDim.x) {
     const Section& s = section_of_unit(pack, unit);
-    const uint32_t local = unit - s.unit_begin;
-    const uint32_t first = local / s.n_heads * s.spec.run_tokens;
-    const uint32_t left = s.n_tokens - first;
-    const RunRows run{local % s.n_heads, first,
-                      left < s.spec.run_tokens ? left : s.spec.run_tokens};
-    store_normalised_run(s, run, rows, scratch + warp_id() * kHeadDimMax, means, deviations,
-                         pack.status);
+    store_normalised_run<false>(s, run_place(s, unit), section_sink(s), rows,
+                                scratch + warp_id() * kHeadDimMax, means, deviations, pack.status);
   }
+}
+
+__global__ void __launch_bounds__(kWarps * 32)
+    store_normalised_bulk(const __grid_constant__ SectionPack pack, uint32_t tile_bytes) {
+#if QUIRE_HAS_BULK
+  QUIRE_DYNAMIC_SHARED(tile_memory);
+  QUIRE_SHARED(float, rows, kLineFloats);
+  QUIRE_SHARED(float, means, kHeadDimMax);
+  QUIRE_SHARED(float, deviations, kHeadDimMax);
+  QUIRE_SHARED(float, scratch, kWarps* kHeadDimMax);
+  RunTiles tiles{tile_memory, tile_bytes, 0};
+  for (uint32_t unit = blockIdx.x; unit < pack.n_units; unit += gridDim.x) {
+    const Section& s = section_of_unit(pack, unit);
+    const RunPlace run = run_place(s, unit);
+    const BlockPlace at = block_place<Normalised>(s, run.head, run.first);
+    const Sink sink = begin_run_tile(s, at, tiles);
+    store_normalised_run<true>(s, run, sink, rows, scratch + warp_id() * kHeadDimMax, means,
+                               deviations, pack.status);
+    send_run_tile(s, at, sink, run.n, &tiles);
+  }
+  if (threadIdx.x == 0) bulk_wait_read<0>();
+#else
+  (void)pack, (void)tile_bytes;
+#endif
 }
 
 }  // namespace
 
-int launch_store_normalised(const SectionPack& pack, uint32_t ctas, void* stream) {
+int launch_store_normalised(const SectionPack& pack, uint32_t tile_bytes, uint32_t ctas,
+                            void* stream) {
+  if (tile_bytes != 0)
+    return QUIRE_LAUNCH(store_normalised_bulk, ctas, kWarps * 32, kStoreTiles * tile_bytes, stream,
+                        pack, tile_bytes);
   return QUIRE_LAUNCH(store_normalised, ctas, kWarps * 32, 0, stream, pack);
 }
 

@@ -3,6 +3,7 @@
 #define QUIRE_KERNELS_CUDA_STORE_ROWS_CUH_
 
 #include "kernels/cuda/load_rows.cuh"
+#include "kernels/cuda/store_tile.cuh"
 
 namespace quire_cuda {
 
@@ -73,7 +74,7 @@ QUIRE_DEVICE int32_t fetch_lane(const Section& s, const RowShape& shape, const E
 }
 
 // Eight codes -> the lane's part of a stored row.
-template <uint32_t kBits>
+template <uint32_t kBits, bool kShared>
 QUIRE_DEVICE void write_codes(unsigned char* row, const RowShape& shape, bool vectors,
                               const uint32_t (&codes)[kVectorDims]) {
   unsigned char* at = row + shape.dim / kVectorDims * kBits;
@@ -82,7 +83,7 @@ QUIRE_DEVICE void write_codes(unsigned char* row, const RowShape& shape, bool ve
 #pragma unroll
     for (uint32_t i = 0; i < kVectorDims; ++i) words[i / 4] |= codes[i] << (8 * (i % 4));
     if (vectors) {
-      st_cs_8(at, make_uint2(words[0], words[1]));
+      put_8<kShared>(at, make_uint2(words[0], words[1]));
       return;
     }
 #pragma unroll
@@ -94,7 +95,7 @@ QUIRE_DEVICE void write_codes(unsigned char* row, const RowShape& shape, bool ve
     for (uint32_t i = 0; i < kVectorDims; ++i)
       word |= (i < shape.dims ? codes[i] : 0u) << quire_kernels::code_shift(kBits, i);
     if constexpr (kBits == 4) {
-      st_cs_4(at, word);
+      put_4<kShared>(at, word);
     } else if constexpr (kBits == 2) {
       *reinterpret_cast<uint16_t*>(at) = static_cast<uint16_t>(word);
     } else {

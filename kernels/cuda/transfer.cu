@@ -130,7 +130,24 @@ int32_t path_from_table(const quire_cuda_table& table, const Transfer& transfer)
   return other != 0 ? other : static_cast<int32_t>(QUIRE_CUDA_PATH_RING);
 }
 
+int32_t store_path_from_table(const quire_cuda_table& table, bool to_host, bool runs) {
+  const bool bulk = table.store_path[to_host][runs] == QUIRE_CUDA_STORE_BULK;
+  return bulk ? QUIRE_CUDA_STORE_BULK : QUIRE_CUDA_STORE_PLAIN;
+}
+
+static void choose_store_paths(quire_cuda_table* table) {
+  for (const bool to_host : {false, true})
+    for (const bool runs : {false, true}) {
+      const float plain = table->store_microseconds[QUIRE_CUDA_STORE_PLAIN - 1][to_host][runs];
+      const float bulk = table->store_microseconds[QUIRE_CUDA_STORE_BULK - 1][to_host][runs];
+      const bool faster = bulk > 0 && (plain == 0 || bulk < plain);
+      table->store_path[to_host][runs] =
+          static_cast<uint8_t>(faster ? QUIRE_CUDA_STORE_BULK : QUIRE_CUDA_STORE_PLAIN);
+    }
+}
+
 void choose_paths(quire_cuda_table* table) {
+  choose_store_paths(table);
   for (const bool from_host : {true, false})
     for (uint32_t row = 0; row < QUIRE_CUDA_TABLE_BYTES; ++row) {
       uint8_t* chosen = from_host ? table->from_host[row] : table->from_device[row];

@@ -36,8 +36,10 @@ struct Transfer {
 };
 // The path of the nearest cell; where that is COPY and it cannot be, the fastest of the others.
 int32_t path_from_table(const quire_cuda_table& table, const Transfer& transfer);
-// Fills from_host and from_device from the times: the fastest path of every cell; times of 0 were
-// not measured.
+// A quire_cuda_store_path of the table.
+int32_t store_path_from_table(const quire_cuda_table& table, bool to_host, bool runs);
+// Fills from_host, from_device and store_path from the times: the fastest path of every cell; times
+// of 0 were not measured.
 void choose_paths(quire_cuda_table* table);
 // The table's time of a path in a cell.
 float* path_time(quire_cuda_table* table, bool from_host, int32_t path, uint32_t row,

@@ -27,10 +27,13 @@ int launch_load_token(const SectionPack& pack, LoadPath path, uint32_t ctas, voi
 // Without a ring. format: FormatIndex (prepare.h).
 int launch_load_exponent(const SectionPack& pack, uint32_t ctas, void* stream);
 int launch_load_mixed(const SectionPack& pack, int format, uint32_t ctas, void* stream);
-int launch_store_raw(const SectionPack& pack, uint32_t ctas, void* stream);
-int launch_store_channel(const SectionPack& pack, uint32_t ctas, void* stream);
-int launch_store_normalised(const SectionPack& pack, uint32_t ctas, void* stream);
-int launch_store_token(const SectionPack& pack, uint32_t ctas, void* stream);
+// tile_bytes: room for the largest tile of the pack's sections (store_tile.cuh), for stores by bulk
+// copies; 0 for plain stores.
+int launch_store_raw(const SectionPack& pack, uint32_t tile_bytes, uint32_t ctas, void* stream);
+int launch_store_channel(const SectionPack& pack, uint32_t tile_bytes, uint32_t ctas, void* stream);
+int launch_store_normalised(const SectionPack& pack, uint32_t tile_bytes, uint32_t ctas,
+                            void* stream);
+int launch_store_token(const SectionPack& pack, uint32_t tile_bytes, uint32_t ctas, void* stream);
 int launch_store_exponent(const SectionPack& pack, uint32_t ctas, void* stream);
 int launch_store_mixed(const SectionPack& pack, int format, uint32_t ctas, void* stream);
 

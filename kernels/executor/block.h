@@ -69,6 +69,8 @@ enum class CopyKind { kCpAsync, kBulkStore };
 void copy_begin(CopyKind kind, void* to, const void* from, size_t bytes, size_t zero_bytes);
 void copy_commit(CopyKind kind);
 void copy_wait(CopyKind kind, uint32_t groups_left);
+// What the thread knows to be written to shared memory may be read by bulk copies.
+void fence_async();
 
 // Fails on a device without bulk copies.
 void check_bulk(const char* what, const Site& site);

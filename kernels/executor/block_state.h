@@ -21,10 +21,15 @@ struct Copy {
   size_t zero_bytes;  // cleared after the copied ones
 };
 
+struct CopyGroup {
+  std::vector<Copy> copies;
+  uint32_t time = 0;  // of its last bulk copy, as the races count them
+};
+
 struct CopyQueue {
-  std::vector<Copy> open;
-  std::deque<std::vector<Copy>> committed;
-  bool empty() const { return open.empty() && committed.empty(); }
+  CopyGroup open;
+  std::deque<CopyGroup> committed;
+  bool empty() const { return open.copies.empty() && committed.empty(); }
 };
 
 struct Thread {
@@ -107,7 +112,8 @@ class Block {
   uint32_t warp_here() const { return running / kWarpThreads; }
   bool is_shared(const void* at) const;
   void check_access(const void* at, size_t bytes, bool write, const void* code);
-  void check_copy(const void* at, size_t bytes, bool write);
+  // The copy's time, where races are looked for.
+  uint32_t check_copy(const void* at, size_t bytes, bool write);
 
  private:
   [[noreturn]] void report_race(const Races::Race& race, bool write, const void* code);

@@ -58,37 +58,45 @@ void perform(const Copy& copy) {
 void copy_begin(CopyKind kind, void* to, const void* from, size_t bytes, size_t zero_bytes) {
   const Copy copy{to, from, bytes, zero_bytes};
   Block& block = block_here();
+  CopyGroup& open = block.current().copies[static_cast<int>(kind)].open;
   if (kind == CopyKind::kCpAsync)
     block.check_access(to, bytes + zero_bytes, true, nullptr);
   else
-    block.check_copy(from, bytes, false);
+    open.time = block.check_copy(from, bytes, false);
   if (current_schedule.eager_copies) {
     perform(copy);
     return;
   }
-  block_here().current().copies[static_cast<int>(kind)].open.push_back(copy);
+  open.copies.push_back(copy);
 }
 
 void copy_commit(CopyKind kind) {
-  if (current_schedule.eager_copies) return;
+  // Eager schedules have copied already, and go without waits for cp.async.
+  if (current_schedule.eager_copies && kind == CopyKind::kCpAsync) return;
   CopyQueue& queue = block_here().current().copies[static_cast<int>(kind)];
   queue.committed.push_back(std::move(queue.open));
-  queue.open.clear();
+  queue.open = {};
 }
 
 void copy_wait(CopyKind kind, uint32_t groups_left) {
   Block& block = block_here();
   CopyQueue& queue = block.current().copies[static_cast<int>(kind)];
   while (queue.committed.size() > groups_left) {
-    for (const Copy& copy : queue.committed.front()) {
+    const CopyGroup& group = queue.committed.front();
+    for (const Copy& copy : group.copies) {
       perform(copy);
       if (kind == CopyKind::kCpAsync)
         block.check_access(copy.to, copy.bytes + copy.zero_bytes, true, nullptr);
     }
+    if (kind == CopyKind::kBulkStore && block.races != nullptr)
+      block.races->acquire_copies(block.warp_here(), group.time);
     queue.committed.pop_front();
   }
-  if (kind == CopyKind::kBulkStore && groups_left == 0 && block.races != nullptr)
-    block.races->acquire_copies(block.warp_here());
+}
+
+void fence_async() {
+  Block& block = block_here();
+  if (block.races != nullptr) block.races->fence(block.warp_here());
 }
 
 void mbarrier_init(uint64_t* barrier, uint32_t count, const Site& site) {
@@ -121,9 +129,9 @@ void copy_arrive(uint64_t* barrier, const Site& site) {
   Block& block = block_here();
   CopyQueue& queue = block.current().copies[static_cast<int>(CopyKind::kCpAsync)];
   queue.committed.push_back(std::move(queue.open));
-  queue.open.clear();
-  for (const std::vector<Copy>& group : queue.committed)
-    state.async_copies.insert(state.async_copies.end(), group.begin(), group.end());
+  queue.open = {};
+  for (const CopyGroup& group : queue.committed)
+    state.async_copies.insert(state.async_copies.end(), group.copies.begin(), group.copies.end());
   queue.committed.clear();
   if (block.races != nullptr) {
     block.races->release(block.warp_here(), &state.clock);

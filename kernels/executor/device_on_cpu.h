@@ -302,7 +302,9 @@ template <int N>
 void bulk_wait() {
   quire_executor::copy_wait(CopyKind::kBulkStore, N);
 }
-inline void fence_async_shared() {}
+inline void fence_async_shared() {
+  quire_executor::fence_async();
+}
 
 }  // namespace quire_cuda
 

@@ -20,7 +20,7 @@ void Races::start(uint32_t warps, size_t bytes) {
   warps_ = warps;
   columns_ = warps + 1;
   copies_ = 0;
-  known_.assign(columns_, Clock(columns_, 0));
+  known_.assign(columns_, Clock(2 * columns_, 0));
   for (uint32_t warp = 0; warp < warps; ++warp) known_[warp][warp] = 1;
   meetings_.assign(columns_, 0);
 }
@@ -36,14 +36,14 @@ Races::Race Races::check_write(size_t at, uint32_t warp, uint32_t thread, bool r
   const bool same_warp = last.warp == warp;
   const bool race = same_warp ? reads && last.thread != thread && last.meeting == meetings_[warp]
                               : known_[warp][last.warp] < last.time;
-  return race ? Race{true, at, true, last.warp, last.thread, last.code} : Race{};
+  return race ? Race{true, at, true, false, last.warp, last.thread, last.code} : Race{};
 }
 
 Races::Race Races::check_reads(size_t at, uint32_t warp) const {
   const uint32_t* times = &reads_[at * columns_];
   for (uint32_t other = 0; other < columns_; ++other)
     if (other != warp && times[other] > known_[warp][other])
-      return {true, at, false, other, other * kWarpThreads, nullptr};
+      return {true, at, false, false, other, other * kWarpThreads, nullptr};
   return {};
 }
 
@@ -70,8 +70,14 @@ Races::Race Races::write(size_t offset, size_t bytes, uint32_t thread, const voi
 }
 
 Races::Race Races::read_later(size_t offset, size_t bytes, uint32_t thread) {
-  const Race race = read(offset, bytes, thread);
+  Race race = read(offset, bytes, thread);
   ++copies_;
+  const Clock& known = known_[thread / kWarpThreads];
+  for (size_t at = offset; at < offset + bytes && !race.found; ++at) {
+    const Write& last = writes_[at];
+    if (last.time != 0 && last.warp != warps_ && last.time > known[columns_ + last.warp])
+      race = {true, at, true, true, last.warp, last.thread, last.code};
+  }
   for (size_t at = offset; at < offset + bytes; ++at) reads_[at * columns_ + warps_] = copies_;
   return race;
 }
@@ -87,9 +93,9 @@ Races::Race Races::write_later(size_t offset, size_t bytes, uint32_t thread, con
 }
 
 void Races::meet_all() {
-  Clock all(columns_, 0);
+  Clock all(2 * columns_, 0);
   for (uint32_t warp = 0; warp < warps_; ++warp) {
-    for (uint32_t i = 0; i < columns_; ++i) all[i] = std::max(all[i], known_[warp][i]);
+    for (uint32_t i = 0; i < all.size(); ++i) all[i] = std::max(all[i], known_[warp][i]);
     ++meetings_[warp];
   }
   for (uint32_t warp = 0; warp < warps_; ++warp) {
@@ -99,8 +105,8 @@ void Races::meet_all() {
 }
 
 void Races::release(uint32_t warp, Clock* to) {
-  to->resize(columns_, 0);
-  for (uint32_t i = 0; i < columns_; ++i) (*to)[i] = std::max((*to)[i], known_[warp][i]);
+  to->resize(2 * columns_, 0);
+  for (uint32_t i = 0; i < to->size(); ++i) (*to)[i] = std::max((*to)[i], known_[warp][i]);
 }
 
 void Races::acquire(uint32_t warp, const Clock& from) {
@@ -108,12 +114,19 @@ void Races::acquire(uint32_t warp, const Clock& from) {
 }
 
 void Races::release_copies(Clock* to) {
-  to->resize(columns_, 0);
+  to->resize(2 * columns_, 0);
   (*to)[warps_] = copies_;
 }
 
-void Races::acquire_copies(uint32_t warp) {
-  known_[warp][warps_] = copies_;
+void Races::acquire_copies(uint32_t warp, uint32_t time) {
+  known_[warp][warps_] = std::max(known_[warp][warps_], time);
+}
+
+void Races::fence(uint32_t warp) {
+  Clock& known = known_[warp];
+  for (uint32_t i = 0; i < columns_; ++i)
+    known[columns_ + i] = std::max(known[columns_ + i], known[i]);
+  tick(warp);
 }
 
 }  // namespace quire_executor

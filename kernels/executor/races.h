@@ -5,8 +5,11 @@
 // block, named barriers, mbarriers. Asynchronous bulk copies count as one more warp. Inside a warp
 // only reads of what another lane wrote are looked at, and every warp operation orders lanes.
 //
-// Not seen: races of single lanes with mbarriers or barriers of their own warp, missing fences,
-// races between atomics and plain accesses, global memory.
+// A bulk copy that reads what a warp wrote needs a fence_async_shared() between the two, by whoever
+// knows of the write.
+//
+// Not seen: races of single lanes with mbarriers or barriers of their own warp, other missing
+// fences, races between atomics and plain accesses, global memory.
 #ifndef QUIRE_KERNELS_EXECUTOR_RACES_H_
 #define QUIRE_KERNELS_EXECUTOR_RACES_H_
 
@@ -17,7 +20,9 @@
 
 namespace quire_executor {
 
-using Clock = std::vector<uint32_t>;  // of every warp, and of asynchronous copies
+// Of every warp, and of asynchronous copies; then the same again: how far writes are fenced, so
+// that asynchronous copies may read them.
+using Clock = std::vector<uint32_t>;
 
 class Races {
  public:
@@ -29,6 +34,7 @@ class Races {
     bool found = false;
     size_t offset = 0;
     bool other_wrote = false;
+    bool unfenced = false;    // a copy reads what is ordered before it, but not fenced
     uint32_t other_warp = 0;  // warps() = an asynchronous copy
     uint32_t other_thread = 0;
     const void* other_code = nullptr;  // of a write
@@ -47,7 +53,10 @@ class Races {
   void tick(uint32_t warp) { ++known_[warp][warp]; }
   void acquire(uint32_t warp, const Clock& from);
   void release_copies(Clock* to);  // those that were issued
-  void acquire_copies(uint32_t warp);
+  void acquire_copies(uint32_t warp, uint32_t time);
+  uint32_t copies() const { return copies_; }
+  // All that the warp knows to be written.
+  void fence(uint32_t warp);
 
  private:
   struct Write {

@@ -102,12 +102,13 @@ void Block::check_access(const void* at, size_t bytes, bool write, const void* c
 }
 
 // By a bulk copy that this thread issues.
-void Block::check_copy(const void* at, size_t bytes, bool write) {
-  if (races == nullptr) return;
+uint32_t Block::check_copy(const void* at, size_t bytes, bool write) {
+  if (races == nullptr) return 0;
   const auto offset = static_cast<size_t>(static_cast<const unsigned char*>(at) - arena_);
   const Races::Race race = write ? races->write_later(offset, bytes, running, nullptr)
                                  : races->read_later(offset, bytes, running);
   if (race.found) report_race(race, write, nullptr);
+  return races->copies();
 }
 
 void Block::report_race(const Races::Race& race, bool write, const void* code) {
@@ -118,6 +119,11 @@ void Block::report_race(const Races::Race& race, bool write, const void* code) {
     if (address == nullptr || dladdr(address, &info) == 0) return ptrdiff_t{0};
     return static_cast<const char*>(address) - static_cast<const char*>(info.dli_fbase);
   };
+  if (race.unfenced)
+    fail(current().site,
+         "a bulk copy reads byte %td of an array of %zu, which warp %u wrote (addr2line -e program "
+         "0x%tx) without a fence_async_shared() after it",
+         at - array->data, array->bytes, race.other_warp, place_of(race.other_code));
   char other[64];
   if (race.other_warp == races->warps())
     snprintf(other, sizeof(other), "an asynchronous copy");

@@ -59,6 +59,8 @@ struct Case {
   bool heads_first = false;  // engine memory [head][row][dim], else [row][head][dim]
   bool transposed = false;   // engine memory [head][dim][row]
   int32_t path = QUIRE_CUDA_PATH_DIRECT;
+  int32_t store_path = QUIRE_CUDA_STORE_PLAIN;
+  uint32_t section_offset = 0;  // from 128-byte alignment, a multiple of 4
   uint32_t token_begin = 0;
   uint32_t token_end = ~0u;
   bool masked = false;
@@ -218,7 +220,8 @@ inline std::string name_of(const Case& c) {
   return "codec " + std::to_string(c.codec) + " plane " + std::to_string(c.plane) + " dtype " +
          std::to_string(c.dtype) + " tokens " + std::to_string(c.n_tokens) + " dims " +
          std::to_string(c.head_dim) + " style " + std::to_string(c.style) + " rotary " +
-         std::to_string(c.rotary_dims) + " path " + std::to_string(c.path) + " range " +
+         std::to_string(c.rotary_dims) + " path " + std::to_string(c.path) + " store path " +
+         std::to_string(c.store_path) + " offset " + std::to_string(c.section_offset) + " range " +
          std::to_string(c.token_begin) + ".." + std::to_string(c.token_end);
 }
 
@@ -240,23 +243,32 @@ inline void check_store(const Case& c) {
   Fixture fixture(c);
   Aligned engine = fixture.random_engine();
   Aligned expected(fixture.section_bytes());
-  Aligned section(fixture.section_bytes(), kPoison);
+  Aligned memory(fixture.section_bytes() + c.section_offset, kPoison);
+  unsigned char* section = memory.data() + c.section_offset;
   make_section(&fixture, c, &engine, &expected);
   int32_t status = 0;
   quire_cuda_launch launch = launch_on(&status);
   launch.max_ctas = c.max_ctas;
-  const quire_store_params params = fixture.store_params(engine.data(), section.data());
+  launch.store_path = c.store_path;
+  const quire_store_params params = fixture.store_params(engine.data(), section);
   ASSERT_EQ(quire_cuda_store_batch(&params, 1, &launch, nullptr), QUIRE_KERNEL_OK);
   EXPECT_EQ(status, 0);
-  EXPECT_EQ(first_difference(section.data(), expected.data(), fixture.section_bytes()),
+  EXPECT_EQ(first_difference(section, expected.data(), fixture.section_bytes()),
             fixture.section_bytes());
-  EXPECT_EQ(section.data()[fixture.section_bytes()], kPoison);
+  for (uint32_t i = 0; i < 16; ++i) EXPECT_EQ(section[fixture.section_bytes() + i], kPoison);
+  for (uint32_t i = 0; i < c.section_offset; ++i) EXPECT_EQ(memory.data()[i], kPoison);
   Aligned cpu(fixture.section_bytes());
   const quire_store_params on_cpu = fixture.store_params(engine.data(), cpu.data());
   EXPECT_EQ(quire_store(&on_cpu), QUIRE_KERNEL_OK);
-  EXPECT_EQ(first_difference(section.data(), cpu.data(), fixture.section_bytes()),
-            fixture.section_bytes())
+  EXPECT_EQ(first_difference(section, cpu.data(), fixture.section_bytes()), fixture.section_bytes())
       << "against the CPU";
+}
+
+// By lanes and by bulk copies.
+inline void check_stores(Case c) {
+  check_store(c);
+  c.store_path = QUIRE_CUDA_STORE_BULK;
+  check_store(c);
 }
 
 inline void check_load(const Case& c) {

@@ -7,11 +7,11 @@ namespace {
 
 TEST(CudaStore, EveryCodecPlaneAndDtype) {
   for_every_format([](Case c) {
-    check_store(c);
+    check_stores(c);
     c.style = QUIRE_ROPE_STYLE_NEOX;
     c.rotary_dims = 64;
     c.table_per_token = true;
-    if (c.plane == QUIRE_PLANE_KEY) check_store(c);
+    if (c.plane == QUIRE_PLANE_KEY) check_stores(c);
   });
 }
 
@@ -110,7 +110,7 @@ TEST(CudaLoadAndStore, RotationStyles) {
           c.rotary_dims = shape.rotary_dims;
           c.n_tokens = 37;
           check_load(c);
-          check_store(c);
+          check_stores(c);
         }
 }
 
@@ -124,7 +124,7 @@ TEST(CudaLoadAndStore, HeadDims) {
         c.head_dim = head_dim;
         c.n_tokens = 33;
         check_load(c);
-        check_store(c);
+        check_stores(c);
       }
 }
 
@@ -141,7 +141,7 @@ TEST(CudaLoadAndStore, TokenCounts) {
         c.n_heads = 3;
         c.head_dim = 32;
         check_load(c);
-        check_store(c);
+        check_stores(c);
       }
 }
 
@@ -160,7 +160,7 @@ TEST(CudaLoadAndStore, EngineLayouts) {
           c.token_begin = masked ? 5 : 0;
           c.token_end = masked ? 50 : ~0u;
           check_load(c);
-          check_store(c);
+          check_stores(c);
         }
 }
 
@@ -181,10 +181,77 @@ TEST(CudaLoadAndStore, EverySchedule) {
           c.n_heads = 3;
           c.max_ctas = 1;
           check_load(c);
-          check_store(c);
+          check_stores(c);
         }
   }
   quire_executor::set_schedule({});
+}
+
+// Several units of every warp or CTA, so that tiles are used again while their copies may be late.
+TEST(CudaStore, BulkTilesAreUsedAgainUnderEverySchedule) {
+  for (const auto& schedule : quire_executor::schedules()) {
+    quire_executor::set_schedule(schedule);
+    for (int32_t codec : fixed_codecs())
+      for (int32_t plane : {QUIRE_PLANE_KEY, QUIRE_PLANE_VALUE}) {
+        Case c;
+        c.codec = codec;
+        c.plane = plane;
+        c.store_path = QUIRE_CUDA_STORE_BULK;
+        c.n_tokens = 150;
+        c.n_heads = 5;
+        c.head_dim = 40;
+        c.max_ctas = 1;
+        check_store(c);
+        const bool runs = plane_spec(codec, plane).kind == SectionKind::kChannel;
+        const bool normalised = plane_spec(codec, plane).kind == SectionKind::kNormalised;
+        EXPECT_STREQ(quire_executor::last_kernel(), runs         ? "store_runs_bulk<F>"
+                                                    : normalised ? "store_normalised_bulk"
+                                                                 : "store_tokens_bulk<F>");
+      }
+  }
+  quire_executor::set_schedule({});
+}
+
+// Sections that begin inside a vector, and raw rows whose heads do: what is over at the ends of a
+// piece.
+TEST(CudaStore, BulkPiecesNeedNotBeAligned) {
+  for (int32_t codec : fixed_codecs())
+    for (int32_t plane : {QUIRE_PLANE_KEY, QUIRE_PLANE_VALUE})
+      for (uint32_t offset : {0u, 4u, 12u, 48u})
+        for (uint32_t head_dim : {1u, 5u, 7u, 24u}) {
+          Case c;
+          c.codec = codec;
+          c.plane = plane;
+          c.store_path = QUIRE_CUDA_STORE_BULK;
+          c.section_offset = offset;
+          c.head_dim = head_dim;
+          c.n_heads = 3;
+          for (uint32_t n_tokens : {1u, 3u, 65u}) {
+            c.n_tokens = n_tokens;
+            check_store(c);
+          }
+        }
+}
+
+TEST(CudaStore, BulkIsTakenWhereItCanBe) {
+  Case c;
+  c.store_path = QUIRE_CUDA_STORE_BULK;
+  c.codec = QUIRE_CODEC_INT8_CHANNEL;
+  c.n_tokens = 257;
+  c.n_heads = 1;
+  c.head_dim = 128;
+  check_store(c);
+  EXPECT_STREQ(quire_executor::last_kernel(), "store_runs_bulk<F>");
+  c.head_dim = 256;  // its tiles are too large
+  check_store(c);
+  EXPECT_STREQ(quire_executor::last_kernel(), "store_runs<F>");
+  quire_executor::Device device;
+  device.compute_capability = 80;
+  quire_executor::set_device(device);
+  c.head_dim = 128;
+  check_store(c);
+  EXPECT_STREQ(quire_executor::last_kernel(), "store_runs<F>");
+  quire_executor::set_device({});
 }
 
 TEST(CudaLoad, CopyPathMovesRawRuns) {
@@ -222,6 +289,8 @@ TEST(CudaLoadAndStore, BatchesOfManySections) {
   }
   std::vector<quire_store_params> stores;
   std::vector<quire_load_params> loads;
+  std::vector<Aligned> in_bulk;
+  for (size_t i = 0; i < fixtures.size(); ++i) in_bulk.emplace_back(fixtures[i].section_bytes());
   for (size_t i = 0; i < fixtures.size(); ++i) {
     quire_reference::store(fixtures[i].store_params(engines[i].data(), expected[i].data()));
     stores.push_back(fixtures[i].store_params(engines[i].data(), sections[i].data()));
@@ -234,11 +303,16 @@ TEST(CudaLoadAndStore, BatchesOfManySections) {
             QUIRE_KERNEL_OK);
   ASSERT_EQ(quire_cuda_load_batch(loads.data(), loads.size(), &launch, nullptr), QUIRE_KERNEL_OK);
   EXPECT_LE(quire_executor::launches() - before, 12u);
+  for (size_t i = 0; i < stores.size(); ++i) stores[i].dst = in_bulk[i].data();
+  quire_cuda_launch bulk = launch;
+  bulk.store_path = QUIRE_CUDA_STORE_BULK;
+  ASSERT_EQ(quire_cuda_store_batch(stores.data(), stores.size(), &bulk, nullptr), QUIRE_KERNEL_OK);
   EXPECT_EQ(status, 0);
   for (size_t i = 0; i < fixtures.size(); ++i) {
     EXPECT_EQ(first_difference(sections[i].data(), expected[i].data(), fixtures[i].section_bytes()),
               fixtures[i].section_bytes())
         << i;
+    EXPECT_TRUE(in_bulk[i] == sections[i]) << i;
     Aligned reference(fixtures[i].engine_bytes());
     quire_reference::load(fixtures[i].load_params(expected[i].data(), reference.data()));
     EXPECT_TRUE(loaded[i] == reference) << i;

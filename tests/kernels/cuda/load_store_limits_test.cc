@@ -104,10 +104,13 @@ TEST(CudaStore, ValuesThatDoNotFitAreReported) {
       quire_store_params p = fixture.store_params(engine.data(), section.data());
       const float bad = value;
       memcpy(engine.data() + p.src_token[40] * p.src_token_stride + 4 * 9, &bad, 4);
-      int32_t status = 0;
-      const quire_cuda_launch launch = launch_on(&status);
-      ASSERT_EQ(quire_cuda_store_batch(&p, 1, &launch, nullptr), QUIRE_KERNEL_OK);
-      EXPECT_EQ(status, expected) << name_of(c);
+      for (int32_t path : {QUIRE_CUDA_STORE_PLAIN, QUIRE_CUDA_STORE_BULK}) {
+        int32_t status = 0;
+        quire_cuda_launch launch = launch_on(&status);
+        launch.store_path = path;
+        ASSERT_EQ(quire_cuda_store_batch(&p, 1, &launch, nullptr), QUIRE_KERNEL_OK);
+        EXPECT_EQ(status, expected) << name_of(c);
+      }
     }
 }
 
@@ -167,7 +170,8 @@ TEST(CudaLoadAndStore, BadArgumentsLaunchNothing) {
   store([](auto& p) { p.codec = QUIRE_CODEC_MIXED_INT8_INT4; }, QUIRE_KERNEL_INVALID_ARGUMENT);
   for (auto change : {+[](quire_cuda_launch& l) { l.struct_bytes = 1; },
                       +[](quire_cuda_launch& l) { l.device_status = nullptr; },
-                      +[](quire_cuda_launch& l) { l.path = 17; }}) {
+                      +[](quire_cuda_launch& l) { l.path = 17; },
+                      +[](quire_cuda_launch& l) { l.store_path = 3; }}) {
     quire_cuda_launch bad = launch;
     change(bad);
     EXPECT_NE(quire_cuda_load_batch(&good, 1, &bad, nullptr), QUIRE_KERNEL_OK);
@@ -263,6 +267,42 @@ TEST(CudaTable, AutoTakesThePathOfTheTable) {
     ASSERT_EQ(quire_cuda_load_batch(&p, 1, &launch, nullptr), QUIRE_KERNEL_OK);
     EXPECT_EQ(quire_executor::launches() - before, codec == QUIRE_CODEC_RAW_BF16 ? 0u : 1u);
     EXPECT_TRUE(engine == expected);
+  }
+}
+
+TEST(CudaTable, StoresTakeTheFasterWay) {
+  quire_cuda_table table = {};
+  table.struct_bytes = sizeof(table);
+  // Bulk copies win to the host; to the device runs were not measured with them.
+  for (auto& plain : table.store_microseconds[QUIRE_CUDA_STORE_PLAIN - 1])
+    for (float& time : plain) time = 9.0f;
+  auto& bulk = table.store_microseconds[QUIRE_CUDA_STORE_BULK - 1];
+  bulk[0][0] = 10.0f;
+  bulk[1][0] = 8.0f;
+  bulk[1][1] = 7.0f;
+  quire_cuda::choose_paths(&table);
+  EXPECT_EQ(quire_cuda::store_path_from_table(table, false, false), QUIRE_CUDA_STORE_PLAIN);
+  EXPECT_EQ(quire_cuda::store_path_from_table(table, false, true), QUIRE_CUDA_STORE_PLAIN);
+  EXPECT_EQ(quire_cuda::store_path_from_table(table, true, false), QUIRE_CUDA_STORE_BULK);
+  EXPECT_EQ(quire_cuda::store_path_from_table(table, true, true), QUIRE_CUDA_STORE_BULK);
+  // Host memory is what the executor has.
+  for (int32_t plane : {QUIRE_PLANE_KEY, QUIRE_PLANE_VALUE}) {
+    Case c;
+    c.codec = QUIRE_CODEC_INT4_CHANNEL64;
+    c.plane = plane;
+    Fixture fixture(c);
+    Aligned engine = fixture.random_engine();
+    Aligned section(fixture.section_bytes());
+    const quire_store_params p = fixture.store_params(engine.data(), section.data());
+    int32_t status = 0;
+    quire_cuda_launch launch = launch_on(&status);
+    ASSERT_EQ(quire_cuda_store_batch(&p, 1, &launch, nullptr), QUIRE_KERNEL_OK);
+    const bool runs = plane == QUIRE_PLANE_KEY;
+    EXPECT_STREQ(quire_executor::last_kernel(), runs ? "store_runs<F>" : "store_tokens<F>");
+    launch.table = &table;
+    ASSERT_EQ(quire_cuda_store_batch(&p, 1, &launch, nullptr), QUIRE_KERNEL_OK);
+    EXPECT_STREQ(quire_executor::last_kernel(),
+                 runs ? "store_runs_bulk<F>" : "store_tokens_bulk<F>");
   }
 }
 
