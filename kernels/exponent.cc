@@ -24,8 +24,10 @@ const ExponentOps* best_exponent_ops() {
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
-    if (__builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2"))
-      ops = vbmi2_exponent_ops();
+    if (__builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2")) {
+      if (__builtin_cpu_supports("avx512bf16")) ops = rotating_exponent_ops();
+      if (ops == nullptr) ops = vbmi2_exponent_ops();
+    }
     if (ops == nullptr) ops = avx512_exponent_ops();
   }
 #endif

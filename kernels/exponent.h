@@ -39,7 +39,7 @@ void exponent_decode(const ExponentShape& shape, const Byte* section, uint32_t h
                      uint32_t n, ExponentCursor* cursor, Byte* const* elements);
 
 inline constexpr uint32_t kEncodeHeadsMax = 8;
-inline constexpr uint32_t kEncodeRowsMax = 64;
+inline constexpr uint32_t kEncodeRowsMax = 128;
 inline constexpr uint32_t kEncodeBytesMax = 32 << 10;
 
 struct EncodeBatch {
@@ -47,6 +47,8 @@ struct EncodeBatch {
   // What will be asked for next, most likely: fetched while these are worked on.
   const Byte* ahead[kEncodeRowsMax];
   uint32_t ahead_bytes = 0;  // of each; 0: none
+  // unrotated_rows(): of the tokens.
+  const float* table[kEncodeRowsMax];
 };
 
 // Where the encoder gets its rows from. It asks for some of them twice, so what they are made of
@@ -61,6 +63,13 @@ class ExponentSource {
   // same at every call, and only this function writes there.
   virtual void rows(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n, uint32_t step,
                     EncodeBatch* rows) = 0;
+  // Whether unrotated_rows() gives the same rows before a rotation (neox, all dims) by
+  // rows->table[i], (cos, sin) per pair of token + i * step.
+  virtual bool leaves_rotation() const { return false; }
+  virtual void unrotated_rows(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n,
+                              uint32_t step, EncodeBatch* rows) {
+    this->rows(head, n_heads, token, n, step, rows);
+  }
 
  protected:
   ~ExponentSource() = default;

@@ -8,7 +8,7 @@ namespace quire_kernels {
 
 const ExponentOps* avx512_exponent_ops() {
   static constexpr ExponentOps kOps = {
-      "avx512", split, count_exponents, count_escapes, encode, encode_below_tops, decode,
+      "avx512", split, count_exponents, count, count_escapes, encode, encode_below_tops, decode,
   };
   return &kOps;
 }

@@ -97,6 +97,10 @@ inline __m512i pack_words(__m512i low, __m512i high) {
   return _mm512_permutexvar_epi64(order, _mm512_packus_epi16(low, high));
 }
 
+inline bool any_most(__m512i exponents) {
+  return _mm512_cmpeq_epi8_mask(exponents, _mm512_set1_epi8(-1)) != 0;
+}
+
 struct Parts {
   __m512i exponents;
   __m512i sign_mantissa;
@@ -118,11 +122,7 @@ inline void split_words(__m512i first, __m512i second, __m512i* lower, __m512i* 
 #endif
 }
 
-template <typename Block>
-inline Parts parts_of(Block block, const Byte* elements) {
-  __m512i lower;
-  __m512i upper;
-  split_words(block.load_low(elements), block.load_high(elements), &lower, &upper);
+inline Parts parts_of_bytes(__m512i lower, __m512i upper) {
   const __m512i last_bit = _mm512_srli_epi16(lower, 7);
   // (a & b) | c and b ? a : c
   constexpr int kAndOr = 0xea;
@@ -130,6 +130,14 @@ inline Parts parts_of(Block block, const Byte* elements) {
   return {_mm512_ternarylogic_epi64(last_bit, each8(0x0101010101010101),
                                     _mm512_add_epi8(upper, upper), kAndOr),
           _mm512_ternarylogic_epi64(each8(0x8080808080808080), upper, lower, kChoose)};
+}
+
+template <typename Block>
+inline Parts parts_of(Block block, const Byte* elements) {
+  __m512i lower;
+  __m512i upper;
+  split_words(block.load_low(elements), block.load_high(elements), &lower, &upper);
+  return parts_of_bytes(lower, upper);
 }
 
 // Codes of 64 elements, a byte each <-> packed, in the low 32 or 24 bytes.
@@ -308,6 +316,18 @@ void count_exponents(const EncodeRows& rows, uint32_t n_rows, uint32_t head_dim,
   counter.finish();
 }
 
+void count(const Byte* exponents, uint64_t n, uint64_t* counters) {
+  ExponentCounter counter(counters);
+  for (uint64_t i = 0; i < n; i += kStep) {
+    const uint64_t left = n - i;
+    const uint32_t these = left < kStep ? static_cast<uint32_t>(left) : kStep;
+    counter.add(
+        left < kStep ? Part<4>{these}.load_bytes(exponents + i) : _mm512_loadu_si512(exponents + i),
+        these);
+  }
+  counter.finish();
+}
+
 template <uint32_t kBits>
 uint64_t count_escapes_of(const Byte* codes, uint64_t n_rows, uint32_t head_dim) {
   const uint64_t row_bytes = code_row_bytes(head_dim, kBits);
@@ -349,7 +369,7 @@ inline void store_codes(Block block, Byte* to, __m512i codes, __m512i exponents,
 }
 
 template <typename Table>
-Byte encode_by(const Table& table, const ExponentRows& format, const EncodeRows& rows,
+bool encode_by(const Table& table, const ExponentRows& format, const EncodeRows& rows,
                Byte* sign_mantissa, Byte* codes, EscapeWriter* escapes) {
   __m512i largest = _mm512_setzero_si512();
   EscapeWriter to = *escapes;
@@ -366,10 +386,10 @@ Byte encode_by(const Table& table, const ExponentRows& format, const EncodeRows&
     codes += code_row_bytes(format.head_dim, 4);
   }
   escapes->n = to.n;
-  return largest_byte(largest);
+  return any_most(largest);
 }
 
-Byte encode(const ExponentRows& format, const EncodeRows& rows, Byte* sign_mantissa, Byte* codes,
+bool encode(const ExponentRows& format, const EncodeRows& rows, Byte* sign_mantissa, Byte* codes,
             EscapeWriter* escapes) {
 #if QUIRE_EXPONENT_VBMI2
   if (format.window_begin != kNoCodeWindow)

@@ -10,7 +10,10 @@ namespace {
 
 constexpr uint32_t kKeptBytes = 128 << 10;
 constexpr Byte kNotFinite = 255;
-constexpr uint32_t kSampledRows = 4;  // exp4's table is made from every fourth row
+constexpr uint32_t kTokensTogether = 16;
+constexpr uint32_t kRotatedDimsMax = 256;  // RotatingOps
+constexpr uint32_t kRefusalsMax = 4;       // then a section's rows are all rotated by the source
+constexpr uint32_t kSampledRows = 4;       // exp4's table is made from every fourth row
 
 // Exponents by descending frequency, smaller first among equals.
 void rank_exponents(const uint64_t* counters, Byte* exponents) {
@@ -54,7 +57,9 @@ class Encoder {
         ops_(*active_exponent_ops()),
         out_(section),
         plain_bytes_(exponent_plain_bytes(shape.n_tokens, shape.n_heads, shape.head_dim)),
-        s_(exponent_section(shape, 0)) {}
+        s_(exponent_section(shape, 0)),
+        rotates_(ops_.rotating != nullptr && rotating_ops_take(shape.head_dim) &&
+                 source.leaves_rotation()) {}
 
   EncodedSection run() {
     if (s_.at.escapes >= plain_bytes_) return write_plain();
@@ -72,19 +77,19 @@ class Encoder {
     }
     header_.escape_count = static_cast<uint32_t>(s_.n_escapes);
     memcpy(out_, &header_, sizeof(header_));
-    return {zero_padding(), largest_ < kNotFinite};
+    return {zero_padding(), finite_};
   }
 
  private:
   static uint32_t lesser(uint64_t a, uint64_t b) { return static_cast<uint32_t>(a < b ? a : b); }
 
-  // As many as leave room in the L1 cache for what their rows are made from; at least one.
+  // As many as leave room in the L1 cache for what their rows are made from; at least one. Rows
+  // that are rotated in registers want none of it.
   uint32_t tokens_together(uint32_t n_heads) const {
-    constexpr uint32_t kTokens = 16;
-    constexpr uint32_t kBytes = 8 << 10;
+    const uint32_t bytes = rotates_ ? kEncodeBytesMax : 8 << 10;
     static_assert(kEncodeBytesMax >= kEncodeHeadsMax * QUIRE_KERNEL_DIMS_MAX * 2);
-    const uint32_t fit = lesser(kBytes / (shape_.head_dim * 2), kEncodeRowsMax) / n_heads;
-    return fit == 0 ? 1 : lesser(fit, kTokens);
+    const uint32_t fit = lesser(bytes / (shape_.head_dim * 2), kEncodeRowsMax) / n_heads;
+    return fit == 0 ? 1 : lesser(fit, kTokensTogether);
   }
 
   // window3 keeps the exponents of a run of all heads of a group, where they fit.
@@ -108,8 +113,7 @@ class Encoder {
       for (uint32_t token = skipped, n; token < shape_.n_tokens; token += n * kSampledRows) {
         n = lesser((shape_.n_tokens - token + kSampledRows - 1) / kSampledRows,
                    tokens_together(n_heads));
-        source_.rows(head, n_heads, token, n, kSampledRows, &rows_);
-        ops_.count_exponents(part(0), n_heads * n, shape_.head_dim, counters);
+        count(head, n_heads, token, n, counters);
       }
     }
     rank_exponents(counters, header_.exponents);
@@ -117,6 +121,38 @@ class Encoder {
     for (uint32_t i = 0; i < kTableExponents; ++i)
       code_of_[header_.exponents[i]] = static_cast<Byte>(i);
     window_begin_ = code_window(header_.exponents);
+  }
+
+  void count(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n, uint64_t* counters) {
+    if (ask_unrotated(head, n_heads, token, n, kSampledRows)) {
+      bool zero = false;
+      for (uint32_t h = 0; h < n_heads && !zero; ++h)
+        zero = ops_.rotating
+                   ->exponents(part(h * n, 0), n, shape_.head_dim,
+                               exponents_ + h * n * shape_.head_dim)
+                   .zero;
+      if (!zero) return ops_.count(exponents_, n_heads * n * shape_.head_dim, counters);
+      if (++refusals_ == kRefusalsMax) rotates_ = false;
+    }
+    source_.rows(head, n_heads, token, n, kSampledRows, &rows_);
+    ops_.count_exponents(part(0), n_heads * n, shape_.head_dim, counters);
+  }
+
+  bool ask_unrotated(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n, uint32_t step) {
+    unrotated_ = rotates_;
+    if (!rotates_) return false;
+    source_.unrotated_rows(head, n_heads, token, n, step, &rows_);
+    const uint32_t dims = shape_.head_dim;
+    for (uint32_t i = 0; i < n; ++i) {
+      if (i > 0 && rows_.table[i] == rows_.table[i - 1]) {
+        angles_[i] = angles_[i - 1];
+        continue;
+      }
+      float* to = ordered_angles_ + i * dims;
+      ops_.rotating->order_angles(rows_.table[i], dims, to);
+      angles_[i] = to;
+    }
+    return true;
   }
 
   Byte* tops_at(uint32_t head, uint32_t token) const {
@@ -144,15 +180,26 @@ class Encoder {
   EncodeRows part(uint32_t first) const {
     return {rows_.elements + first, rows_.ahead + first, rows_.ahead_bytes};
   }
+  // The same, unrotated: of tokens from the token-th on.
+  EncodeRows part(uint32_t first, uint32_t token) const {
+    return {rows_.elements + first, rows_.ahead + first, rows_.ahead_bytes, angles_ + token};
+  }
 
   // body(head, first token, n) of blocks of rows that have been asked for.
   template <typename Body>
   bool for_blocks(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n_tokens, Body body) {
     for (uint32_t end = token + n_tokens, n; token < end; token += n) {
       n = lesser(end - token, tokens_together(n_heads));
-      source_.rows(head, n_heads, token, n, 1, &rows_);
+      if (!ask_unrotated(head, n_heads, token, n, 1))
+        source_.rows(head, n_heads, token, n, 1, &rows_);
+      // What RotatingOps refuse is done again, and the rest of the block, by rows().
+      const auto rotate_now = [&] {
+        unrotated_ = false;
+        if (++refusals_ == kRefusalsMax) rotates_ = false;
+        source_.rows(head, n_heads, token, n, 1, &rows_);
+      };
       for (uint32_t h = 0; h < n_heads; ++h)
-        if (!body(h, token, n)) return false;
+        if (!body(h, token, n, rotate_now)) return false;
     }
     return true;
   }
@@ -180,17 +227,35 @@ class Encoder {
 
   // exp4
   bool write_by_table(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n_tokens) {
-    return for_blocks(head, n_heads, token, n_tokens, [&](uint32_t h, uint32_t first, uint32_t n) {
+    const auto write_head = [&](uint32_t h, uint32_t first, uint32_t n, auto rotate_now) {
       return for_pieces(
           head + h, first, n, escapes_[h], [&](uint64_t row, uint32_t at, uint32_t m) {
             const ExponentRows format{shape_.spec.bits,  shape_.head_dim, m,
                                       header_.exponents, code_of_,        nullptr,
                                       window_begin_};
-            const Byte largest = ops_.encode(format, part(h * n + at), sign_mantissa_at(row),
-                                             codes_at(row), &escapes_[h]);
-            if (largest > largest_) largest_ = largest;
+            if (unrotated_ && !encode_rotated(format, part(h * n + at, at), row, &escapes_[h]))
+              rotate_now();
+            if (unrotated_) return;
+            if (ops_.encode(format, part(h * n + at), sign_mantissa_at(row), codes_at(row),
+                            &escapes_[h]))
+              finite_ = false;
           });
-    });
+    };
+    return for_blocks(head, n_heads, token, n_tokens, write_head);
+  }
+
+  // False, and no escapes, where it may be wrong.
+  bool encode_rotated(const ExponentRows& format, const EncodeRows& rows, uint64_t row,
+                      EscapeWriter* escapes) {
+    const uint64_t escapes_before = escapes->n;
+    const ExponentsFound found =
+        ops_.rotating->encode(format, rows, sign_mantissa_at(row), codes_at(row), escapes);
+    if (found.zero) {
+      escapes->n = escapes_before;
+      return false;
+    }
+    if (found.most) finite_ = false;
+    return true;
   }
 
   // window3, one run: each channel's largest exponent, then the codes below it. Where exponents do
@@ -199,18 +264,18 @@ class Encoder {
     const bool keeps = uint64_t{n_heads} * n_tokens * shape_.head_dim <= kKeptBytes;
     for (uint32_t h = 0; h < n_heads; ++h)
       memset(tops_at(head + h, token), kWindow - 1, shape_.head_dim);
-    for_blocks(head, n_heads, token, n_tokens, [&](uint32_t h, uint32_t first, uint32_t n) {
-      const uint64_t kept = keeps ? uint64_t{h} * n_tokens + first - token : 0;
-      split(head + h, first, n, h * n, exponents_ + kept * shape_.head_dim);
-      return true;
-    });
+    for_blocks(head, n_heads, token, n_tokens,
+               [&](uint32_t h, uint32_t first, uint32_t n, auto rotate_now) {
+                 const uint64_t kept = keeps ? uint64_t{h} * n_tokens + first - token : 0;
+                 split(head + h, first, n, h * n, exponents_ + kept * shape_.head_dim, rotate_now);
+                 return true;
+               });
     for (uint32_t h = 0; h < n_heads; ++h)
-      for (uint32_t d = 0; d < shape_.head_dim; ++d)
-        if (tops_at(head + h, token)[d] > largest_) largest_ = tops_at(head + h, token)[d];
+      if (memchr(tops_at(head + h, token), kNotFinite, shape_.head_dim) != nullptr) finite_ = false;
     if (!keeps)
       return for_blocks(head, n_heads, token, n_tokens,
-                        [&](uint32_t h, uint32_t first, uint32_t n) {
-                          split(head + h, first, n, h * n, exponents_);
+                        [&](uint32_t h, uint32_t first, uint32_t n, auto rotate_now) {
+                          split(head + h, first, n, h * n, exponents_, rotate_now);
                           return encode_kept(head + h, first, n, exponents_, &escapes_[h]);
                         });
     for (uint32_t h = 0; h < n_heads; ++h) {
@@ -220,10 +285,18 @@ class Encoder {
     return true;
   }
 
-  void split(uint32_t head, uint32_t token, uint32_t n_rows, uint32_t first, Byte* exponents) {
-    ops_.split(part(first), n_rows, shape_.head_dim,
-               sign_mantissa_at(uint64_t{head} * shape_.n_tokens + token), exponents,
-               tops_at(head, token));
+  template <typename RotateNow>
+  void split(uint32_t head, uint32_t token, uint32_t n_rows, uint32_t first, Byte* exponents,
+             RotateNow rotate_now) {
+    Byte* sign_mantissa = sign_mantissa_at(uint64_t{head} * shape_.n_tokens + token);
+    Byte* tops = tops_at(head, token);
+    if (unrotated_ &&
+        ops_.rotating
+            ->split(part(first, 0), n_rows, shape_.head_dim, sign_mantissa, exponents, tops)
+            .zero)
+      rotate_now();
+    if (!unrotated_)
+      ops_.split(part(first), n_rows, shape_.head_dim, sign_mantissa, exponents, tops);
   }
 
   bool encode_kept(uint32_t head, uint32_t token, uint32_t n_rows, const Byte* exponents,
@@ -295,10 +368,15 @@ class Encoder {
   Byte code_of_[256];
   uint32_t window_begin_ = kNoCodeWindow;
   uint64_t escapes_max_ = 0;
-  Byte largest_ = 0;  // exponent
+  bool finite_ = true;
   EscapeWriter escapes_[kEncodeHeadsMax];
   alignas(64) Byte exponents_[kKeptBytes];
   EncodeBatch rows_;
+  bool rotates_;  // here, not in the source
+  uint32_t refusals_ = 0;
+  bool unrotated_ = false;  // rows_
+  const float* angles_[kEncodeRowsMax];
+  alignas(64) float ordered_angles_[kTokensTogether * kRotatedDimsMax];
 };
 
 }  // namespace

@@ -37,6 +37,10 @@ void count_exponents(const EncodeRows& rows, uint32_t n_rows, uint32_t head_dim,
       ++counters[exponent_of(element_at(rows.elements[row], d))];
 }
 
+void count(const Byte* exponents, uint64_t n, uint64_t* counters) {
+  for (uint64_t i = 0; i < n; ++i) ++counters[exponents[i]];
+}
+
 uint64_t count_escapes(const Byte* codes, uint64_t n_rows, uint32_t head_dim, uint32_t bits) {
   const uint64_t row_bytes = code_row_bytes(head_dim, bits);
   const uint32_t escape = (1u << bits) - 1;
@@ -70,7 +74,7 @@ bool encode_row(const ExponentRows& format, const Byte* exponents, Byte* codes,
   return true;
 }
 
-Byte encode(const ExponentRows& format, const EncodeRows& rows, Byte* sign_mantissa, Byte* codes,
+bool encode(const ExponentRows& format, const EncodeRows& rows, Byte* sign_mantissa, Byte* codes,
             EscapeWriter* escapes) {
   Byte largest = 0;
   for (uint32_t row = 0; row < format.n_rows; ++row) {
@@ -82,10 +86,10 @@ Byte encode(const ExponentRows& format, const EncodeRows& rows, Byte* sign_manti
       if (exponents[d] > largest) largest = exponents[d];
     }
     const auto code = [&](Byte exponent, uint32_t) { return format.code_of[exponent]; };
-    if (!encode_row(format, exponents, codes, escapes, code)) return largest;
+    if (!encode_row(format, exponents, codes, escapes, code)) return largest == 255;
     codes += code_row_bytes(format.head_dim, format.bits);
   }
-  return largest;
+  return largest == 255;
 }
 
 void encode_below_tops(const ExponentRows& format, const Byte* exponents, Byte* codes,
@@ -133,7 +137,7 @@ uint64_t decode(const ExponentRows& rows, const Byte* sign_mantissa, const Byte*
 }
 
 constexpr ExponentOps kOps = {
-    "scalar", split, count_exponents, count_escapes, encode, encode_below_tops, decode,
+    "scalar", split, count_exponents, count, count_escapes, encode, encode_below_tops, decode,
 };
 
 }  // namespace

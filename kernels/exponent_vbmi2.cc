@@ -9,7 +9,7 @@ namespace quire_kernels {
 
 const ExponentOps* vbmi2_exponent_ops() {
   static constexpr ExponentOps kOps = {
-      "vbmi2", split, count_exponents, count_escapes, encode, encode_below_tops, decode,
+      "vbmi2", split, count_exponents, count, count_escapes, encode, encode_below_tops, decode,
   };
   return &kOps;
 }

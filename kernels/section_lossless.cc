@@ -134,6 +134,20 @@ class EncoderRows : public ExponentSource {
     look_ahead(head, n_heads, token + n * step, n, step, rows);
   }
 
+  bool leaves_rotation() const override {
+    return source_.rotates() && source_.contiguous() &&
+           source_.params().src_dtype == format_.dtype && format_.style == QUIRE_ROPE_STYLE_NEOX &&
+           format_.rotary_dims == shape_.head_dim;
+  }
+
+  void unrotated_rows(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n, uint32_t step,
+                      EncodeBatch* rows) override {
+    point(head, n_heads, token, n, step, rows->elements);
+    placed_ = 0;
+    for (uint32_t i = 0; i < n; ++i) rows->table[i] = table_of(token + i * step);
+    look_ahead(head, n_heads, token + n * step, n, step, rows);
+  }
+
  private:
   // Where dims are contiguous.
   const Byte* at(uint32_t head, uint32_t token) const {

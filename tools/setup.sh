@@ -6,6 +6,7 @@
 #   tools/setup.sh --test          also the test models (about 0.75 GB) and the Python test tools
 #   tools/setup.sh --eval          also torch and transformers for quire.transformers and quire-eval (3 GB, 4.4 GB on disk)
 #   tools/setup.sh --embed         also the embedding model of quire-warm --neighbours (20 MB); --eval brings it, too
+#   tools/setup.sh --nightly       also the larger model of the nightly tests (1.1 GB)
 #   tools/setup.sh --cuda          also nvcc 13.0 from PyPI (about 0.3 GB), where no nvcc >= 12.8 is found
 #   tools/setup.sh --no-llama      without llama.cpp: server, client library and quirectl only
 #
@@ -14,7 +15,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/lib.sh
 
-want_llama=1 want_demo=0 want_test=0 want_eval=0 want_embed=0 want_cuda=0
+want_llama=1 want_demo=0 want_test=0 want_eval=0 want_embed=0 want_cuda=0 want_nightly=0
 for argument in "$@"; do
   case $argument in
     --demo) want_demo=1 ;;
@@ -22,8 +23,9 @@ for argument in "$@"; do
     --eval) want_eval=1 want_embed=1 ;;
     --embed) want_embed=1 ;;
     --cuda) want_cuda=1 ;;
+    --nightly) want_nightly=1 ;;
     --no-llama) want_llama=0 ;;
-    -h | --help) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) die "unknown option $argument (see --help)" ;;
   esac
 done
@@ -45,6 +47,7 @@ if [ $want_test = 1 ]; then
   fetch_model gemma
   make_python_environment
 fi
+if [ $want_nightly = 1 ]; then fetch_model qwen-1.5b; fi
 if [ $want_eval = 1 ]; then make_eval_environment; fi
 if [ $want_embed = 1 ]; then make_embed_environment; fi
 if [ $want_cuda = 1 ]; then install_nvcc; fi

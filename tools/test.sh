@@ -3,7 +3,7 @@
 #
 #   tools/test.sh                everything: style, release build with all tests, Python, ASan + UBSan, TSan, fuzzers
 #   tools/test.sh --fast         style and the unit tests of the release build
-#   tools/test.sh --nightly      also 1,000 SIGKILL cycles, 100,000 simulated seeds, 10 minutes a fuzzer (a night)
+#   tools/test.sh --nightly      also 1,000 SIGKILL cycles, 100,000 simulated seeds, 10 minutes a fuzzer, a model of 1.5 B (a night)
 #
 # Logs: build/logs. Exit code 0 where everything passed.
 set -euo pipefail
@@ -73,5 +73,8 @@ if [ $nightly = 1 ]; then
   QUIRE_CRASH_CYCLES=1000 build/release/tests/server_crash_test
   build/release/tests/quire_sim --nightly
   tools/fuzz.sh 600
+  say "nightly: gates and a quality point on a model of 1.5 billion parameters"
+  tools/setup.sh --test --eval --nightly
+  QUIRE_BIN_DIR=$PWD/build/release/bin OMP_NUM_THREADS=2 python3 -m pytest -q -m "model and nightly" tests/client/python/eval
 fi
 say "all tests passed"

@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "model: needs a real model's file; minutes")
+    config.addinivalue_line("markers", "nightly: a larger one; half an hour")
 
 
 @pytest.fixture(scope="session")

@@ -112,3 +112,70 @@ def test_query_guided_rows_are_numpys(ties: bool) -> None:
         expected = np.sort(tokens[np.argsort(-mass[tokens], kind="stable")[:k]])
         rows = quire.select_rows(segments, mass, policy=f"query:{share}")
         assert rows.tolist() == expected.tolist(), f"seed {seed}, share {share}"
+
+
+def test_rows_after_a_pass_of_the_question() -> None:
+    segments = [
+        Segment(SegmentKind.CHUNK, 0, 10),
+        Segment(SegmentKind.CHUNK, 10, 10),
+        Segment(SegmentKind.FRESH, 20, 4),
+    ]
+    mass = np.zeros(24)
+    mass[4], mass[15] = 2.0, 3.0
+
+    def rows(layers: int, parts: list[Segment] = segments) -> list[int]:
+        return quire.select_rows(parts, mass, layers_run=layers, n_layers=4).tolist()
+
+    # A layer of four costs .05 of 20 tokens.
+    assert quire.DEFAULT_POLICY == "query-value:0.15"
+    assert quire.question_layers(segments, 4) == 1
+    assert quire.question_layers(segments, 4, [1, 3]) == 0
+    assert quire.question_layers(segments, 4, policy="query-value:0.5") == 4
+    assert quire.question_layers(segments, 4, [1, 2], policy="query:0.1") == 3
+    assert rows(1) == [14, 15] and rows(2) == [15 - 1] and rows(4) == []
+    exact = Segment(SegmentKind.CHUNK, 10, 10, exact=True)
+    assert rows(1, [segments[0], exact, segments[2]]) == [3, 4]
+    assert quire.select_rows(segments, layers_run=0, n_layers=4).tolist() == []
+    with pytest.raises(quire.InvalidArgument, match="layers"):
+        rows(5)
+    with pytest.raises(quire.InvalidArgument, match="ascend"):
+        quire.question_layers(segments, 4, [2, 1])
+    with pytest.raises(quire.InvalidArgument, match="column mass"):
+        quire.select_rows(segments, layers_run=1, n_layers=4)
+
+
+def test_chunks_that_stand_as_computed() -> None:
+    model, salt, scope = bytes([5] * 32), b"salt" * 4, bytes([6] * 32)
+    tokens = np.arange(100, 190, dtype=np.uint32)
+    kinds = quire.ContextKind
+
+    def stored(begin: int, context: quire.Context) -> Match:
+        owner = quire.ids.object_id(model, tokens[begin : begin + 30], salt)
+        return chunk(
+            begin,
+            30,
+            variant=quire.ids.variant_id(owner, context),
+            context_kind=context.kind,
+            context_reference=context.reference,
+            base_position=begin,
+        )
+
+    system = quire.ids.prefix_digest(model, tokens[:20], salt)
+    first = stored(20, quire.Context(kinds.FIXED_PREFIX, reference=system))
+    runs = tuple(quire.ids.object_id(model, part, salt) for part in (tokens[:20], tokens[20:50]))
+    second = stored(50, quire.Context(kinds.SYNTHETIC, neighbours=runs, scope=scope))
+
+    def exact(**changes: object) -> list[bool]:
+        named = {"tokens": tokens, "model": model, "salt": salt, "scope": scope, **changes}
+        segments = quire.plan(90, [prefix(0, 20), first, second], prompt=quire.Prompt(**named))
+        return [s.exact for s in segments]
+
+    assert exact() == [False, True, True, False]
+    assert exact(scope=bytes(32)) == [False, True, False, False]
+    assert exact(salt=b"") == exact(model=bytes(32)) == [False] * 4
+    other = tokens.copy()
+    other[3] += 1
+    assert exact(tokens=other) == [False] * 4
+    assert not any(s.exact for s in quire.plan(90, [prefix(0, 20), first, second]))
+    with pytest.raises(quire.InvalidArgument, match="89 tokens"):
+        exact(tokens=tokens[:89])

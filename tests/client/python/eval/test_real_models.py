@@ -22,13 +22,14 @@ pytestmark = pytest.mark.model
 
 QWEN = "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"
 GEMMA = "gemma-3-270m-q4_k_m.gguf"
+QWEN_LARGER = "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"  # tools/setup.sh --nightly
 POLICY = DEFAULT_POLICY
 PROMPTS, WINS_MIN = 5, 4
 # A codec without what keys need must be seen to be worse: a gate that cannot fail is none.
 BAD_CODEC, BAD_CODEC_RATIO_MIN = "int4-hadamard", 5
 
 
-@pytest.fixture(scope="module", params=[QWEN, GEMMA])
+@pytest.fixture(scope="module", params=[QWEN, GEMMA, pytest.param(QWEN_LARGER, marks=pytest.mark.nightly)])
 def subject(request: pytest.FixtureRequest, model_path: Callable[[str], Path]) -> Subject:
     engine = load_engine(str(model_path(request.param)))
     return subject_of(engine, layout=Layout((4, 4), 80), seed=11)
