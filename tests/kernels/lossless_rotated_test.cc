@@ -47,8 +47,9 @@ class LosslessRotatedTest : public testing::Test {
 
   // Equal bytes or equal refusals; the status.
   int expect_equal(const Case& c, Engine& source, const std::vector<int64_t>& rows = {}) {
-    const auto table =
+    auto table =
         exact_table(c.rotary_dims, QUIRE_ROPE_FROM_SRC, first_position_, 0, c.shape.tokens);
+    for (float& each : table) each *= scale_;
     const Outcome expected = store(QUIRE_ISA_SCALAR, c, source, table, rows);
     for (const int32_t isa : {QUIRE_ISA_AVX2, QUIRE_ISA_AVX512}) {
       if (quire_kernel_select(isa) != QUIRE_KERNEL_OK) continue;
@@ -77,6 +78,7 @@ class LosslessRotatedTest : public testing::Test {
   }
 
   int64_t first_position_ = 1000;
+  float scale_ = 1;
   std::mt19937_64 random_{kSeed};
 };
 
@@ -119,6 +121,24 @@ TEST_F(LosslessRotatedTest, ZerosAndDenormalsAreRotatedByTheReference) {
         for (const uint32_t dim : {7u, 7u + c.shape.dims / 2}) source.set(token, 1, dim, 0.0f);
     first_position_ = round % 5 == 0 ? 0 : 1000;
     EXPECT_EQ(expect_equal(c, source), QUIRE_KERNEL_OK) << round;
+  }
+}
+
+// fp32 denormals that round to the least bf16 that is none.
+TEST_F(LosslessRotatedTest, DenormalsThatRoundUpCountAsWhatTheyBecome) {
+  for (const int32_t codec : kCodecs) {
+    Case c;
+    c.codec = codec;
+    c.shape = {64, 2, 64};
+    c.rotary_dims = c.shape.dims;
+    first_position_ = -32;
+    scale_ = 0.9999f;
+    Engine source = engine(c, c.shape.tokens);
+    for (uint32_t token = 0; token < 64; ++token)
+      for (uint32_t head = 0; head < 2; ++head)
+        for (uint32_t dim = 0; dim < 64; ++dim)
+          source.set(token, head, dim, dim < 32 ? 0x1p-126f : 0);
+    EXPECT_EQ(expect_equal(c, source), QUIRE_KERNEL_OK);
   }
 }
 
