@@ -138,14 +138,14 @@ install_eval_packages() {
   fi
   # psutil and accelerate: transformers asks for them to load GGUF files.
   "$pip" install --disable-pip-version-check filelock typing-extensions setuptools sympy networkx jinja2 fsspec psutil \
-    numpy==2.2.6 transformers==5.23.0 gguf==0.19.0 safetensors tokenizers typer==0.29.2 rich==15.0.0 matplotlib==3.11.2
+    numpy==2.2.6 transformers==5.23.0 gguf==0.19.0 safetensors tokenizers typer==0.29.2 rich==15.0.0 matplotlib==3.11.2 mypy==2.4.1
   "$pip" install --disable-pip-version-check --no-deps accelerate==1.15.0
   "$python_environment/bin/python" -c 'import torch, transformers, gguf, typer, rich, matplotlib'
 }
 
 has_eval_packages() {
   "$python_environment/bin/python" -c 'import importlib.util as u, sys
-sys.exit(any(u.find_spec(name) is None for name in ("torch", "transformers", "gguf", "typer", "rich", "matplotlib")))'
+sys.exit(any(u.find_spec(name) is None for name in ("torch", "transformers", "gguf", "typer", "rich", "matplotlib", "mypy")))'
 }
 
 make_eval_environment() {

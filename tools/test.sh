@@ -24,9 +24,10 @@ tools/setup.sh --test --eval --cuda
 export PATH=$python_environment/bin:$PATH
 export QUIRE_CACHE=$quire_cache
 
-say "style: clang-format, ruff, tidy"
+say "style: clang-format, ruff, mypy, tidy"
 git ls-files '*.cc' '*.h' '*.c' | xargs clang-format --dry-run -Werror
 ruff check -q . && ruff format -q --check .
+(cd client/python && for version in 3.11 3.12; do mypy --python-version $version quire; done)
 python3 tools/tidy.py
 
 # Tests of whole servers that also run under the sanitizers: those that do not measure memory or time.

@@ -87,7 +87,8 @@ class Embedder:
             if len(ids):
                 row[:] = self._table[ids].mean(axis=0)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+        vectors /= np.maximum(lengths, np.finfo(np.float32).tiny)
+        return vectors
 
 
 def _requests(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -98,10 +99,12 @@ def _requests(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
             request = json.loads(line)
         except ValueError as error:
             raise ValueError(f"line {number} is not JSON: {error}") from None
-        fields = (request.get("id"), request.get("text")) if isinstance(request, dict) else ()
-        if len(fields) != 2 or not all(isinstance(field, str) for field in fields):
+        name, text = (
+            (request.get("id"), request.get("text")) if isinstance(request, dict) else (None, None)
+        )
+        if not isinstance(name, str) or not isinstance(text, str):
             raise ValueError(f'line {number} has no "id" and "text" (two strings)')
-        yield fields[0], fields[1]
+        yield name, text
 
 
 def serve(lines: Iterable[str], out: IO[str], embedder: Embedder) -> None:

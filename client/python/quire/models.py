@@ -123,7 +123,7 @@ def rope_frequencies(rotary_dims: int, base: float = 10000.0) -> tuple[float, ..
     if rotary_dims < 0 or rotary_dims % 2:
         raise ValueError("rotary_dims must be even")
     exponents = -2.0 * np.arange(rotary_dims // 2) / max(rotary_dims, 1)
-    return tuple(float(value) for value in np.float32(np.float64(base) ** exponents))
+    return tuple(float(value) for value in (np.float64(base) ** exponents).astype(np.float32))
 
 
 def as_model(model: Model | bytes) -> Model:

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,7 +41,7 @@ class VectorType(IntEnum):
     QUESTION = 8
 
 
-_DTYPES: dict[int, np.dtype] = {1: np.dtype("<f2"), 2: np.dtype("<f4"), 3: np.dtype("<u4")}
+_DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f2"), 2: np.dtype("<f4"), 3: np.dtype("<u4")}
 _KNOWN_DTYPE = {VectorType.SEGMENTS: 3, VectorType.CACHE_CRAFT: 2}
 _HEADER = struct.Struct("<8sHHIIIQ")
 _ENTRY = struct.Struct("<HBBIIIQ")

@@ -279,11 +279,11 @@ def show_tasks(
         layout = parse_layout(chunks, chunk_tokens)
         generator = Generator(read_corpus(documents), encoder, layout, seed)
         for task in chosen_tasks(show):
-            text = generator.text(task, prompt)
+            made = generator.text(task, prompt)
             if json_lines:
-                sys.stdout.write(text.to_json() + "\n")
+                sys.stdout.write(made.to_json() + "\n")
             else:
-                print_prompt(output, encoder.prompt(text), encoder)
+                print_prompt(output, encoder.prompt(made), encoder)
 
 
 @app.command(epilog="Examples:  quire-eval report out   quire-eval report out --no-plots")

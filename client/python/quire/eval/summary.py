@@ -129,9 +129,12 @@ class _Cells:
         said = [line["generated_right"] for line in lines if "generated_right" in line]
         kinds = sorted({line["kind"] for line in lines if line["right"] is not None})
         has_reuse = bool(reference) and reference != cell
+        first = lines[0]
         return Row(
             cell,
-            *(lines[0][key] for key in ("policy", "variant", "codec")),
+            first["policy"],
+            first["variant"],
+            first["codec"],
             len(prompts),
             len(lines),
             float(np.mean([line["charge"] for line in lines])),

@@ -62,13 +62,15 @@ class Blocks:
         if hasattr(block, "pre_feedforward_layernorm"):
             residual = residual + block.post_attention_layernorm(out)
             fed = block.mlp(block.pre_feedforward_layernorm(residual))
-            return (residual + block.post_feedforward_layernorm(fed))[0]
+            last: Tensor = (residual + block.post_feedforward_layernorm(fed))[0]
+            return last
         residual = residual + out
-        return (residual + block.mlp(block.post_attention_layernorm(residual)))[0]
+        last = (residual + block.mlp(block.post_attention_layernorm(residual)))[0]
+        return last
 
     def logits(self, hidden: Tensor) -> Tensor:
         """fp32 [row][vocabulary] of last-layer rows."""
-        result = self._head(self._decoder.norm(hidden[None]))[0]
+        result: Tensor = self._head(self._decoder.norm(hidden[None]))[0]
         if self._final_softcap:
             result = torch.tanh(result / self._final_softcap) * self._final_softcap
         return result.float()

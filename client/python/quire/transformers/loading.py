@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import numpy as np
@@ -74,7 +74,7 @@ def _load_folder(path: Path, dtype: torch.dtype, device: str | torch.device) -> 
     if not weights or not (path / "config.json").is_file():
         raise InvalidArgument(f"{path} has no config.json or no safetensors")
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
     except (ValueError, KeyError) as error:
         raise ModelUnsupported(f"{path}: {error}") from error
     files = [path / name for name in _TOKENIZER_FILES if (path / name).is_file()]
@@ -90,15 +90,19 @@ def _parsing_once() -> Iterator[None]:
     import gguf
     from transformers import modeling_gguf_pytorch_utils as gguf_utils
 
-    class Reader(gguf.GGUFReader):  # type: ignore[misc]
+    class Reader(gguf.GGUFReader):
         """Without the cost of slicing a memmap for every string, and without what only tokenizers
         need, which transformers reads for itself."""
 
         def _get(
-            self, offset: int, dtype: DTypeLike, count: int = 1, override_order: str | None = None
+            self,
+            offset: int,
+            dtype: DTypeLike,
+            count: int = 1,
+            override_order: Literal["I", "S", "<"] | None = None,
         ) -> NDArray[Any]:
             if isinstance(self.data, np.memmap):
-                self.data = self.data.view(np.ndarray)
+                self.data: Any = self.data.view(np.ndarray)
             result: NDArray[Any] = super()._get(offset, dtype, count, override_order)
             return result
 
@@ -109,7 +113,7 @@ def _parsing_once() -> Iterator[None]:
             return end
 
     reader = cache(Reader)
-    parse = gguf_utils.load_gguf_checkpoint
+    parse: Any = gguf_utils.load_gguf_checkpoint
     headers: dict[str, dict[str, Any]] = {}
 
     def parse_once(path: str, return_tensors: bool = False, **arguments: object) -> dict[str, Any]:
@@ -133,7 +137,7 @@ def _load_gguf(path: Path, dtype: torch.dtype, device: str | torch.device) -> Lo
             raise InvalidArgument(f"{path} is not a GGUF file")
     try:
         with _parsing_once():
-            model = AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 path.parent, gguf_file=path.name, dtype=dtype, local_files_only=True
             )
             tokenizer = AutoTokenizer.from_pretrained(

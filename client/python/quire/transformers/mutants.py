@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from unittest.mock import patch
 
 import torch
@@ -78,6 +78,7 @@ class _Swapped:
 @contextmanager
 def mutant(name: str) -> Iterator[None]:
     """Puts one of MUTANTS into the engine for a while (whole process)."""
+    change: AbstractContextManager[object]
     if name == "leaked mask":
         change = patch.object(attention, "visible_cells", _leaked_mask)
     elif name == "ignored window":

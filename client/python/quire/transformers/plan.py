@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,7 +136,8 @@ def plan_of_parts(
         add(SegmentKind.PREFIX, prefix.tokens, prefix)
     for part in parts:
         if hasattr(part, "place"):
-            add(SegmentKind.CHUNK, part.tokens, part)
+            source = cast(KvSource, part)
+            add(SegmentKind.CHUNK, source.tokens, source)
         else:
             add(SegmentKind.FRESH, as_tokens(part), None)
     if not segments:

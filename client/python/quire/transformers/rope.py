@@ -74,9 +74,10 @@ def learn_rope(rotary: nn.Module, config: PreTrainedConfig, layer_type: str | No
         # The model's fp32 powers differ from the exact ones in the last bit, and so would its id
         # from that of another engine with the same weights.
         scale = float(parameters.get("factor", 1.0)) if rope_type == "linear" else 1.0
-        plain = np.float64(rope_frequencies(buffer.numel() * 2, float(parameters["rope_theta"])))
-        wanted = np.float32(plain / scale)
-        if np.allclose(wanted, np.float32(frequencies), rtol=1e-5, atol=0):
+        base = float(parameters["rope_theta"])
+        plain = np.array(rope_frequencies(buffer.numel() * 2, base), dtype=np.float64)
+        wanted = (plain / scale).astype(np.float32)
+        if np.allclose(wanted, np.array(frequencies, dtype=np.float32), rtol=1e-5, atol=0):
             frequencies = tuple(float(value) for value in wanted)
     reason = _immovable_reason(parameters, rope_type)
     same_set = 0

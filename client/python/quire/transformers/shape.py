@@ -147,7 +147,7 @@ def _recording(config: PreTrainedConfig) -> Iterator[list[dict[str, Any]]]:
 
 def decoder_of(model: PreTrainedModel) -> nn.Module:
     """The stack of layers with its embedding, norm and rotary module."""
-    decoder = model.get_decoder()
+    decoder: nn.Module = model.get_decoder()
     for name in ("embed_tokens", "layers", "norm", "rotary_emb"):
         if not hasattr(decoder, name):
             raise ModelUnsupported(f"{type(model).__name__} has no {name}: not a rope decoder")
@@ -168,7 +168,8 @@ def _check_block(block: nn.Module, name: str) -> None:
 
 def learn_shape(model: PreTrainedModel) -> ModelShape:
     """Raises ModelUnsupported where the layers are not those of a plain rope decoder."""
-    decoder, config = decoder_of(model), model.config.get_text_config()
+    decoder: Any = decoder_of(model)  # its parts are what decoder_of() looked for
+    config = model.config.get_text_config()
     name = type(model).__name__
     for block in decoder.layers:
         _check_block(block, name)

@@ -48,7 +48,7 @@ def chunk_stats(found: Statistics) -> ChunkStats | None:
     n = found.n_tokens
     # Stored per row that sees the token, kept here as mass.
     received = found[VectorType.RECEIVED].astype(np.float32) * np.arange(n, 0, -1, dtype=np.float32)
-    inter = np.zeros((n, 0), dtype=np.float32)
+    inter: NDArray[np.float32] = np.zeros((n, 0), dtype=np.float32)
     if behind:
         inter = found[VectorType.INTER_OF_SEGMENT].astype(np.float32).T
     own = np.clip(1.0 - inter.sum(axis=1, keepdims=True), 0.0, 1.0)
@@ -60,7 +60,7 @@ def neighbours_of(data: NDArray[np.uint8]) -> tuple[bytes, ...]:
     """The object ids that a synthetic representation names (docs/formats/representation.md); none
     for other contexts. Raises Corrupt for what is no representation."""
     describe(data)
-    n_tokens, context_bytes, n_sections = struct.unpack_from("<III", data, 56)
+    n_tokens, context_bytes, n_sections = struct.unpack("<III", data[56:68].tobytes())
     begin = 256 + 32 * n_sections + 4 * n_tokens
     context = data[begin : begin + context_bytes].tobytes()
     if context[0] == _SCOPED_KIND:

@@ -128,4 +128,5 @@ def tiny_model(kind: str, seed: int = 0) -> PreTrainedModel:
             if parameter.ndim == 1:
                 parameter.add_(0.2 * torch.randn_like(parameter))
             del name
-    return model.eval()
+    model.eval()
+    return model

@@ -100,4 +100,7 @@ def spread(values: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
     if not reach or not len(values):
         return values
     padded = np.pad(values, reach)
-    return np.sum([padded[i : i + len(values)] for i in range(2 * reach + 1)], axis=0)
+    summed: NDArray[np.float64] = np.sum(
+        [padded[i : i + len(values)] for i in range(2 * reach + 1)], axis=0
+    )
+    return summed
