@@ -77,7 +77,7 @@ start_server
 say "warming up 7 pages of the Debian Administrator's Handbook (each page computed once, whatever prompt it comes in)"
 "$bin/quire-warm" --model "$model" --manifest "$work/manifest.jsonl" --chunk-tokens 1024 "$a" "$b" "$c" "$d" "$e" "$f" "$g"
 
-policies=full,reuse,epic:16,query:0.05,query:0.15
+policies=full,reuse,epic:16,query-value:0.05,query-value:0.15
 ask() { # ask NUMBER EXPECTED QUESTION PAGES...
   local number=$1 expected=$2 question=$3 pages=()
   shift 3

@@ -25,7 +25,7 @@ struct Options {
   std::string model_path;
   std::string questions_path;
   std::string documents = "/usr/share/doc/debian-handbook/html/en-US";
-  std::vector<std::string> policies = {"reuse", "epic:16", "query:0.15"};
+  std::vector<std::string> policies = {"reuse", "epic:16", "query:0.15", "query-value:0.15"};
   uint32_t context_tokens = 1600;
   uint32_t chunk_tokens = 200;
   uint32_t answer_tokens_max = 12;

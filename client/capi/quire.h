@@ -308,26 +308,55 @@ typedef struct quire_segment {
   uint32_t n_tokens;
   uint32_t source_begin; /* first token of the representation that is used */
   int32_t match_index;   /* into the matches given; -1 in fresh segments */
+  uint32_t exact;        /* 1: a chunk that stands behind the very tokens it was computed behind */
 } quire_segment;
 
 typedef struct quire_plan_options {
   uint32_t struct_bytes;
   uint32_t fresh_tail_tokens; /* at least this many tokens at the end are fresh; 0 = 1 */
-  const char* policy;         /* NULL: the default, "query:0.15"; shapes what is reused */
+  const char* policy;         /* NULL: the default, "query-value:0.15"; shapes what is reused */
   const quire_id*
       fixed_prefixes; /* prefix digests of the deployment's system prompts, best first */
   size_t n_fixed_prefixes;
   uint32_t keep_slow; /* 1: use matches whose load_us exceeds recompute_us, too */
   uint32_t reserved0;
+  /* The prompt itself: n_tokens ids, the model's id, the session's salt and scope (NULL: the
+   * tenant's own). With them exact chunks are preferred and marked; NULL: no chunk is exact. */
+  const uint32_t* tokens;
+  const quire_id* model;
+  const void* salt;
+  size_t salt_bytes;
+  const quire_id* scope;
 } quire_plan_options;
 
 /* options NULL: all defaults. Free *segments with quire_free(). */
 QUIRE_API quire_status quire_plan(uint32_t n_tokens, const quire_match* matches, size_t n_matches,
                                   const quire_plan_options* options, quire_segment** segments,
                                   size_t* n_segments);
-/* Tokens of reused segments to compute again under the policy, ascending. column_mass: n_tokens
- * values, needed by policies that look at the question's attention, else NULL. Free *rows with
- * quire_free(). */
+/* How many layers, from the first on, the question's first pass runs through under the policy; 0:
+ * none. full_layers: those of the model's n_layers that see the whole prompt, ascending. */
+QUIRE_API quire_status quire_question_layers(const char* policy, uint32_t n_tokens,
+                                             const quire_segment* segments, size_t n_segments,
+                                             uint32_t n_layers, const uint32_t* full_layers,
+                                             size_t n_full_layers, uint32_t* layers_run);
+
+/* A first pass of the question. */
+typedef struct quire_question_pass {
+  uint32_t struct_bytes;
+  uint32_t layers_run; /* of the model's n_layers, from the first on; 0: there was no pass */
+  uint32_t n_layers;
+  uint32_t reserved0;
+  const float* column_mass; /* n_tokens values; NULL where there was no pass */
+} quire_question_pass;
+
+/* Tokens of reused segments to compute again under the policy, ascending. pass may be NULL for
+ * policies that do not look at the question. Free *rows with quire_free(). */
+QUIRE_API quire_status quire_select_rows_after(const char* policy, uint32_t n_tokens,
+                                               const quire_segment* segments, size_t n_segments,
+                                               const quire_question_pass* pass, uint32_t** rows,
+                                               size_t* n_rows);
+/* The same after a pass through all layers. column_mass: n_tokens values, needed by policies that
+ * look at the question's attention, else NULL. */
 QUIRE_API quire_status quire_select_rows(const char* policy, uint32_t n_tokens,
                                          const quire_segment* segments, size_t n_segments,
                                          const float* column_mass, uint32_t** rows, size_t* n_rows);

@@ -72,14 +72,24 @@ std::vector<uint32_t> merge_rows(const std::vector<uint32_t>& a, const std::vect
   return result;
 }
 
-// The question over what was loaded. Gaps are computed first: their zero keys would draw attention.
-Status look(LlamaEngine& engine, const AnswerInput& input, const Layout& layout,
+// How many layers the question's first pass goes through; 0: the policy needs none, or cannot pay
+// for one.
+uint32_t question_layers(const LlamaEngine& engine, const AnswerInput& input) {
+  const std::vector<uint32_t> full = engine.full_layers();
+  return input.policy->question_layers(*input.plan, {engine.n_layers(), full});
+}
+
+// The question over what was loaded, and no further than asked for. Gaps are computed first: their
+// zero keys would draw attention.
+Status look(LlamaEngine& engine, const AnswerInput& input, const Layout& layout, uint32_t n_layers,
             std::vector<float>& column_mass) {
   if (!layout.gaps.empty()) {
     QUIRE_RETURN_IF_ERROR(
-        engine.recompute(layout.gaps, tokens_at(input.tokens, layout.gaps), false));
+        engine.recompute_below(n_layers, layout.gaps, tokens_at(input.tokens, layout.gaps)));
   }
-  return engine.append_with_mass(input.tokens.subspan(layout.loaded_end), false, &column_mass);
+  const bool by_values = input.policy->needs().weighs_by_values;
+  return engine.append_with_mass(input.tokens.subspan(layout.loaded_end), {by_values, n_layers},
+                                 &column_mass);
 }
 
 }  // namespace
@@ -91,9 +101,11 @@ Expected<AnswerStart> start_answer(LlamaEngine& engine, const AnswerInput& input
   const auto n_tokens = static_cast<uint32_t>(input.tokens.size());
   const std::span<const TokenId> tail = input.tokens.subspan(layout.loaded_end);
   const bool has_chunks = input.plan->tokens_of(reuse::SegmentKind::kChunk) > 0;
-  const bool looks = has_chunks && input.policy->needs().needs_query_attention;
+  start.question_layers = has_chunks ? question_layers(engine, input) : 0;
+  const reuse::QuestionPass pass{start.question_layers, engine.n_layers()};
+  const bool looks = start.question_layers > 0;
   if (has_chunks && !looks) {
-    QUIRE_ASSIGN_OR_RETURN(start.rows, input.policy->select_rows(*input.plan, {}));
+    QUIRE_ASSIGN_OR_RETURN(start.rows, input.policy->select_rows(*input.plan, {}, pass));
   }
   std::vector<uint32_t> rows = merge_rows(start.rows, layout.gaps);
   // With rows to renew the tail is computed among them, in cells that place() makes.
@@ -104,8 +116,9 @@ Expected<AnswerStart> start_answer(LlamaEngine& engine, const AnswerInput& input
       engine.place(in_rows && !looks ? n_tokens : layout.loaded_end, layout.pieces));
   start.timeline.load_us = watch.lap_us();
   if (looks) {
-    QUIRE_RETURN_IF_ERROR(look(engine, input, layout, start.column_mass));
-    QUIRE_ASSIGN_OR_RETURN(start.rows, input.policy->select_rows(*input.plan, start.column_mass));
+    QUIRE_RETURN_IF_ERROR(look(engine, input, layout, start.question_layers, start.column_mass));
+    QUIRE_ASSIGN_OR_RETURN(start.rows,
+                           input.policy->select_rows(*input.plan, start.column_mass, pass));
     rows = merge_rows(start.rows, layout.gaps);
     start.timeline.question_us = watch.lap_us();
   }
@@ -116,6 +129,7 @@ Expected<AnswerStart> start_answer(LlamaEngine& engine, const AnswerInput& input
     QUIRE_RETURN_IF_ERROR(engine.append(tail, true));
   }
   if (has_chunks) start.charged_budget = reuse::charged_budget(*input.plan, start.rows);
+  if (looks) start.question_charge = reuse::question_charge(*input.plan, pass);
   start.timeline.recompute_us = watch.lap_us();
   const AnswerTimeline& times = start.timeline;
   start.timeline.total_us = times.load_us + times.question_us + times.recompute_us;

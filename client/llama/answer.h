@@ -42,6 +42,9 @@ struct AnswerStart {
   std::vector<uint32_t> rows;      // recomputed tokens of reused segments
   std::vector<float> column_mass;  // per prompt token; empty unless the policy asked for it
   double charged_budget = 0;       // reuse::charged_budget of rows
+  // What the question's first pass cost beyond that, as reuse::question_charge has it; 0: none ran.
+  double question_charge = 0;
+  uint32_t question_layers = 0;  // that it went through
   uint32_t loaded_tokens = 0;
   AnswerTimeline timeline;  // load_us, question_us, recompute_us
 };

@@ -9,6 +9,7 @@
 
 #include "client/llama/engine_impl.h"
 #include "client/llama/runtime.h"
+#include "client/llama/value_norms.h"
 #include "client/reuse/salient.h"
 #include "ggml.h"
 #include "llama.h"
@@ -288,6 +289,15 @@ uint32_t LlamaEngine::n_layers() const {
   return static_cast<uint32_t>(impl_->descriptor.layers.size());
 }
 
+std::vector<uint32_t> LlamaEngine::full_layers() const {
+  std::vector<uint32_t> full, all;
+  for (uint32_t layer = 0; layer < n_layers(); ++layer) {
+    all.push_back(layer);
+    if (impl_->descriptor.layers[layer].attention == AttentionKind::kFull) full.push_back(layer);
+  }
+  return full.empty() ? all : full;
+}
+
 uint64_t LlamaEngine::kv_bytes_per_token() const {
   uint64_t elements = 0;
   for (const LayerDescriptor& layer : impl_->descriptor.layers) {
@@ -375,6 +385,38 @@ Status LlamaEngine::append_with_mass(std::span<const TokenId> tokens, bool want_
   QUIRE_RETURN_IF_ERROR(ran);
   if (!seen.is_ok()) return impl_->fail(seen);
   *column_mass = impl_->hooks.take_mass(impl_->size);
+  return Status::ok();
+}
+
+Status LlamaEngine::check_depth(uint32_t n_layers) const {
+  if (n_layers <= this->n_layers()) return Status::ok();
+  return Status(StatusCode::kInvalidArgument,
+                "the model has " + std::to_string(this->n_layers()) + " layers");
+}
+
+Status LlamaEngine::append_with_mass(std::span<const TokenId> tokens, const MassOptions& wanted,
+                                     std::vector<float>* column_mass) {
+  QUIRE_RETURN_IF_ERROR(check_depth(wanted.n_layers));
+  Impl& impl = *impl_;
+  const uint32_t n_before = impl.size;
+  const auto norms_of = [&impl, n_before](uint32_t layer) {
+    const LayerDescriptor& shape = impl.descriptor.layers[layer];
+    return value_norms(impl.cache_plane(layer, Plane::kValue), shape.kv_heads, shape.value_dims,
+                       n_before);
+  };
+  impl.hooks.end_behind(wanted.n_layers);
+  if (wanted.by_values) {
+    impl.hooks.start_value_mass(norms_of);
+  } else {
+    impl.hooks.start_mass();
+  }
+  const Status ran = impl.run_behind(tokens, false, false);
+  const Status seen = impl.hooks.stop();
+  QUIRE_RETURN_IF_ERROR(ran);
+  if (!seen.is_ok()) return impl.fail(seen);
+  if (wanted.n_layers != 0 && impl.exact_tokens.size() > n_before)
+    impl.exact_tokens.resize(n_before);
+  *column_mass = impl.hooks.take_mass(impl.size);
   return Status::ok();
 }
 

@@ -104,6 +104,8 @@ class LlamaEngine {
   uint32_t trained_tokens() const;  // the longest prompt the model was trained on; 0: not said
   uint32_t n_threads() const;
   uint32_t n_layers() const;
+  // Layers that see the whole prompt, ascending; all of them where every layer has a window.
+  std::vector<uint32_t> full_layers() const;
   uint32_t n_vocab() const;
   LlamaKvType kv_type() const;
   const SelfTestReport& self_test() const;
@@ -158,6 +160,16 @@ class LlamaEngine {
   // only.
   Status append_with_mass(std::span<const TokenId> tokens, bool want_logits,
                           std::vector<float>* column_mass);
+  struct MassOptions {
+    // Each head's column sums count times the L2 norm of the cell's value in its KV head; cells of
+    // the tokens themselves count nothing.
+    bool by_values = false;
+    // The pass ends behind the attention of layer n_layers - 1, and full layers up to there are
+    // meant; 0: all. The tokens have no KV above: they must be recomputed before anything else.
+    uint32_t n_layers = 0;
+  };
+  Status append_with_mass(std::span<const TokenId> tokens, const MassOptions& wanted,
+                          std::vector<float>* column_mass);
   // Forgets positions from n on.
   Status truncate(uint32_t n);
   // Computes rows (ascending positions < size(); row_tokens: their ids) again in one decode, each
@@ -167,6 +179,10 @@ class LlamaEngine {
   // the bit. Needs rows.size() free cells beyond size().
   Status recompute(std::span<const uint32_t> rows, std::span<const TokenId> row_tokens,
                    bool want_logits);
+  // The same up to the attention of layer n_layers - 1; above it the rows stay as they were, and
+  // must be recomputed before anything but append_with_mass() of no more layers.
+  Status recompute_below(uint32_t n_layers, std::span<const uint32_t> rows,
+                         std::span<const TokenId> row_tokens);
   // Forces recompute() to run its rows in sequence (the fallback), for tests and comparison.
   void force_sequential(bool sequential);
 
@@ -204,6 +220,7 @@ class LlamaEngine {
  private:
   friend class LlamaEngineTestPeer;
   Status start_capture(std::span<const TokenId> prefix, std::span<const TokenId> chunk);
+  Status check_depth(uint32_t n_layers) const;
   explicit LlamaEngine(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

@@ -58,10 +58,13 @@ class LlamaEngine::Impl {
   Status load_piece(const KvPiece& piece, std::span<const uint32_t> skip_rows);
   Status check_piece(const KvPiece& piece, uint32_t n_tokens) const;
   Status check_rows(std::span<const uint32_t> rows, size_t n_row_tokens) const;
+  // n_layers: as recompute_below() has it; 0: all.
+  Status recompute(std::span<const uint32_t> rows, std::span<const TokenId> row_tokens,
+                   bool want_logits, uint32_t n_layers);
   Status recompute_one_pass(std::span<const uint32_t> rows, std::span<const TokenId> row_tokens,
-                            bool want_logits);
+                            bool want_logits, uint32_t n_layers);
   Status recompute_in_sequence(std::span<const uint32_t> rows, std::span<const TokenId> row_tokens,
-                               bool want_logits);
+                               bool want_logits, uint32_t n_layers);
   reuse::EnginePlane cache_plane(uint32_t layer, Plane plane) const;
 
   LlamaOptions options;

@@ -83,7 +83,8 @@ bool GraphHooks::callback(ggml_tensor* tensor, bool ask, void* self) {
   if (hooks->mode_ == Mode::kOff) return !ask;  // wants nothing; true goes on with the graph
   if (ask) return hooks->on_ask(tensor);
   hooks->on_done(tensor);
-  return true;
+  hooks->ended_ = hooks->is_end(tensor);
+  return !hooks->ended_;
 }
 
 void GraphHooks::start_learning(uint32_t n_layers) {
@@ -92,23 +93,34 @@ void GraphHooks::start_learning(uint32_t n_layers) {
   mask_rows_.assign(n_layers, {});
 }
 
-void GraphHooks::start_rows(std::span<const uint32_t> positions, uint32_t n_cells) {
-  mode_ = Mode::kRows;
-  positions_.assign(positions.begin(), positions.end());
-  n_cells_ = n_cells;
+void GraphHooks::start(Mode mode) {
+  mode_ = mode;
   tokens_before_ = graph_tokens_ = graphs_ = 0;
-  in_graph_ = false;
+  in_graph_ = ended_ = false;
   failure_ = nullptr;
 }
 
+void GraphHooks::start_plain() {
+  start(Mode::kPlain);
+}
+
+void GraphHooks::start_rows(std::span<const uint32_t> positions, uint32_t n_cells) {
+  start(Mode::kRows);
+  positions_.assign(positions.begin(), positions.end());
+  n_cells_ = n_cells;
+}
+
 void GraphHooks::start_mass() {
-  mode_ = Mode::kMass;
+  start(Mode::kMass);
   mass_.clear();
+  norms_ = nullptr;
   mass_layers_ = mass_heads_ = 0;
   attention_ = {};
-  tokens_before_ = graph_tokens_ = graphs_ = 0;
-  in_graph_ = false;
-  failure_ = nullptr;
+}
+
+void GraphHooks::start_value_mass(std::function<ValueNorms(uint32_t)> norms) {
+  start_mass();
+  norms_ = std::move(norms);
 }
 
 void GraphHooks::start_shares(std::span<const uint32_t> segments, uint32_t n_tokens) {
@@ -121,11 +133,8 @@ void GraphHooks::start_shares(std::span<const uint32_t> segments, uint32_t n_tok
 }
 
 void GraphHooks::start_queries() {
-  mode_ = Mode::kQueries;
+  start(Mode::kQueries);
   queries_.layers.assign(layers_.size(), {});
-  tokens_before_ = graph_tokens_ = graphs_ = 0;
-  in_graph_ = false;
-  failure_ = nullptr;
 }
 
 Status GraphHooks::stop() {
@@ -133,6 +142,8 @@ Status GraphHooks::stop() {
   const Mode mode = mode_;
   mode_ = Mode::kOff;
   in_graph_ = false;
+  norms_ = nullptr;
+  end_layers_ = 0;
   if (mode == Mode::kRows || mode == Mode::kMass || mode == Mode::kShares) {
     if (graphs_ == 0) fail("no graph was seen");
     if (mode != Mode::kRows && mass_heads_ == 0)
@@ -161,6 +172,7 @@ uint32_t GraphHooks::rows_in_graph() const {
 
 void GraphHooks::begin_graph(int64_t n_tokens) {
   end_graph();
+  ended_ = false;
   tokens_before_ += graph_tokens_;
   graph_tokens_ = static_cast<uint32_t>(n_tokens);
   in_graph_ = true;
@@ -170,10 +182,13 @@ void GraphHooks::begin_graph(int64_t n_tokens) {
 }
 
 void GraphHooks::end_graph() {
-  if (!in_graph_ || mode_ != Mode::kRows) return;
-  const auto n_layers = static_cast<uint32_t>(layers_.size());
-  const auto n_rotated = static_cast<uint32_t>(std::count_if(
-      layers_.begin(), layers_.end(), [](const LayerGraph& layer) { return layer.has_rope; }));
+  if (!in_graph_) return;
+  if (end_layers_ != 0 && !ended_) fail("it did not end where it was told to");
+  if (mode_ != Mode::kRows) return;
+  const auto n_layers = end_layers_ != 0 ? end_layers_ : static_cast<uint32_t>(layers_.size());
+  const auto n_rotated = static_cast<uint32_t>(
+      std::count_if(layers_.begin(), layers_.begin() + std::min<size_t>(n_layers, layers_.size()),
+                    [](const LayerGraph& layer) { return layer.has_rope; }));
   if (ropes_ < n_rotated) fail("a rope is missing");
   if (key_writes_ != n_layers || value_writes_ != n_layers) fail("a cache write is missing");
   if (masks_ != n_layers) fail("an attention mask is missing");
@@ -188,14 +203,30 @@ bool GraphHooks::on_ask(ggml_tensor* tensor) {
     return false;
   }
   if (!in_graph_) return false;
-  if (mode_ == Mode::kRows) {
-    patch(tensor);
+  if (ended_) {
+    fail("it went on behind its end");
     return false;
   }
+  if (mode_ == Mode::kRows) {
+    patch(tensor);
+    return is_end(tensor);
+  }
+  if (mode_ == Mode::kPlain) return is_end(tensor);
   if (mode_ == Mode::kQueries) return wants_query(tensor);
   if (tensor->op != GGML_OP_SOFT_MAX) return false;
-  const int layer = layer_of_name(tensor->name, kSoftMaxPrefix);
-  return layer >= 0 && static_cast<size_t>(layer) < layers_.size() && !layers_[layer].sliding;
+  return sees_prompt(layer_of_name(tensor->name, kSoftMaxPrefix)) || is_end(tensor);
+}
+
+bool GraphHooks::is_end(const ggml_tensor* tensor) const {
+  return end_layers_ != 0 && tensor->op == GGML_OP_SOFT_MAX &&
+         layer_of_name(tensor->name, kSoftMaxPrefix) == static_cast<int>(end_layers_) - 1;
+}
+
+bool GraphHooks::sees_prompt(int layer) const {
+  if (layer < 0 || static_cast<size_t>(layer) >= layers_.size()) return false;
+  return !layers_[layer].sliding ||
+         std::all_of(layers_.begin(), layers_.end(),
+                     [](const LayerGraph& other) { return other.sliding; });
 }
 
 bool GraphHooks::wants_query(ggml_tensor* tensor) {
@@ -241,28 +272,49 @@ void GraphHooks::keep_query(const ggml_tensor* product) {
 void GraphHooks::on_done(ggml_tensor* tensor) {
   if (mode_ == Mode::kQueries) keep_query(tensor);
   if (mode_ == Mode::kShares) add_shares(tensor);
-  if (mode_ != Mode::kMass) return;
-  const auto cells = static_cast<uint32_t>(tensor->ne[0]);
-  const auto tokens = static_cast<uint32_t>(tensor->ne[1]);
-  const auto heads = static_cast<uint32_t>(tensor->ne[2]);
-  if (tensor->type != GGML_TYPE_F32 || tensor->data == nullptr || tensor->nb[0] != sizeof(float)) {
+  if (mode_ == Mode::kMass && sees_prompt(layer_of_name(tensor->name, kSoftMaxPrefix)))
+    add_mass(tensor);
+}
+
+void GraphHooks::add_mass(const ggml_tensor* weights) {
+  const auto cells = static_cast<uint32_t>(weights->ne[0]);
+  const auto tokens = static_cast<uint32_t>(weights->ne[1]);
+  const auto heads = static_cast<uint32_t>(weights->ne[2]);
+  if (weights->type != GGML_TYPE_F32 || weights->data == nullptr ||
+      weights->nb[0] != sizeof(float)) {
     fail("softmax is not plain fp32");
     return;
+  }
+  ValueNorms norms;
+  if (norms_) {
+    norms = norms_(static_cast<uint32_t>(layer_of_name(weights->name, kSoftMaxPrefix)));
+    if (norms.heads == 0 || heads % norms.heads != 0) {
+      fail("query heads do not share the KV heads evenly");
+      return;
+    }
   }
   if (mass_.size() < cells) mass_.resize(cells);
   if (graphs_ == 1) ++mass_layers_;
   mass_heads_ = heads;
-  double* const sums = mass_.data();
+  const double scale = 1.0 / heads;
   for (uint32_t head = 0; head < heads; ++head) {
+    columns_.assign(cells, 0.0);
     for (uint32_t token = 0; token < tokens; ++token) {
       const auto* row =
-          reinterpret_cast<const float*>(static_cast<const std::byte*>(tensor->data) +
-                                         head * tensor->nb[2] + token * tensor->nb[1]);
-      for (uint32_t cell = 0; cell < cells; ++cell) sums[cell] += row[cell];
+          reinterpret_cast<const float*>(static_cast<const std::byte*>(weights->data) +
+                                         head * weights->nb[2] + token * weights->nb[1]);
+      for (uint32_t cell = 0; cell < cells; ++cell) columns_[cell] += row[cell];
       if (keep_attention_ && graphs_ == 1) {
         attention_.values.insert(attention_.values.end(), row, row + cells);
       }
     }
+    if (norms_) {
+      // Cells without a norm hold nothing that was loaded.
+      const std::span<const float> of_head = norms.of(head / (heads / norms.heads));
+      for (uint32_t cell = 0; cell < cells; ++cell)
+        columns_[cell] *= cell < of_head.size() ? of_head[cell] : 0.0f;
+    }
+    for (uint32_t cell = 0; cell < cells; ++cell) mass_[cell] += columns_[cell] * scale;
   }
   if (keep_attention_ && graphs_ == 1) {
     attention_.layers = mass_layers_;
@@ -311,7 +363,7 @@ reuse::AttentionShares GraphHooks::take_shares() {
 
 std::vector<float> GraphHooks::take_mass(uint32_t n_cells) const {
   std::vector<float> mass(n_cells, 0.0f);
-  const double scale = 1.0 / (static_cast<double>(mass_layers_) * mass_heads_);
+  const double scale = 1.0 / mass_layers_;
   for (uint32_t i = 0; i < std::min<size_t>(n_cells, mass_.size()); ++i) {
     mass[i] = static_cast<float>(mass_[i] * scale);
   }

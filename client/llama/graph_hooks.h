@@ -6,11 +6,13 @@
 #define QUIRE_CLIENT_LLAMA_GRAPH_HOOKS_H_
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
 #include "base/status.h"
 #include "client/llama/engine.h"
+#include "client/llama/value_norms.h"
 #include "client/reuse/chunk_statistics.h"
 
 struct ggml_tensor;
@@ -57,9 +59,19 @@ class GraphHooks {
   // Shows every row all n_cells cells: the deliberate fault of the self test.
   void set_leak(bool leak) { leak_ = leak; }
 
+  // The next decode ends behind the softmax of layer n_layers - 1: that layer has its K and V, what
+  // is above it is left as it was. Set before a start_...(), holds until stop(); 0: no end.
+  void end_behind(uint32_t n_layers) { end_layers_ = n_layers; }
+  // Nothing but that end.
+  void start_plain();
+
   // Attention columns: sums softmax columns of the next decode over all its tokens.
   void start_mass();
-  // One value per cell seen: mean over heads and full-attention layers of the sums.
+  // The same with every head's columns times the norm of the cell's value. norms: asked once per
+  // layer and graph, when the layer's values lie in the cache.
+  void start_value_mass(std::function<ValueNorms(uint32_t layer)> norms);
+  // One value per cell seen: mean over heads and full-attention layers (all layers where each has a
+  // window) of the sums.
   std::vector<float> take_mass(uint32_t n_cells) const;
   // Keeps every full-attention layer's softmax, [layer][head][token][cell], of single-graph
   // decodes.
@@ -80,10 +92,15 @@ class GraphHooks {
   Status stop();
 
  private:
-  enum class Mode : uint8_t { kOff, kLearn, kRows, kMass, kShares, kQueries };
+  enum class Mode : uint8_t { kOff, kLearn, kRows, kMass, kShares, kQueries, kPlain };
 
   bool on_ask(ggml_tensor* tensor);
   void on_done(ggml_tensor* tensor);
+  void start(Mode mode);
+  bool is_end(const ggml_tensor* tensor) const;
+  // Whether mass is taken of a layer.
+  bool sees_prompt(int layer) const;
+  void add_mass(const ggml_tensor* weights);
   void begin_graph(int64_t n_tokens);
   void end_graph();
   void learn(ggml_tensor* tensor);
@@ -108,13 +125,17 @@ class GraphHooks {
 
   // The graph being evaluated.
   bool in_graph_ = false;
+  bool ended_ = false;  // end_layers_ made an end of it
+  uint32_t end_layers_ = 0;
   uint32_t graph_tokens_ = 0;
   uint32_t tokens_before_ = 0;
   uint32_t graphs_ = 0;
   uint32_t key_writes_ = 0, value_writes_ = 0, masks_ = 0, ropes_ = 0;
   std::vector<const ggml_tensor*> patched_;
 
-  std::vector<double> mass_;
+  std::vector<double> mass_;  // mean over heads, sum over layers
+  std::vector<double> columns_;
+  std::function<ValueNorms(uint32_t)> norms_;
   uint32_t mass_layers_ = 0;  // of the first graph
   uint32_t mass_heads_ = 0;
   LlamaEngine::Attention attention_;

@@ -127,6 +127,7 @@ class ServerSource final : public KvSource {
  public:
   explicit ServerSource(Client& client) : client_(client) {}
   ByteSpan tenant_salt() const override { return client_.tenant_salt(); }
+  Digest scope() const override { return client_.scope(); }
 
   Expected<std::vector<Match>> resolve(const Digest& model,
                                        std::span<const TokenId> tokens) override {

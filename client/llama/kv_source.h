@@ -34,6 +34,8 @@ class KvSource {
  public:
   virtual ~KvSource() = default;
   virtual ByteSpan tenant_salt() const = 0;
+  // The trust domain that bound variants are in; zero: the tenant's own.
+  virtual Digest scope() const { return {}; }
   virtual Expected<std::vector<Match>> resolve(const Digest& model,
                                                std::span<const TokenId> tokens) = 0;
   virtual Expected<std::unique_ptr<HeldKv>> acquire(std::span<const Digest> representations) = 0;

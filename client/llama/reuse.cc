@@ -155,8 +155,8 @@ Status LlamaEngine::Impl::check_rows(std::span<const uint32_t> rows, size_t n_ro
 }
 
 Status LlamaEngine::Impl::recompute_one_pass(std::span<const uint32_t> rows,
-                                             std::span<const TokenId> row_tokens,
-                                             bool want_logits) {
+                                             std::span<const TokenId> row_tokens, bool want_logits,
+                                             uint32_t n_layers) {
   QUIRE_RETURN_IF_ERROR(check_room(rows.size()));
   // The batch shows the rows as a sequence of their own; the hooks put them where they belong.
   std::vector<DecodeToken> batch;
@@ -165,6 +165,7 @@ Status LlamaEngine::Impl::recompute_one_pass(std::span<const uint32_t> rows,
     batch.push_back(
         {row_tokens[i], i, kScratchSequence, want_logits && size_t{i} + 1 == rows.size()});
   }
+  hooks.end_behind(n_layers);
   hooks.start_rows(rows, size);
   const Status ran = decode(batch);
   const Status patched = hooks.stop();
@@ -175,7 +176,7 @@ Status LlamaEngine::Impl::recompute_one_pass(std::span<const uint32_t> rows,
 
 Status LlamaEngine::Impl::recompute_in_sequence(std::span<const uint32_t> rows,
                                                 std::span<const TokenId> row_tokens,
-                                                bool want_logits) {
+                                                bool want_logits, uint32_t n_layers) {
   llama_memory_t memory = llama_get_memory(context);
   std::vector<DecodeToken> batch;
   for (size_t begin = 0; begin < rows.size();) {
@@ -191,10 +192,16 @@ Status LlamaEngine::Impl::recompute_in_sequence(std::span<const uint32_t> rows,
     // The freed cells are the first free ones, so cell and position stay equal.
     llama_memory_seq_cp(memory, kLiveSequence, kScratchSequence, 0, first);
     llama_memory_seq_rm(memory, kLiveSequence, first, last);
+    if (n_layers != 0) {
+      hooks.end_behind(n_layers);
+      hooks.start_plain();
+    }
     const Status status = decode(batch);
+    const Status ended = n_layers != 0 ? hooks.stop() : Status::ok();
     llama_memory_seq_cp(memory, kScratchSequence, kLiveSequence, first, last);
     llama_memory_seq_rm(memory, kScratchSequence, -1, -1);
     QUIRE_RETURN_IF_ERROR(status);
+    QUIRE_RETURN_IF_ERROR(ended);
     begin = end;
   }
   return Status::ok();
@@ -207,17 +214,28 @@ Status LlamaEngine::place(uint32_t n_tokens, std::span<const KvPiece> pieces,
   return status;
 }
 
+Status LlamaEngine::Impl::recompute(std::span<const uint32_t> rows,
+                                    std::span<const TokenId> row_tokens, bool want_logits,
+                                    uint32_t n_layers) {
+  QUIRE_RETURN_IF_ERROR(check_rows(rows, row_tokens.size()));
+  QUIRE_RETURN_IF_ERROR(check_tokens(row_tokens));
+  if (rows.empty()) return Status::ok();
+  const Status status = sequential ? recompute_in_sequence(rows, row_tokens, want_logits, n_layers)
+                                   : recompute_one_pass(rows, row_tokens, want_logits, n_layers);
+  if (!status.is_ok()) return fail(status);
+  exact_tokens.clear();
+  return Status::ok();
+}
+
 Status LlamaEngine::recompute(std::span<const uint32_t> rows, std::span<const TokenId> row_tokens,
                               bool want_logits) {
-  QUIRE_RETURN_IF_ERROR(impl_->check_rows(rows, row_tokens.size()));
-  QUIRE_RETURN_IF_ERROR(impl_->check_tokens(row_tokens));
-  if (rows.empty()) return Status::ok();
-  const Status status = impl_->sequential
-                            ? impl_->recompute_in_sequence(rows, row_tokens, want_logits)
-                            : impl_->recompute_one_pass(rows, row_tokens, want_logits);
-  if (!status.is_ok()) return impl_->fail(status);
-  impl_->exact_tokens.clear();
-  return Status::ok();
+  return impl_->recompute(rows, row_tokens, want_logits, 0);
+}
+
+Status LlamaEngine::recompute_below(uint32_t n_layers, std::span<const uint32_t> rows,
+                                    std::span<const TokenId> row_tokens) {
+  QUIRE_RETURN_IF_ERROR(check_depth(n_layers));
+  return impl_->recompute(rows, row_tokens, false, n_layers);
 }
 
 }  // namespace quire

@@ -174,7 +174,7 @@ class SelfTest {
     std::vector<TokenId> row_tokens;
     for (const uint32_t row : rows_) row_tokens.push_back(tokens_[row]);
     impl_.hooks.set_leak(leak);
-    const Status status = impl_.recompute_one_pass(rows_, row_tokens, false);
+    const Status status = impl_.recompute_one_pass(rows_, row_tokens, false, 0);
     impl_.hooks.set_leak(false);
     QUIRE_RETURN_IF_ERROR(status);
     return worst_distance(snapshot(rows_), exact);

@@ -150,6 +150,8 @@ Expected<PolicyRun> LlamaSession::start(const ChunkedPrompt& prompt,
   preferences.fixed_prefixes = {
       prefix_digest(engine_->model_id(), system_, source_->tenant_salt())};
   preferences.fresh_tail_tokens = n_tokens - prompt.question_begin;
+  preferences.prompt = reuse::PromptIdentity{prompt.tokens, engine_->model_id(),
+                                             source_->tenant_salt(), source_->scope()};
   preferences = reuse::preferences_for(policy, preferences);
   QUIRE_ASSIGN_OR_RETURN(const reuse::Plan plan, reuse::make_plan(n_tokens, matches, preferences));
   times.resolve_us = since_us(begin_ns);

@@ -5,6 +5,7 @@
 #include <string>
 #include <tuple>
 
+#include "client/reuse/exact_chunks.h"
 #include "codecs/codec_ids.h"
 
 namespace quire::reuse {
@@ -42,16 +43,17 @@ std::optional<uint32_t> context_rank(const Match& match, const PlanPreferences& 
   const auto n_prefixes = static_cast<uint32_t>(prefixes.size());
   switch (match.context_kind) {
     case ContextKind::kFixedPrefix: {
+      if (preferences.prompt && stands_as_computed(match, *preferences.prompt)) return 0;
       const auto found = std::find(prefixes.begin(), prefixes.end(), match.context_reference);
-      if (found != prefixes.end()) return static_cast<uint32_t>(found - prefixes.begin());
-      return n_prefixes + 2;
+      if (found != prefixes.end()) return static_cast<uint32_t>(found - prefixes.begin()) + 1;
+      return n_prefixes + 3;
     }
     case ContextKind::kIsolated:
-      return n_prefixes;
-    case ContextKind::kDummySink:
       return n_prefixes + 1;
+    case ContextKind::kDummySink:
+      return n_prefixes + 2;
     case ContextKind::kSynthetic:
-      return n_prefixes + 3;
+      return n_prefixes + 4;
     case ContextKind::kContextual:
     case ContextKind::kDeltaOf:
       return std::nullopt;
@@ -172,6 +174,10 @@ Expected<Plan> make_plan(uint32_t n_tokens, std::span<const Match> matches,
                                                     std::to_string(kPromptTokensMax) +
                                                     " tokens, not " + std::to_string(n_tokens));
   for (const Match& match : matches) QUIRE_RETURN_IF_ERROR(check_match(match, n_tokens));
+  if (preferences.prompt && preferences.prompt->tokens.size() != n_tokens)
+    return Status(StatusCode::kInvalidArgument,
+                  "the prompt's identity has " + std::to_string(preferences.prompt->tokens.size()) +
+                      " tokens, the prompt " + std::to_string(n_tokens));
 
   const uint32_t tail = std::clamp(preferences.fresh_tail_tokens, 1u, n_tokens);
   const uint32_t limit = n_tokens - tail;
@@ -186,6 +192,7 @@ Expected<Plan> make_plan(uint32_t n_tokens, std::span<const Match> matches,
       append_reused(plan.segments, reused_segment(SegmentKind::kChunk, matches, *candidate.match),
                     covered, limit);
   append_fresh(plan.segments, covered, n_tokens);
+  if (preferences.prompt) mark_exact_chunks(plan, *preferences.prompt);
   return plan;
 }
 

@@ -8,6 +8,7 @@
 #define QUIRE_CLIENT_REUSE_PLAN_H_
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -34,6 +35,9 @@ struct Segment {
   uint32_t source_begin = 0;
   Match match = {};          // the representation to load; meaningless in fresh segments
   uint32_t match_index = 0;  // of match in the matches given to make_plan()
+  // A chunk computed behind the very tokens before it, at this very place: what a prefill of this
+  // prompt would give (as its codec keeps it). False also where nobody knows.
+  bool exact = false;
 
   uint32_t token_end() const { return token_begin + n_tokens; }
 };
@@ -50,6 +54,14 @@ struct Plan {
 // A slice of a representation shorter than this is computed instead of loaded.
 inline constexpr uint32_t kSegmentTokensMin = kMatchTokensMin;
 
+// The prompt itself, for telling which chunks stand as they were computed. Spans outlive the use.
+struct PromptIdentity {
+  std::span<const TokenId> tokens;
+  Digest model;
+  ByteSpan tenant_salt;
+  Digest scope;  // of the session; zero: the tenant's own
+};
+
 struct PlanPreferences {
   // Prefix digests whose fixed_prefix variants fit this prompt, best first: normally that of the
   // deployment's own system prompt (notes: compiling behind it costs nothing and beats isolated).
@@ -64,6 +76,8 @@ struct PlanPreferences {
   bool skip_slow = true;
   // Codecs the caller can decode; empty = all.
   std::vector<uint16_t> codecs;
+  // Without it no chunk is exact.
+  std::optional<PromptIdentity> prompt;
 };
 
 // matches: as Client::resolve() returns them (hostile ranges are refused with kInvalidArgument).
@@ -72,9 +86,12 @@ struct PlanPreferences {
 //    raw codec wins (it is exact), then the smaller load_us;
 //  - chunks: by token_begin; a chunk whose head is covered already is used from there on. Variant
 //  by
-//    context: fixed_prefix in the order of fixed_prefixes, isolated, dummy_sink, fixed_prefix
-//    behind another text, synthetic; contextual, delta and decode variants are never used as
-//    chunks. Equal rank: smaller load_us, then smaller codec id.
+//    context: fixed_prefix of all the tokens before it (where preferences.prompt is given),
+//    fixed_prefix in the order of fixed_prefixes, isolated, dummy_sink, fixed_prefix behind another
+//    text, synthetic; contextual, delta and decode variants are never used as chunks. Equal rank:
+//    smaller load_us, then smaller codec id.
+//  - Segment::exact is set as client/reuse/exact_chunks.h says. kInvalidArgument: prompt.tokens is
+//    not n_tokens long.
 Expected<Plan> make_plan(uint32_t n_tokens, std::span<const Match> matches,
                          const PlanPreferences& preferences = {});
 

@@ -5,6 +5,9 @@
 #include <cmath>
 #include <numeric>
 
+#include "client/reuse/query_value.h"
+#include "client/reuse/row_choice.h"
+
 namespace quire::reuse {
 namespace {
 
@@ -12,7 +15,7 @@ using Rows = std::vector<uint32_t>;
 
 constexpr const char* kPolicyHelp =
     "policies: full, prefix, reuse, epic:K (K tokens per chunk, at least 1), link0, "
-    "query:B (0 <= B <= 1)";
+    "query:B, query-value:B (0 <= B <= 1)";
 
 void append_range(Rows& rows, uint32_t begin, uint32_t n_rows) {
   const size_t first = rows.size();
@@ -24,7 +27,10 @@ class FullPrefill final : public RowPolicy {
  public:
   PolicyNeeds needs() const override { return {.uses_prefix = false, .uses_chunks = false}; }
   std::string name() const override { return "full"; }
-  Expected<Rows> select_rows(const Plan& plan, std::span<const float>) const override {
+
+ private:
+  Expected<Rows> choose(const Plan& plan, std::span<const float>,
+                        const QuestionPass&) const override {
     Rows rows;
     for (const Segment& segment : plan.segments)
       if (segment.kind != SegmentKind::kFresh)
@@ -37,12 +43,11 @@ class ExactPrefix final : public RowPolicy {
  public:
   PolicyNeeds needs() const override { return {.uses_chunks = false}; }
   std::string name() const override { return "prefix"; }
-  Expected<Rows> select_rows(const Plan& plan, std::span<const float>) const override {
-    Rows rows;
-    for (const Segment& segment : plan.segments)
-      if (segment.kind == SegmentKind::kChunk)
-        append_range(rows, segment.token_begin, segment.n_tokens);
-    return rows;
+
+ private:
+  Expected<Rows> choose(const Plan& plan, std::span<const float>,
+                        const QuestionPass&) const override {
+    return chunk_rows(plan, true);
   }
 };
 
@@ -51,9 +56,11 @@ class FullReuse final : public RowPolicy {
   explicit FullReuse(bool dummy_sink_only) : dummy_sink_only_(dummy_sink_only) {}
   PolicyNeeds needs() const override { return {.dummy_sink_only = dummy_sink_only_}; }
   std::string name() const override { return dummy_sink_only_ ? "link0" : "reuse"; }
-  Expected<Rows> select_rows(const Plan&, std::span<const float>) const override { return Rows{}; }
 
  private:
+  Expected<Rows> choose(const Plan&, std::span<const float>, const QuestionPass&) const override {
+    return Rows{};
+  }
   bool dummy_sink_only_;
 };
 
@@ -63,9 +70,11 @@ class Epic final : public RowPolicy {
   PolicyNeeds needs() const override { return {}; }
   std::string name() const override { return "epic:" + std::to_string(rows_per_chunk_); }
 
+ private:
   // A chunk at position 0 has nothing before it: its first tokens are right as they are. A chunk
   // whose head is covered by the prefix lacks the seam at its head, so its first used tokens count.
-  Expected<Rows> select_rows(const Plan& plan, std::span<const float>) const override {
+  Expected<Rows> choose(const Plan& plan, std::span<const float>,
+                        const QuestionPass&) const override {
     Rows rows;
     for (const Segment& segment : plan.segments)
       if (segment.kind == SegmentKind::kChunk && segment.token_begin != 0)
@@ -85,33 +94,15 @@ class QueryGuided final : public RowPolicy {
   }
   std::string name() const override { return name_; }
 
-  Expected<Rows> select_rows(const Plan& plan, std::span<const float> column_mass) const override {
-    if (column_mass.size() != plan.n_tokens)
-      return Status(StatusCode::kInvalidArgument, name_ +
-                                                      " needs one column mass per prompt token (" +
-                                                      std::to_string(plan.n_tokens) + "), got " +
-                                                      std::to_string(column_mass.size()));
-    Rows rows;
-    for (const Segment& segment : plan.segments)
-      if (segment.kind == SegmentKind::kChunk)
-        append_range(rows, segment.token_begin, segment.n_tokens);
-    for (const uint32_t row : rows)
-      if (!std::isfinite(column_mass[row]))
-        return Status(StatusCode::kNonFinite,
-                      "column mass of prompt token " + std::to_string(row) + " is not finite");
+ private:
+  Expected<Rows> choose(const Plan& plan, std::span<const float> column_mass,
+                        const QuestionPass&) const override {
+    QUIRE_RETURN_IF_ERROR(check_column_mass(plan, column_mass, name_));
+    Rows rows = chunk_rows(plan, true);
     const double wanted = std::ceil(share_ * static_cast<double>(rows.size()));
-    const size_t budget = std::min(rows.size(), static_cast<size_t>(wanted));
-    const auto heavier = [&](uint32_t a, uint32_t b) {
-      return column_mass[a] != column_mass[b] ? column_mass[a] > column_mass[b] : a < b;
-    };
-    const auto middle = rows.begin() + static_cast<ptrdiff_t>(budget);
-    if (budget < rows.size()) std::nth_element(rows.begin(), middle, rows.end(), heavier);
-    rows.resize(budget);
-    std::sort(rows.begin(), rows.end());
-    return rows;
+    return heaviest_rows(std::move(rows), column_mass, static_cast<size_t>(wanted));
   }
 
- private:
   double share_;
   std::string name_;
 };
@@ -140,6 +131,20 @@ uint64_t rows_in_chunks(const Plan& plan, std::span<const uint32_t> rows) {
 
 }  // namespace
 
+uint32_t RowPolicy::question_layers(const Plan& plan, const AttentionLayers& layers) const {
+  if (!needs().needs_query_attention || plan.tokens_of(SegmentKind::kChunk) == 0) return 0;
+  return layers.full.empty() ? 0 : layers.full.back() + 1;
+}
+
+Expected<Rows> RowPolicy::select_rows(const Plan& plan, std::span<const float> column_mass,
+                                      const QuestionPass& pass) const {
+  if (pass.n_layers == 0 || pass.layers_run > pass.n_layers)
+    return Status(StatusCode::kInvalidArgument, "a pass through " +
+                                                    std::to_string(pass.layers_run) + " of " +
+                                                    std::to_string(pass.n_layers) + " layers");
+  return choose(plan, column_mass, pass);
+}
+
 Expected<std::unique_ptr<RowPolicy>> parse_policy(std::string_view text) {
   using Result = std::unique_ptr<RowPolicy>;
   if (text == "full") return Result(std::make_unique<FullPrefill>());
@@ -157,9 +162,11 @@ Expected<std::unique_ptr<RowPolicy>> parse_policy(std::string_view text) {
       return bad_policy(text);
     return Result(std::make_unique<Epic>(rows_per_chunk));
   }
-  if (kind == "query") {
+  if (kind == "query" || kind == "query-value") {
     double share = 0;
     if (!parse_number(argument, share) || !(share >= 0 && share <= 1)) return bad_policy(text);
+    if (kind == "query-value")
+      return Result(std::make_unique<QueryValue>(share, std::string(text)));
     return Result(std::make_unique<QueryGuided>(share, std::string(text)));
   }
   return bad_policy(text);
@@ -186,6 +193,13 @@ double charged_budget(const Plan& plan, std::span<const uint32_t> rows) {
   const uint64_t chunk_tokens = plan.tokens_of(SegmentKind::kChunk);
   if (chunk_tokens == 0) return 0;
   return static_cast<double>(rows_in_chunks(plan, rows)) / static_cast<double>(chunk_tokens);
+}
+
+double question_charge(const Plan& plan, const QuestionPass& pass) {
+  const uint64_t chunk_tokens = plan.tokens_of(SegmentKind::kChunk);
+  if (chunk_tokens == 0) return 0;
+  const uint64_t run = uint64_t{pass.layers_run} * plan.tokens_of(SegmentKind::kFresh);
+  return static_cast<double>(run) / static_cast<double>(pass.n_layers * chunk_tokens);
 }
 
 }  // namespace quire::reuse

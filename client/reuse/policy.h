@@ -30,6 +30,21 @@ struct PolicyNeeds {
   bool uses_prefix = true;       // false: do not load prefixes
   bool uses_chunks = true;       // false: do not load chunks
   bool dummy_sink_only = false;  // wants chunks in their dummy_sink variant
+  // column_mass holds attention times the norm of each token's value, see select_rows().
+  bool weighs_by_values = false;
+};
+
+// A model's layers as the question's first pass meets them.
+struct AttentionLayers {
+  uint32_t n_layers = 0;
+  std::span<const uint32_t> full;  // layers that see the whole prompt, ascending
+};
+
+// How far the first pass of the question went: through layers [0, layers_run) of the model's
+// n_layers. 0: there was none. The default: through all of them.
+struct QuestionPass {
+  uint32_t layers_run = 1;
+  uint32_t n_layers = 1;
 };
 
 class RowPolicy {
@@ -38,14 +53,24 @@ class RowPolicy {
   virtual PolicyNeeds needs() const = 0;
   // The text parse_policy() takes.
   virtual std::string name() const = 0;
+  // How many layers the question's first pass runs through in this prompt; the last of them is one
+  // that sees the whole prompt, and mass is taken of those alone. 0: no pass.
+  virtual uint32_t question_layers(const Plan& plan, const AttentionLayers& layers) const;
   // column_mass: one value per prompt token (plan.n_tokens), the attention the question's tokens
   // pay to it: softmax column sums over the question's rows, mean over heads and over
-  // full-attention layers only (sliding-window layers do not see the whole prompt and ruin the
-  // ranking). Values outside chunks are not read. Ignored, and may be empty, unless
-  // needs().needs_query_attention. kInvalidArgument: wrong length. kNonFinite: NaN or infinity in a
-  // chunk's mass.
-  virtual Expected<std::vector<uint32_t>> select_rows(const Plan& plan,
-                                                      std::span<const float> column_mass) const = 0;
+  // full-attention layers of the pass only (sliding-window layers do not see the whole prompt and
+  // ruin the ranking). Where needs().weighs_by_values each head's sum counts times the L2 norm of
+  // the token's cached value in that head (query heads of a group share one). Values outside chunks
+  // are not read. Ignored, and may be empty, unless needs().needs_query_attention and a pass was
+  // made. kInvalidArgument: wrong length, a pass through more layers than there are. kNonFinite:
+  // NaN or infinity in a chunk's mass.
+  Expected<std::vector<uint32_t>> select_rows(const Plan& plan, std::span<const float> column_mass,
+                                              const QuestionPass& pass = {}) const;
+
+ private:
+  virtual Expected<std::vector<uint32_t>> choose(const Plan& plan,
+                                                 std::span<const float> column_mass,
+                                                 const QuestionPass& pass) const = 0;
 };
 
 //  "full"       full prefill: nothing is loaded; every reusable row is computed
@@ -55,13 +80,17 @@ class RowPolicy {
 //  except a
 //               chunk at prompt position 0
 //  "link0"      EPIC's LegoLink-0: chunks compiled behind dropped dummy tokens, no rows
-//  "query:B"    query-guided, the default: the top ceil(B * chunk tokens) chunk tokens by
-//  column_mass
+//  "query:B"    query-guided: the top ceil(B * chunk tokens) chunk tokens by column_mass
 //               (ProphetKV; FusionRAG's online selection, with all full-attention layers fused
 //               instead of the last alone). Equal mass: lower index first; the product is taken in
 //               double.
+//  "query-value:B"  the default: mass times value norm (VATP, arXiv 2406.12335), summed with the
+//               token before and the one behind inside the chunk; chunks that stand as they were
+//               computed (Segment::exact) left out; B pays for the question's pass too, which ends
+//               where it would take more than half of it. Equal weight: lower index first. B = 1:
+//               all chunk tokens. Equal rows: client/python/quire/transformers/policies.
 // Anything else: kInvalidArgument with the list above.
-inline constexpr std::string_view kDefaultPolicy = "query:0.15";
+inline constexpr std::string_view kDefaultPolicy = "query-value:0.15";
 Expected<std::unique_ptr<RowPolicy>> parse_policy(std::string_view text);
 
 // preferences with what the policy needs of the plan switched on or off.
@@ -72,6 +101,10 @@ PlanPreferences preferences_for(const RowPolicy& policy, PlanPreferences prefere
 // 0 where the plan has no chunk. The second form is for one row set used at all layers.
 double charged_budget(const Plan& plan, std::span<const std::vector<uint32_t>> rows_per_layer);
 double charged_budget(const Plan& plan, std::span<const uint32_t> rows);
+
+// What a first pass of the question costs in the same measure: layers run * fresh tokens /
+// (layers * chunk tokens), with all fresh tokens, those between chunks too.
+double question_charge(const Plan& plan, const QuestionPass& pass);
 
 }  // namespace quire::reuse
 

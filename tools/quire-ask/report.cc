@@ -30,6 +30,7 @@ ordered_json to_json(const PolicyRun& run) {
           {"chunk_tokens", run.chunk_tokens},
           {"recomputed_tokens", run.start.rows.size()},
           {"charged_budget", run.start.charged_budget},
+          {"question_charge", run.start.question_charge},
           {"ttft_ms", run.ttft_ms()},
           {"timeline_us",
            {{"resolve", t.resolve_us},
@@ -84,12 +85,12 @@ std::string run_json(const PolicyRun& run, const StoreSummary& stored,
 }
 
 void print_comparison(std::ostream& out, const std::vector<Comparison>& comparisons) {
-  out << std::left << std::setw(12) << "policy" << std::right << std::setw(10) << "TTFT ms"
+  out << std::left << std::setw(18) << "policy" << std::right << std::setw(10) << "TTFT ms"
       << std::setw(9) << "speed-up" << std::setw(8) << "rows" << std::setw(11) << "KL first"
       << std::setw(11) << "KL mean" << std::setw(7) << "top-1"
       << "  answer\n";
   for (const Comparison& c : comparisons) {
-    out << std::left << std::setw(12) << c.run.policy << std::right << std::fixed
+    out << std::left << std::setw(18) << c.run.policy << std::right << std::fixed
         << std::setprecision(0) << std::setw(10) << c.run.ttft_ms() << std::setprecision(1)
         << std::setw(8) << c.speedup << "x" << std::setw(8) << c.run.start.rows.size()
         << std::setprecision(5) << std::setw(11) << c.distance.kl_first << std::setw(11)
@@ -98,7 +99,7 @@ void print_comparison(std::ostream& out, const std::vector<Comparison>& comparis
   }
   out << "\n";
   for (const Comparison& c : comparisons) {
-    out << std::left << std::setw(12) << c.run.policy << timeline_text(c.run.start.timeline)
+    out << std::left << std::setw(18) << c.run.policy << timeline_text(c.run.start.timeline)
         << "\n";
   }
 }

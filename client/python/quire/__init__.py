@@ -34,10 +34,12 @@ from .reuse import (
     DEFAULT_POLICY,
     Match,
     MatchKind,
+    Prompt,
     Segment,
     SegmentKind,
     Tier,
     plan,
+    question_layers,
     select_rows,
 )
 
@@ -75,6 +77,7 @@ __all__ = [
     "PermissionDenied",
     "Phase",
     "PositionFrame",
+    "Prompt",
     "Put",
     "QuireError",
     "ResourceExhausted",
@@ -93,6 +96,7 @@ __all__ = [
     "ids",
     "pack",
     "plan",
+    "question_layers",
     "rope_frequencies",
     "select_rows",
     "statistics",

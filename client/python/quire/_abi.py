@@ -17,6 +17,7 @@ from ctypes import (
     c_void_p,
 )
 from pathlib import Path
+from typing import TypeVar
 
 ABI_VERSION = 1
 
@@ -127,6 +128,17 @@ class Segment(ctypes.Structure):
         ("n_tokens", c_uint32),
         ("source_begin", c_uint32),
         ("match_index", c_int32),
+        ("exact", c_uint32),
+    ]
+
+
+class QuestionPass(ctypes.Structure):
+    _fields_ = [
+        ("struct_bytes", c_uint32),
+        ("layers_run", c_uint32),
+        ("n_layers", c_uint32),
+        ("reserved0", c_uint32),
+        ("column_mass", POINTER(c_float)),
     ]
 
 
@@ -139,6 +151,11 @@ class PlanOptions(ctypes.Structure):
         ("n_fixed_prefixes", c_size_t),
         ("keep_slow", c_uint32),
         ("reserved0", c_uint32),
+        ("tokens", POINTER(c_uint32)),
+        ("model", POINTER(Id)),
+        ("salt", c_char_p),
+        ("salt_bytes", c_size_t),
+        ("scope", POINTER(Id)),
     ]
 
 
@@ -359,6 +376,31 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
             POINTER(c_size_t),
         ],
     ),
+    "quire_select_rows_after": (
+        _STATUS,
+        [
+            c_char_p,
+            c_uint32,
+            POINTER(Segment),
+            c_size_t,
+            POINTER(QuestionPass),
+            POINTER(_TOKENS),
+            POINTER(c_size_t),
+        ],
+    ),
+    "quire_question_layers": (
+        _STATUS,
+        [
+            c_char_p,
+            c_uint32,
+            POINTER(Segment),
+            c_size_t,
+            c_uint32,
+            _TOKENS,
+            c_size_t,
+            _TOKENS,
+        ],
+    ),
     "quire_pack": (
         _STATUS,
         [
@@ -413,11 +455,18 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
 }
 
 
+# Functions that libraries of this ABI_VERSION have not had from the first on.
+_ADDED = frozenset({"quire_select_rows_after", "quire_question_layers"})
+
+
 def _load() -> ctypes.CDLL:
     # QUIRE_LIBRARY serves tests from a build tree; a wheel carries the library beside this file.
     path = os.environ.get("QUIRE_LIBRARY") or str(Path(__file__).with_name("libquire.so"))
     library = ctypes.CDLL(path)
     for name, (result, arguments) in _PROTOTYPES.items():
+        # A library of the same version may be older than a function, and serves without it.
+        if name in _ADDED and not hasattr(library, name):
+            continue
         function = getattr(library, name)
         function.restype = result
         function.argtypes = arguments
@@ -425,6 +474,26 @@ def _load() -> ctypes.CDLL:
     if found != ABI_VERSION:
         raise ImportError(f"{path} has ABI version {found}, this package needs {ABI_VERSION}")
     return library
+
+
+_Struct = TypeVar("_Struct", bound=ctypes.Structure)
+
+
+def elements(first: ctypes._Pointer[_Struct], count: int) -> list[_Struct]:
+    """Copies of the structs of an array that the library made; their size is what it says."""
+    if not count:
+        return []
+    kind: type[_Struct] = first._type_
+    address = ctypes.addressof(first.contents)
+    stride = ctypes.c_uint32.from_address(address).value
+    found = []
+    for i in range(count):
+        element = kind()
+        ctypes.memmove(
+            ctypes.byref(element), address + i * stride, min(stride, ctypes.sizeof(kind))
+        )
+        found.append(element)
+    return found
 
 
 lib = _load()

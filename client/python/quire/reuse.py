@@ -11,10 +11,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _abi
-from .errors import check
-from .ids import ContextKind, Phase, PositionFrame, from_c_id, to_c_id
+from .errors import InvalidArgument, check
+from .ids import (
+    ContextKind,
+    Phase,
+    PositionFrame,
+    Tokens,
+    as_tokens,
+    from_c_id,
+    to_c_id,
+    tokens_pointer,
+)
 
-DEFAULT_POLICY = "query:0.15"
+DEFAULT_POLICY = "query-value:0.15"
 
 
 class MatchKind(IntEnum):
@@ -77,6 +86,19 @@ class Segment:
     n_tokens: int
     source_begin: int = 0
     match: Match | None = None
+    exact: bool = False
+    """A chunk that stands behind the very tokens it was computed behind; False where unknown."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What tells which chunks of a prompt are exact. model: its id; salt and scope: the
+    session's."""
+
+    tokens: Tokens
+    model: bytes
+    salt: bytes = b""
+    scope: bytes = bytes(32)
 
 
 def match_from_c(source: _abi.Match) -> Match:
@@ -135,11 +157,13 @@ def plan(
     fixed_prefixes: Sequence[bytes] = (),
     fresh_tail_tokens: int = 1,
     skip_slow: bool = True,
+    prompt: Prompt | None = None,
 ) -> list[Segment]:
     """Cuts a prompt into an exact prefix, reused chunks and fresh tokens.
 
     fixed_prefixes: prefix digests of the deployment's system prompts, best first.
     fresh_tail_tokens: the length of the question, always computed.
+    prompt: with it exact chunks are preferred and told apart (:attr:`Segment.exact`).
     """
     known = (_abi.Match * len(matches))(*map(_match_to_c, matches))
     prefixes = (_abi.Id * len(fixed_prefixes))(*map(to_c_id, fixed_prefixes))
@@ -151,6 +175,17 @@ def plan(
         n_fixed_prefixes=len(prefixes),
         keep_slow=0 if skip_slow else 1,
     )
+    if prompt is not None:
+        tokens, model, scope = (
+            as_tokens(prompt.tokens),
+            to_c_id(prompt.model),
+            to_c_id(prompt.scope),
+        )
+        if tokens.size != n_tokens:
+            raise InvalidArgument(f"a prompt of {tokens.size} tokens, not {n_tokens}")
+        options.tokens = tokens_pointer(tokens)
+        options.model, options.scope = ctypes.pointer(model), ctypes.pointer(scope)
+        options.salt, options.salt_bytes = prompt.salt, len(prompt.salt)
     segments = ctypes.POINTER(_abi.Segment)()
     count = ctypes.c_size_t()
     check(
@@ -171,26 +206,16 @@ def plan(
                 segment.n_tokens,
                 segment.source_begin,
                 None if segment.match_index < 0 else matches[segment.match_index],
+                bool(segment.exact),
             )
-            for segment in segments[: count.value]
+            for segment in _abi.elements(segments, count.value)
         ]
     finally:
         _abi.lib.quire_free(segments)
 
 
-def select_rows(
-    segments: Sequence[Segment],
-    column_mass: ArrayLike | None = None,
-    *,
-    policy: str = DEFAULT_POLICY,
-) -> NDArray[np.uint32]:
-    """The tokens of reused segments to compute again, ascending.
-
-    column_mass: per prompt token the attention that the question pays to it; policies that look at
-    the question ("query:...") need it.
-    """
-    n_tokens = sum(segment.n_tokens for segment in segments)
-    known = (_abi.Segment * len(segments))(
+def _segments_to_c(segments: Sequence[Segment]) -> ctypes.Array[_abi.Segment]:
+    return (_abi.Segment * len(segments))(
         *(
             _abi.Segment(
                 ctypes.sizeof(_abi.Segment),
@@ -199,25 +224,77 @@ def select_rows(
                 segment.n_tokens,
                 segment.source_begin,
                 -1,
+                segment.exact,
             )
             for segment in segments
         )
     )
-    mass_pointer = None
+
+
+def question_layers(
+    segments: Sequence[Segment],
+    n_layers: int,
+    full_layers: Sequence[int] | None = None,
+    *,
+    policy: str = DEFAULT_POLICY,
+) -> int:
+    """How many layers, from the first on, the question's first pass runs through; 0: none.
+
+    full_layers: those of the model's ``n_layers`` that see the whole prompt; None: all of them.
+    """
+    known = _segments_to_c(segments)
+    full = np.asarray(range(n_layers) if full_layers is None else full_layers, dtype=np.uint32)
+    result = ctypes.c_uint32()
+    check(
+        _abi.lib.quire_question_layers(
+            policy.encode(),
+            sum(segment.n_tokens for segment in segments),
+            known,
+            len(known),
+            n_layers,
+            tokens_pointer(full),
+            full.size,
+            ctypes.byref(result),
+        )
+    )
+    return result.value
+
+
+def select_rows(
+    segments: Sequence[Segment],
+    column_mass: ArrayLike | None = None,
+    *,
+    policy: str = DEFAULT_POLICY,
+    layers_run: int = 1,
+    n_layers: int = 1,
+) -> NDArray[np.uint32]:
+    """The tokens of reused segments to compute again, ascending.
+
+    column_mass: per prompt token the attention that the question pays to it; policies that look at
+    the question ("query:...") need it, and "query-value:..." times the norm of the token's value.
+    layers_run: how many of the model's ``n_layers`` the question's pass went through (by default
+    all of them; 0: there was none), see :func:`question_layers`.
+    """
+    n_tokens = sum(segment.n_tokens for segment in segments)
+    known = _segments_to_c(segments)
+    given = _abi.QuestionPass(ctypes.sizeof(_abi.QuestionPass), layers_run, n_layers)
     if column_mass is not None:
         mass = np.ascontiguousarray(column_mass, dtype=np.float32)
         if mass.shape != (n_tokens,):
             raise ValueError(f"column_mass must have {n_tokens} values, not shape {mass.shape}")
-        mass_pointer = mass.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        given.column_mass = mass.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+    # An older library knows passes through all layers alone.
+    whole = layers_run == n_layers > 0
+    function = _abi.lib.quire_select_rows if whole else _abi.lib.quire_select_rows_after
     rows = ctypes.POINTER(ctypes.c_uint32)()
     count = ctypes.c_size_t()
     check(
-        _abi.lib.quire_select_rows(
+        function(
             policy.encode(),
             n_tokens,
             known,
             len(known),
-            mass_pointer,
+            given.column_mass if whole else ctypes.byref(given),
             ctypes.byref(rows),
             ctypes.byref(count),
         )

@@ -117,6 +117,139 @@ static void test_gpu_without_handles(void) {
   quire_gpu_pool_free(NULL);
 }
 
+static quire_segment segment_of(uint32_t kind, uint32_t begin, uint32_t n_tokens, uint32_t exact) {
+  quire_segment segment;
+  memset(&segment, 0, sizeof(segment));
+  segment.struct_bytes = sizeof(segment);
+  segment.kind = kind;
+  segment.token_begin = begin;
+  segment.n_tokens = n_tokens;
+  segment.match_index = -1;
+  segment.exact = exact;
+  return segment;
+}
+
+/* chunk [0, 10), chunk [10, 20), question [20, 24): a layer of four costs 0.05. */
+static void test_rows_after_a_pass(void) {
+  quire_segment segments[3];
+  quire_question_pass pass;
+  const uint32_t full[4] = {0, 1, 2, 3};
+  const uint32_t descending[2] = {2, 1};
+  float mass[24];
+  uint32_t* rows = NULL;
+  size_t n_rows = 0;
+  uint32_t layers = 9;
+  segments[0] = segment_of(QUIRE_SEGMENT_CHUNK, 0, 10, 0);
+  segments[1] = segment_of(QUIRE_SEGMENT_CHUNK, 10, 10, 0);
+  segments[2] = segment_of(QUIRE_SEGMENT_FRESH, 20, 4, 0);
+  memset(mass, 0, sizeof(mass));
+  mass[4] = 2.0f;
+  mass[15] = 3.0f;
+  memset(&pass, 0, sizeof(pass));
+  pass.struct_bytes = sizeof(pass);
+  pass.layers_run = 1;
+  pass.n_layers = 4;
+  pass.column_mass = mass;
+  EXPECT(quire_question_layers("query-value:0.21", 24, segments, 3, 4, full, 4, &layers) ==
+         QUIRE_OK);
+  EXPECT(layers == 2);
+  EXPECT(quire_question_layers("query-value:0.15", 24, segments, 3, 4, full, 4, &layers) ==
+         QUIRE_OK);
+  EXPECT(layers == 1);
+  EXPECT(quire_question_layers("reuse", 24, segments, 3, 4, full, 4, &layers) == QUIRE_OK);
+  EXPECT(layers == 0);
+  EXPECT(quire_question_layers(NULL, 24, segments, 3, 4, descending, 2, &layers) ==
+         QUIRE_INVALID_ARGUMENT);
+  EXPECT(quire_question_layers(NULL, 24, segments, 3, 2, full, 4, &layers) ==
+         QUIRE_INVALID_ARGUMENT);
+  EXPECT(quire_question_layers(NULL, 24, segments, 3, 4, NULL, 4, &layers) ==
+         QUIRE_INVALID_ARGUMENT);
+  EXPECT(quire_question_layers(NULL, 24, segments, 3, 4, full, 4, NULL) == QUIRE_INVALID_ARGUMENT);
+
+  /* 0.15 of 20 tokens, less one for the pass: two rows. */
+  EXPECT(quire_select_rows_after("query-value:0.15", 24, segments, 3, &pass, &rows, &n_rows) ==
+         QUIRE_OK);
+  EXPECT(n_rows == 2 && rows[0] == 14 && rows[1] == 15);
+  quire_free(rows);
+  /* NULL is the default policy, which is that one. */
+  EXPECT(quire_select_rows_after(NULL, 24, segments, 3, &pass, &rows, &n_rows) == QUIRE_OK);
+  EXPECT(n_rows == 2 && rows[0] == 14);
+  quire_free(rows);
+  segments[1].exact = 1;
+  EXPECT(quire_select_rows_after(NULL, 24, segments, 3, &pass, &rows, &n_rows) == QUIRE_OK);
+  EXPECT(n_rows == 2 && rows[0] == 3 && rows[1] == 4);
+  quire_free(rows);
+  /* After a pass through all layers nothing is left of 0.15. */
+  EXPECT(quire_select_rows("query-value:0.15", 24, segments, 3, mass, &rows, &n_rows) == QUIRE_OK);
+  EXPECT(n_rows == 0);
+  quire_free(rows);
+  EXPECT(quire_select_rows_after("query-value:0.15", 24, segments, 3, NULL, &rows, &n_rows) ==
+         QUIRE_OK);
+  EXPECT(n_rows == 0);
+  quire_free(rows);
+  pass.layers_run = 5;
+  EXPECT(quire_select_rows_after(NULL, 24, segments, 3, &pass, &rows, &n_rows) ==
+         QUIRE_INVALID_ARGUMENT);
+  EXPECT(rows == NULL && n_rows == 0);
+  pass.struct_bytes = 0;
+  EXPECT(quire_select_rows_after(NULL, 24, segments, 3, &pass, &rows, &n_rows) ==
+         QUIRE_INVALID_ARGUMENT);
+  EXPECT(quire_select_rows_after(NULL, 24, segments, 3, &pass, NULL, &n_rows) ==
+         QUIRE_INVALID_ARGUMENT);
+}
+
+/* A chunk of 20 tokens behind the 20 before it, and the same one behind something else. */
+static void test_exact_chunks(void) {
+  uint32_t tokens[50];
+  quire_id model, object;
+  quire_context context;
+  quire_match match;
+  quire_plan_options options;
+  quire_segment* segments = NULL;
+  size_t n_segments = 0;
+  const unsigned char salt[16] = {1, 2, 3};
+  for (uint32_t i = 0; i < 50; ++i) tokens[i] = 100 + i;
+  memset(&model, 5, sizeof(model));
+  memset(&context, 0, sizeof(context));
+  context.struct_bytes = sizeof(context);
+  context.kind = QUIRE_CONTEXT_FIXED_PREFIX;
+  EXPECT(quire_prefix_digest(&model, tokens, 20, salt, sizeof(salt), &context.reference) ==
+         QUIRE_OK);
+  EXPECT(quire_object_id(&model, tokens + 20, 20, salt, sizeof(salt), &object) == QUIRE_OK);
+  memset(&match, 0, sizeof(match));
+  match.struct_bytes = sizeof(match);
+  match.kind = QUIRE_MATCH_CHUNK;
+  match.token_begin = match.n_tokens = 20;
+  match.base_position = 20;
+  match.codec = 16;
+  match.context_kind = context.kind;
+  match.context_reference = context.reference;
+  EXPECT(quire_variant_id(&object, &context, &match.variant) == QUIRE_OK);
+  memset(&options, 0, sizeof(options));
+  options.struct_bytes = sizeof(options);
+  for (int named = 0; named < 3; ++named) {
+    options.tokens = named ? tokens : NULL;
+    options.model = &model;
+    options.salt = salt;
+    options.salt_bytes = sizeof(salt);
+    tokens[7] = named == 2 ? 9 : 107;
+    EXPECT(quire_plan(50, &match, 1, &options, &segments, &n_segments) == QUIRE_OK);
+    EXPECT(n_segments == 3);
+    if (n_segments == 3) EXPECT(segments[1].exact == (named == 1) && segments[0].exact == 0);
+    quire_free(segments);
+  }
+  options.model = NULL;
+  EXPECT(quire_plan(50, &match, 1, &options, &segments, &n_segments) == QUIRE_INVALID_ARGUMENT);
+  options.model = &model;
+  options.salt = NULL;
+  EXPECT(quire_plan(50, &match, 1, &options, &segments, &n_segments) == QUIRE_INVALID_ARGUMENT);
+  /* A caller from before these fields. */
+  options.struct_bytes = offsetof(quire_plan_options, tokens);
+  EXPECT(quire_plan(50, &match, 1, &options, &segments, &n_segments) == QUIRE_OK);
+  EXPECT(n_segments == 3 && segments[1].exact == 0);
+  quire_free(segments);
+}
+
 static void test_plan_and_rows(void) {
   quire_match matches[2];
   quire_plan_options options;
@@ -179,6 +312,8 @@ int main(void) {
   test_no_server();
   test_gpu_without_handles();
   test_plan_and_rows();
+  test_rows_after_a_pass();
+  test_exact_chunks();
   test_kv();
   if (failures == 0) printf("all passed\n");
   return failures == 0 ? EXIT_SUCCESS : EXIT_FAILURE;

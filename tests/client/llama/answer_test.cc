@@ -89,13 +89,47 @@ TEST_P(Answers, DocumentsThatAreNotStoredAreComputedWithTheQuestion) {
   const std::vector<std::vector<TokenId>> order = {chunks_[0], chunks_[1], chunks_[3], chunks_[2]};
   const auto prompt = session_->prompt(order, kQuestion);
   ASSERT_TRUE(prompt.is_ok());
-  const auto results = compare({"query:1", "reuse", "epic:4", "query:0.1"}, *prompt);
-  ASSERT_EQ(results.size(), 4u);
+  const auto results = compare(
+      {"query:1", "reuse", "epic:4", "query:0.1", "query-value:1", "query-value:0.4"}, *prompt);
+  ASSERT_EQ(results.size(), 6u);
   EXPECT_LT(results[0].distance.kl_first, kEngineFloor);
+  EXPECT_LT(results[4].distance.kl_first, kEngineFloor);
   for (const Comparison& result : results) {
     EXPECT_EQ(result.run.chunk_tokens, chunks_[0].size() + chunks_[3].size());
     EXPECT_TRUE(std::isfinite(result.distance.kl_mean));
   }
+}
+
+// Rows and the question's pass out of one charge; the chunk that stands right behind the system
+// prefix is as it was computed.
+TEST_P(Answers, QueryValueKeepsToItsCharge) {
+  ASSERT_TRUE(session_->store(chunks_, false).is_ok());
+  const std::vector<std::vector<TokenId>> order = {chunks_[2], chunks_[0], chunks_[3], chunks_[1]};
+  const auto prompt = session_->prompt(order, kQuestion);
+  ASSERT_TRUE(prompt.is_ok());
+  const auto results = compare(
+      {"query-value:0.5", "query-value:0.15", "query-value:0.001", "query-value:1"}, *prompt);
+  ASSERT_EQ(results.size(), 4u);
+  const AnswerStart& start = results[0].run.start;
+  const double chunk_tokens = results[0].run.chunk_tokens;
+  const double fresh = static_cast<double>(prompt->tokens.size() - prompt->question_begin);
+  EXPECT_NEAR(start.question_charge,
+              start.question_layers * fresh / (engine_->n_layers() * chunk_tokens), 1e-12);
+  EXPECT_LE(start.question_charge, 0.25);
+  EXPECT_LE(start.question_charge + start.charged_budget, 0.5 + 1e-9);
+  EXPECT_GT(start.question_charge + start.charged_budget, 0.5 - 1 / chunk_tokens);
+  ASSERT_FALSE(start.rows.empty());
+  EXPECT_GE(start.rows.front(), prompt->chunk_begins[1]);
+  // The pass stops where it would take half of the charge.
+  EXPECT_LT(results[1].run.start.question_layers, start.question_layers);
+  EXPECT_LE(results[1].run.start.question_charge, 0.075);
+  // Nothing to pay with: plain reuse.
+  EXPECT_EQ(results[2].run.start.question_layers, 0u);
+  EXPECT_TRUE(results[2].run.start.rows.empty() && results[2].run.start.column_mass.empty());
+  EXPECT_EQ(results[2].run.start.question_charge, 0.0);
+  EXPECT_GT(results[2].distance.kl_first, 2 * results[0].distance.kl_first);
+  EXPECT_LT(results[3].distance.kl_first, kEngineFloor);  // every row again: a full prefill
+  EXPECT_EQ(results[3].run.start.rows.size(), results[3].run.chunk_tokens);
 }
 
 TEST_P(Answers, ChunkTextNeverBecomesSpecialTokens) {

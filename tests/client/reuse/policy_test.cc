@@ -43,7 +43,7 @@ Rows rows_of(std::string_view text, const Plan& plan, std::span<const float> mas
 
 TEST(ParsePolicy, NamesRoundTrip) {
   for (const char* text : {"full", "prefix", "reuse", "link0", "epic:16", "epic:1", "query:0.15",
-                           "query:0", "query:1"})
+                           "query:0", "query:1", "query-value:0.15", "query-value:1"})
     EXPECT_EQ(policy_of(text)->name(), text);
   EXPECT_TRUE(parse_policy(kDefaultPolicy).is_ok());
 }

@@ -1,0 +1,172 @@
+#include "client/reuse/exact_chunks.h"
+
+#include <gtest/gtest.h>
+
+namespace quire::reuse {
+namespace {
+
+constexpr uint32_t kPrefix = 20;
+constexpr uint32_t kChunk = 30;
+
+// prefix [0, 20), chunks [20, 50) and [50, 80), question [80, 90)
+class ExactChunks : public testing::Test {
+ protected:
+  ExactChunks() {
+    for (uint32_t i = 0; i < 90; ++i) tokens_.push_back(1000 + i);
+    model_.bytes[0] = 7;
+    scope_.bytes[0] = 9;
+  }
+
+  PromptIdentity prompt() const { return {tokens_, model_, salt_, scope_}; }
+  std::span<const TokenId> run(uint32_t begin, uint32_t n) const {
+    return std::span(tokens_).subspan(begin, n);
+  }
+  Digest object(uint32_t begin, uint32_t n) const {
+    return object_id(model_, run(begin, n), salt_);
+  }
+
+  Match chunk(uint32_t begin, const VariantContext& context, uint64_t base_position) const {
+    Match match;
+    match.kind = wire::MatchKind::kChunk;
+    match.token_begin = begin;
+    match.n_tokens = kChunk;
+    match.context_kind = context.kind;
+    match.context_reference = context.reference;
+    match.phase = context.phase;
+    match.base_position = base_position;
+    match.codec = 16;
+    match.variant = variant_id(object(begin, kChunk), context);
+    return match;
+  }
+  Match behind_prefix(uint32_t begin, uint32_t n_lead) const {
+    return chunk(begin, VariantContext::fixed_prefix(prefix_digest(model_, run(0, n_lead), salt_)),
+                 n_lead);
+  }
+  Match behind_runs(uint32_t begin, std::vector<Digest> runs, const Digest& scope) const {
+    return chunk(begin, VariantContext::synthetic(std::move(runs), scope), begin);
+  }
+  Match prefix(uint32_t begin, uint32_t n) const {
+    Match match;
+    match.kind = wire::MatchKind::kPrefix;
+    match.token_begin = begin;
+    match.n_tokens = n;
+    match.codec = 1;
+    return match;
+  }
+
+  // "exact" of each chunk of the plan.
+  std::vector<bool> marks(const std::vector<Match>& matches) const {
+    PlanPreferences preferences;
+    preferences.prompt = prompt();
+    const auto plan = make_plan(90, matches, preferences);
+    EXPECT_TRUE(plan.is_ok()) << plan.status().to_string();
+    std::vector<bool> result;
+    for (const Segment& segment : plan->segments) {
+      EXPECT_TRUE(segment.kind == SegmentKind::kChunk || !segment.exact);
+      if (segment.kind == SegmentKind::kChunk) result.push_back(segment.exact);
+    }
+    return result;
+  }
+
+  std::vector<TokenId> tokens_;
+  Digest model_, scope_;
+  TenantSalt salt_ = TenantSalt(16, std::byte{3});
+};
+
+TEST_F(ExactChunks, BehindTheVeryTokensBefore) {
+  const Match first = behind_prefix(20, 20);
+  EXPECT_TRUE(stands_as_computed(first, prompt()));
+  // The second chunk behind the prefix alone, and behind prefix and first chunk.
+  EXPECT_FALSE(stands_as_computed(behind_prefix(50, 20), prompt()));
+  EXPECT_TRUE(stands_as_computed(behind_prefix(50, 50), prompt()));
+  const std::vector<bool> first_alone{true, false}, both{true, true};
+  EXPECT_EQ(marks({prefix(0, 20), first, behind_prefix(50, 20)}), first_alone);
+  EXPECT_EQ(marks({prefix(0, 20), first, behind_prefix(50, 50)}), both);
+  // Whether the prefix is loaded or computed again changes nothing.
+  EXPECT_EQ(marks({first, behind_prefix(50, 20)}), first_alone);
+}
+
+TEST_F(ExactChunks, WhatIsNotProvenIsNotExact) {
+  Match other_text = behind_prefix(20, 20);
+  other_text.context_reference.bytes[1] ^= 1;
+  // A reference that lies about its variant is no proof.
+  EXPECT_TRUE(stands_as_computed(other_text, prompt()));
+  other_text.variant.bytes[1] ^= 1;
+  EXPECT_FALSE(stands_as_computed(other_text, prompt()));
+  Match elsewhere = behind_prefix(20, 20);
+  elsewhere.base_position = 21;
+  EXPECT_FALSE(stands_as_computed(elsewhere, prompt()));
+  Match unnamed = behind_prefix(20, 20);
+  unnamed.variant = {};
+  EXPECT_FALSE(stands_as_computed(unnamed, prompt()));
+  Match generated = behind_prefix(20, 20);
+  generated.phase = Phase::kDecode;
+  EXPECT_FALSE(stands_as_computed(generated, prompt()));
+  EXPECT_FALSE(stands_as_computed(chunk(20, VariantContext::isolated(), 20), prompt()));
+  EXPECT_FALSE(stands_as_computed(chunk(20, VariantContext::dummy_sink({1, 2}, 2), 20), prompt()));
+  EXPECT_FALSE(stands_as_computed(chunk(0, VariantContext::isolated(), 0), prompt()));
+  PromptIdentity foreign = prompt();
+  foreign.model.bytes[2] ^= 1;
+  EXPECT_FALSE(stands_as_computed(behind_prefix(20, 20), foreign));
+  foreign = prompt();
+  foreign.tenant_salt = {};
+  EXPECT_FALSE(stands_as_computed(behind_prefix(20, 20), foreign));
+  tokens_[3] += 1;
+  const Match of_the_other = behind_prefix(20, 20);
+  tokens_[3] -= 1;
+  EXPECT_FALSE(stands_as_computed(of_the_other, prompt()));
+}
+
+TEST_F(ExactChunks, BehindTheRunsBeforeInTheirOrder) {
+  const Match first = behind_prefix(20, 20);
+  const Digest system = object(0, 20), one = object(20, 30);
+  const std::vector<bool> both{true, true}, first_alone{true, false};
+  const auto with = [&](std::vector<Digest> runs, const Digest& scope) {
+    return marks({prefix(0, 20), first, behind_runs(50, std::move(runs), scope)});
+  };
+  EXPECT_EQ(with({system, one}, scope_), both);
+  EXPECT_EQ(with({one, system}, scope_), first_alone);
+  EXPECT_EQ(with({one}, scope_), first_alone);
+  EXPECT_EQ(with({system, one}, {}), first_alone);  // of another scope
+  // A prefix of two pieces is one run.
+  EXPECT_EQ(marks({prefix(0, 12), prefix(12, 8), first, behind_runs(50, {system, one}, scope_)}),
+            both);
+  // Computed elsewhere, and moved.
+  Match moved = behind_runs(50, {system, one}, scope_);
+  moved.base_position = 49;
+  EXPECT_EQ(marks({prefix(0, 20), first, moved}), first_alone);
+  EXPECT_FALSE(stands_as_computed(behind_runs(50, {system, one}, scope_), prompt()));
+}
+
+TEST_F(ExactChunks, AnExactVariantIsPreferred) {
+  PlanPreferences preferences;
+  preferences.fixed_prefixes = {prefix_digest(model_, run(0, 20), salt_)};
+  const std::vector<Match> matches = {prefix(0, 20), behind_prefix(20, 20), behind_prefix(50, 20),
+                                      behind_prefix(50, 50)};
+  const auto plain = make_plan(90, matches, preferences);
+  ASSERT_TRUE(plain.is_ok());
+  EXPECT_EQ(plain->segments[2].match_index, 2u);
+  EXPECT_FALSE(plain->segments[1].exact);
+  preferences.prompt = prompt();
+  const auto known = make_plan(90, matches, preferences);
+  ASSERT_TRUE(known.is_ok());
+  EXPECT_EQ(known->segments[2].match_index, 3u);
+  EXPECT_TRUE(known->segments[1].exact && known->segments[2].exact);
+}
+
+TEST_F(ExactChunks, AChunkWithoutItsHeadIsNotExact) {
+  // The prefix covers the first five tokens of a chunk computed behind fifteen.
+  const Match cut =
+      chunk(15, VariantContext::fixed_prefix(prefix_digest(model_, run(0, 15), salt_)), 15);
+  EXPECT_TRUE(stands_as_computed(cut, prompt()));
+  EXPECT_EQ(marks({prefix(0, 20), cut}), std::vector<bool>{false});
+}
+
+TEST_F(ExactChunks, AnIdentityOfAnotherPromptIsRefused) {
+  PlanPreferences preferences;
+  preferences.prompt = prompt();
+  EXPECT_EQ(make_plan(89, {}, preferences).status().code(), StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace quire::reuse
