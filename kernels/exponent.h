@@ -47,7 +47,9 @@ struct EncodeBatch {
   // What will be asked for next, most likely: fetched while these are worked on.
   const Byte* ahead[kEncodeRowsMax];
   uint32_t ahead_bytes = 0;  // of each; 0: none
-  // unrotated_rows(): of the tokens.
+  // unrotated_rows() gives the rows of the first head alone, those of the others lie head_stride
+  // bytes apart; (cos, sin) per pair of its tokens.
+  int64_t head_stride;
   const float* table[kEncodeRowsMax];
 };
 
@@ -63,12 +65,11 @@ class ExponentSource {
   // same at every call, and only this function writes there.
   virtual void rows(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n, uint32_t step,
                     EncodeBatch* rows) = 0;
-  // Whether unrotated_rows() gives the same rows before a rotation (neox, all dims) by
-  // rows->table[i], (cos, sin) per pair of token + i * step.
+  // Whether unrotated_rows() gives the same rows before a rotation (neox, all dims).
   virtual bool leaves_rotation() const { return false; }
   virtual void unrotated_rows(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n,
                               uint32_t step, EncodeBatch* rows) {
-    this->rows(head, n_heads, token, n, step, rows);
+    (void)head, (void)n_heads, (void)token, (void)n, (void)step, (void)rows;
   }
 
  protected:

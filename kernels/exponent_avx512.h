@@ -283,7 +283,7 @@ inline __m512i expand(__m512i into, __mmask64 marked, const Byte* from, uint64_t
 // Into the L2 cache: hardware follows no rows that lie apart, and those of an engine crowd a few
 // sets of the L1 cache.
 [[gnu::always_inline]] inline void fetch_ahead(const EncodeRows& rows, uint32_t row) {
-  const auto* from = reinterpret_cast<const char*>(rows.ahead[row]);
+  const auto* from = reinterpret_cast<const char*>(rows.ahead[row] + rows.offset);
   for (uint32_t line = 0; line < rows.ahead_bytes; line += 64)
     _mm_prefetch(from + line, _MM_HINT_T1);
 }
@@ -318,13 +318,9 @@ void count_exponents(const EncodeRows& rows, uint32_t n_rows, uint32_t head_dim,
 
 void count(const Byte* exponents, uint64_t n, uint64_t* counters) {
   ExponentCounter counter(counters);
-  for (uint64_t i = 0; i < n; i += kStep) {
-    const uint64_t left = n - i;
-    const uint32_t these = left < kStep ? static_cast<uint32_t>(left) : kStep;
-    counter.add(
-        left < kStep ? Part<4>{these}.load_bytes(exponents + i) : _mm512_loadu_si512(exponents + i),
-        these);
-  }
+  counter.add_all(exponents, n / kStep);
+  const auto left = static_cast<uint32_t>(n % kStep);
+  if (left != 0) counter.add(Part<4>{left}.load_bytes(exponents + n - left), left);
   counter.finish();
 }
 

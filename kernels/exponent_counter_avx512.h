@@ -27,35 +27,52 @@ class ExponentCounter {
   // Of fewer than 64 exponents the rest are zeros.
   void add(__m512i exponents, uint32_t n) {
     _mm512_store_si512(&group_[filled_++], exponents);
-    largest_ = _mm512_max_epu8(largest_, exponents);
     absent_ += kStep - n;
-    if (filled_ == kGroup) count();
+    if (filled_ < kGroup) return;
+    count(group_, filled_);
+    filled_ = 0;
+  }
+  // Whole vectors, where they lie.
+  void add_all(const Byte* exponents, uint64_t n_vectors) {
+    const auto* from = reinterpret_cast<const __m512i_u*>(exponents);
+    for (uint64_t n; n_vectors != 0; from += n, n_vectors -= n) {
+      n = n_vectors < kVectorsMax ? n_vectors : kVectorsMax;
+      count(from, static_cast<uint32_t>(n));
+    }
   }
   void finish() {
-    if (filled_ != 0) count();
+    if (filled_ != 0) count(group_, filled_);
     counters_[0] -= absent_;
   }
 
  private:
-  static constexpr uint32_t kGroup = 30;
   static constexpr uint32_t kNibbleMax = 15;
+  static constexpr uint32_t kVectorsMax = kNibbleMax * (255 / kNibbleMax);
+  static constexpr uint32_t kGroup = 4 * kNibbleMax;
   static constexpr uint32_t kWindow = 16;
   static constexpr uint32_t kPairs = kWindow / 2;
 
-  void count() {
-    const uint32_t top = largest_byte(largest_);
-    const __m512i tops = _mm512_set1_epi8(static_cast<char>(top));
-    for (uint32_t begin = 0; begin < filled_; begin += kNibbleMax)
-      count_window(top, tops, begin, filled_ - begin < kNibbleMax ? filled_ : begin + kNibbleMax);
-    filled_ = 0;
-    largest_ = _mm512_setzero_si512();
+  // At most kVectorsMax.
+  void count(const __m512i_u* exponents, uint32_t n) {
+    __m512i largest = _mm512_setzero_si512();
+    for (uint32_t i = 0; i < n; ++i)
+      largest = _mm512_max_epu8(largest, _mm512_loadu_si512(exponents + i));
+    const uint32_t top = largest_byte(largest);
+    __m512i bytes[kWindow];
+    for (__m512i& byte : bytes) byte = _mm512_setzero_si512();
+    for (uint32_t begin = 0; begin < n; begin += kNibbleMax)
+      count_window(top, exponents + begin, n - begin < kNibbleMax ? n - begin : kNibbleMax, bytes);
+    for (uint32_t i = 0; i < kWindow && i <= top; ++i) counters_[top - i] += sum(bytes[i]);
   }
 
-  void count_window(uint32_t top, __m512i tops, uint32_t begin, uint32_t end) {
+  // At most kNibbleMax.
+  void count_window(uint32_t top, const __m512i_u* exponents, uint32_t n,
+                    __m512i (&bytes)[kWindow]) {
+    const __m512i tops = _mm512_set1_epi8(static_cast<char>(top));
     __m512i nibbles[kPairs];
     for (__m512i& nibble : nibbles) nibble = _mm512_setzero_si512();
-    for (uint32_t i = begin; i < end; ++i) {
-      const __m512i below = _mm512_sub_epi8(tops, _mm512_load_si512(&group_[i]));
+    for (uint32_t i = 0; i < n; ++i) {
+      const __m512i below = _mm512_sub_epi8(tops, _mm512_loadu_si512(exponents + i));
       // Shuffles give 0 where the topmost bit is set: outside the window.
       const __m512i index = _mm512_adds_epu8(below, _mm512_set1_epi8(0x80 - kWindow));
       const __mmask64 outside = _mm512_movepi8_mask(index);
@@ -67,11 +84,10 @@ class ExponentCounter {
     const __m512i low = _mm512_set1_epi8(0x0f);
 #pragma GCC unroll 8
     for (uint32_t pair = 0; pair < kPairs; ++pair) {
-      if (2 * pair > top) break;
-      counters_[top - 2 * pair] += sum(_mm512_and_si512(nibbles[pair], low));
-      if (2 * pair + 1 > top) break;
-      counters_[top - 2 * pair - 1] +=
-          sum(_mm512_and_si512(_mm512_srli_epi16(nibbles[pair], 4), low));
+      const __m512i even = _mm512_and_si512(nibbles[pair], low);
+      const __m512i odd = _mm512_and_si512(_mm512_srli_epi16(nibbles[pair], 4), low);
+      bytes[2 * pair] = _mm512_add_epi8(bytes[2 * pair], even);
+      bytes[2 * pair + 1] = _mm512_add_epi8(bytes[2 * pair + 1], odd);
     }
   }
 
@@ -99,7 +115,6 @@ class ExponentCounter {
 
   uint64_t* counters_;
   __m512i group_[kGroup];
-  __m512i largest_ = _mm512_setzero_si512();
   uint32_t filled_ = 0;
   uint64_t absent_ = 0;
 };

@@ -126,11 +126,10 @@ class Encoder {
   void count(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n, uint64_t* counters) {
     if (ask_unrotated(head, n_heads, token, n, kSampledRows)) {
       bool zero = false;
-      for (uint32_t h = 0; h < n_heads && !zero; ++h)
-        zero = ops_.rotating
-                   ->exponents(part(h * n, 0), n, shape_.head_dim,
-                               exponents_ + h * n * shape_.head_dim)
-                   .zero;
+      for (uint32_t h = 0; h < n_heads && !zero; ++h) {
+        Byte* exponents = exponents_ + h * n * shape_.head_dim;
+        zero = ops_.rotating->exponents(unrotated_part(h, 0), n, shape_.head_dim, exponents).zero;
+      }
       if (!zero) return ops_.count(exponents_, n_heads * n * shape_.head_dim, counters);
       if (++refusals_ == kRefusalsMax) rotates_ = false;
     }
@@ -180,9 +179,10 @@ class Encoder {
   EncodeRows part(uint32_t first) const {
     return {rows_.elements + first, rows_.ahead + first, rows_.ahead_bytes};
   }
-  // The same, unrotated: of tokens from the token-th on.
-  EncodeRows part(uint32_t first, uint32_t token) const {
-    return {rows_.elements + first, rows_.ahead + first, rows_.ahead_bytes, angles_ + token};
+  // The same of unrotated rows: of the h-th head, from the token-th token on.
+  EncodeRows unrotated_part(uint32_t h, uint32_t token) const {
+    return {rows_.elements + token, rows_.ahead + token, rows_.ahead_bytes, angles_ + token,
+            h * rows_.head_stride};
   }
 
   // body(head, first token, n) of blocks of rows that have been asked for.
@@ -233,7 +233,7 @@ class Encoder {
             const ExponentRows format{shape_.spec.bits,  shape_.head_dim, m,
                                       header_.exponents, code_of_,        nullptr,
                                       window_begin_};
-            if (unrotated_ && !encode_rotated(format, part(h * n + at, at), row, &escapes_[h]))
+            if (unrotated_ && !encode_rotated(format, unrotated_part(h, at), row, &escapes_[h]))
               rotate_now();
             if (unrotated_) return;
             if (ops_.encode(format, part(h * n + at), sign_mantissa_at(row), codes_at(row),
@@ -267,7 +267,7 @@ class Encoder {
     for_blocks(head, n_heads, token, n_tokens,
                [&](uint32_t h, uint32_t first, uint32_t n, auto rotate_now) {
                  const uint64_t kept = keeps ? uint64_t{h} * n_tokens + first - token : 0;
-                 split(head + h, first, n, h * n, exponents_ + kept * shape_.head_dim, rotate_now);
+                 split(head, h, first, n, exponents_ + kept * shape_.head_dim, rotate_now);
                  return true;
                });
     for (uint32_t h = 0; h < n_heads; ++h)
@@ -275,7 +275,7 @@ class Encoder {
     if (!keeps)
       return for_blocks(head, n_heads, token, n_tokens,
                         [&](uint32_t h, uint32_t first, uint32_t n, auto rotate_now) {
-                          split(head + h, first, n, h * n, exponents_, rotate_now);
+                          split(head, h, first, n, exponents_, rotate_now);
                           return encode_kept(head + h, first, n, exponents_, &escapes_[h]);
                         });
     for (uint32_t h = 0; h < n_heads; ++h) {
@@ -285,18 +285,18 @@ class Encoder {
     return true;
   }
 
+  // Rows of the h-th head of those that were asked for.
   template <typename RotateNow>
-  void split(uint32_t head, uint32_t token, uint32_t n_rows, uint32_t first, Byte* exponents,
+  void split(uint32_t head, uint32_t h, uint32_t token, uint32_t n_rows, Byte* exponents,
              RotateNow rotate_now) {
-    Byte* sign_mantissa = sign_mantissa_at(uint64_t{head} * shape_.n_tokens + token);
-    Byte* tops = tops_at(head, token);
+    Byte* sign_mantissa = sign_mantissa_at(uint64_t{head + h} * shape_.n_tokens + token);
+    Byte* tops = tops_at(head + h, token);
+    const uint32_t dims = shape_.head_dim;
     if (unrotated_ &&
-        ops_.rotating
-            ->split(part(first, 0), n_rows, shape_.head_dim, sign_mantissa, exponents, tops)
+        ops_.rotating->split(unrotated_part(h, 0), n_rows, dims, sign_mantissa, exponents, tops)
             .zero)
       rotate_now();
-    if (!unrotated_)
-      ops_.split(part(first), n_rows, shape_.head_dim, sign_mantissa, exponents, tops);
+    if (!unrotated_) ops_.split(part(h * n_rows), n_rows, dims, sign_mantissa, exponents, tops);
   }
 
   bool encode_kept(uint32_t head, uint32_t token, uint32_t n_rows, const Byte* exponents,

@@ -31,8 +31,10 @@ struct ExponentRows {
 struct EncodeRows {
   const Byte* const* elements;
   const Byte* const* ahead;
-  uint32_t ahead_bytes;                  // of each; 0: none
-  const float* const* angles = nullptr;  // of each, for RotatingOps
+  uint32_t ahead_bytes;  // of each; 0: none
+  // For RotatingOps: angles of each; what is added to both pointers of each.
+  const float* const* angles = nullptr;
+  int64_t offset = 0;
 };
 
 // The escapes of a section as they grow.

@@ -116,7 +116,7 @@ ExponentsFound rotated_exponents_of(const EncodeRows& rows, uint32_t n_rows, Byt
   for (uint32_t row = 0; row < n_rows; ++row) {
     fetch_ahead(rows, row);
     Parts parts[kSteps];
-    rotate_row<kSteps>(rows.elements[row], rows.angles[row], parts);
+    rotate_row<kSteps>(rows.elements[row] + rows.offset, rows.angles[row], parts);
 #pragma GCC unroll 4
     for (uint32_t i = 0; i < kSteps; ++i, exponents += kStep) {
       _mm512_storeu_si512(exponents, parts[i].exponents);
@@ -137,7 +137,7 @@ ExponentsFound split_rotated_of(const EncodeRows& rows, uint32_t n_rows, Byte* s
   for (uint32_t row = 0; row < n_rows; ++row) {
     fetch_ahead(rows, row);
     Parts parts[kSteps];
-    rotate_row<kSteps>(rows.elements[row], rows.angles[row], parts);
+    rotate_row<kSteps>(rows.elements[row] + rows.offset, rows.angles[row], parts);
 #pragma GCC unroll 4
     for (uint32_t i = 0; i < kSteps; ++i) {
       own_ahead(sign_mantissa, ahead);
@@ -164,7 +164,7 @@ ExponentsFound encode_rotated_by(const Table& table, const ExponentRows& format,
   for (uint32_t row = 0; row < format.n_rows && to.n <= to.max; ++row) {
     fetch_ahead(rows, row);
     Parts parts[kSteps];
-    rotate_row<kSteps>(rows.elements[row], rows.angles[row], parts);
+    rotate_row<kSteps>(rows.elements[row] + rows.offset, rows.angles[row], parts);
 #pragma GCC unroll 4
     for (uint32_t i = 0; i < kSteps; ++i) {
       if (to.n > to.max) break;

@@ -131,7 +131,7 @@ class EncoderRows : public ExponentSource {
       if (!source_.contiguous()) return gather(head, n_heads, token, n, step);
       rotate(head, n_heads, token, n, step);
     }
-    look_ahead(head, n_heads, token + n * step, n, step, rows);
+    look_ahead(head, n_heads, n_heads, token + n * step, n, step, rows);
   }
 
   bool leaves_rotation() const override {
@@ -142,10 +142,11 @@ class EncoderRows : public ExponentSource {
 
   void unrotated_rows(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n, uint32_t step,
                       EncodeBatch* rows) override {
-    point(head, n_heads, token, n, step, rows->elements);
+    point(head, 1, token, n, step, rows->elements);
     placed_ = 0;
+    rows->head_stride = source_.params().src_head_stride;
     for (uint32_t i = 0; i < n; ++i) rows->table[i] = table_of(token + i * step);
-    look_ahead(head, n_heads, token + n * step, n, step, rows);
+    look_ahead(head, n_heads, 1, token + n * step, n, step, rows);
   }
 
  private:
@@ -199,8 +200,9 @@ class EncoderRows : public ExponentSource {
     }
   }
 
-  void look_ahead(uint32_t head, uint32_t n_heads, uint32_t token, uint32_t n, uint32_t step,
-                  EncodeBatch* rows) const {
+  // Of the first n_named of n_heads.
+  void look_ahead(uint32_t head, uint32_t n_heads, uint32_t n_named, uint32_t token, uint32_t n,
+                  uint32_t step, EncodeBatch* rows) const {
     if (token >= shape_.n_tokens) {
       head += n_heads;
       token = 0;
@@ -208,7 +210,7 @@ class EncoderRows : public ExponentSource {
     rows->ahead_bytes = 0;
     if (head + n_heads > shape_.n_heads) return;
     rows->ahead_bytes = shape_.head_dim * element_bytes(source_.params().src_dtype);
-    point(head, n_heads, token, n, step, rows->ahead);
+    point(head, n_named, token, n, step, rows->ahead);
   }
 
   // to[h * n + i] = where a row lies; tokens beyond the last are the first.

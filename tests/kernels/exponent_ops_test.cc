@@ -112,6 +112,21 @@ TEST(ExponentOpsTest, AllImplementationsGiveEqualBytes) {
   }
 }
 
+// As many of one exponent as no counter between holds.
+TEST(ExponentOpsTest, CountsOfFewExponents) {
+  for (const ExponentOps* ops : ops_of_this_machine())
+    for (const uint32_t exponent : {0u, 1u, 15u, 16u, 130u, 255u})
+      for (const uint64_t n : {15 * 64u, 16 * 64u, 255 * 64u, 256 * 64u, 1000 * 64u + 7}) {
+        Section exponents(n, static_cast<Byte>(exponent));
+        for (uint64_t i = 0; i < n; i += 3) exponents[i] = static_cast<Byte>(exponent / 2);
+        std::vector<uint64_t> expected(256, 5);
+        std::vector<uint64_t> counts = expected;
+        scalar_exponent_ops()->count(exponents.data(), n, expected.data());
+        ops->count(exponents.data(), n, counts.data());
+        ASSERT_EQ(counts, expected) << ops->name << " " << exponent << " " << n;
+      }
+}
+
 // Rows rotated by the reference, then encoded by it.
 struct RotatedReference {
   RotatedReference(const Elements& elements, const std::vector<float>& table, uint32_t n_rows,
