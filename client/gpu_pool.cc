@@ -11,7 +11,6 @@
 namespace quire {
 namespace {
 
-constexpr uint64_t kNsPerMs = 1'000'000;
 constexpr uint32_t kOpeningWaitMs = 20;
 constexpr std::chrono::microseconds kCopyPollInterval{20};
 constexpr uint64_t kChunkBytesMin = 64ull << 10;

@@ -20,6 +20,13 @@ namespace quire {
 
 // Of every object and window in shared memory.
 inline constexpr uint64_t kSlabAlignment = 64;
+inline constexpr uint64_t kNsPerMs = 1'000'000;
+
+// A request's struct as it travels.
+template <typename T>
+ByteSpan bytes_of(const T& request) {
+  return std::as_bytes(std::span(&request, 1));
+}
 
 // A shared mapping of a whole file descriptor.
 class Mapping {
