@@ -45,15 +45,15 @@ std::optional<uint32_t> context_rank(const Match& match, const PlanPreferences& 
     case ContextKind::kFixedPrefix: {
       if (preferences.prompt && stands_as_computed(match, *preferences.prompt)) return 0;
       const auto found = std::find(prefixes.begin(), prefixes.end(), match.context_reference);
-      if (found != prefixes.end()) return static_cast<uint32_t>(found - prefixes.begin()) + 1;
-      return n_prefixes + 3;
+      if (found != prefixes.end()) return static_cast<uint32_t>(found - prefixes.begin()) + 2;
+      return n_prefixes + 4;
     }
     case ContextKind::kIsolated:
-      return n_prefixes + 1;
-    case ContextKind::kDummySink:
       return n_prefixes + 2;
+    case ContextKind::kDummySink:
+      return n_prefixes + 3;
     case ContextKind::kSynthetic:
-      return n_prefixes + 4;
+      return preferences.synthetic_first ? 1 : n_prefixes + 5;
     case ContextKind::kContextual:
     case ContextKind::kDeltaOf:
       return std::nullopt;

@@ -69,6 +69,7 @@ struct PlanPreferences {
   bool use_prefix = true;
   bool use_chunks = true;
   bool dummy_sink_only = false;  // Link0: chunks in their dummy_sink variant or not at all
+  bool synthetic_first = false;  // chunks behind other texts go before those behind a fixed one
   // Tokens at the end that are always fresh: the question. At least 1 is enforced, since the engine
   // needs the last token's logits.
   uint32_t fresh_tail_tokens = 1;
@@ -87,9 +88,10 @@ struct PlanPreferences {
 //  - chunks: by token_begin; a chunk whose head is covered already is used from there on. Variant
 //  by
 //    context: fixed_prefix of all the tokens before it (where preferences.prompt is given),
-//    fixed_prefix in the order of fixed_prefixes, isolated, dummy_sink, fixed_prefix behind another
-//    text, synthetic; contextual, delta and decode variants are never used as chunks. Equal rank:
-//    smaller load_us, then smaller codec id.
+//    synthetic where preferences.synthetic_first (what stood before it is not in a match: of
+//    several any may be taken), fixed_prefix in the order of fixed_prefixes, isolated, dummy_sink,
+//    fixed_prefix behind another text, else synthetic; contextual, delta and decode variants are
+//    never used as chunks. Equal rank: smaller load_us, then smaller codec id.
 //  - Segment::exact is set as client/reuse/exact_chunks.h says. kInvalidArgument: prompt.tokens is
 //    not n_tokens long.
 Expected<Plan> make_plan(uint32_t n_tokens, std::span<const Match> matches,

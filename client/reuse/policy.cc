@@ -177,6 +177,7 @@ PlanPreferences preferences_for(const RowPolicy& policy, PlanPreferences prefere
   preferences.use_prefix = preferences.use_prefix && needs.uses_prefix;
   preferences.use_chunks = preferences.use_chunks && needs.uses_chunks;
   preferences.dummy_sink_only = preferences.dummy_sink_only || needs.dummy_sink_only;
+  preferences.synthetic_first = preferences.synthetic_first || needs.prefers_synthetic;
   return preferences;
 }
 

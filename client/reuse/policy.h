@@ -32,6 +32,7 @@ struct PolicyNeeds {
   bool dummy_sink_only = false;  // wants chunks in their dummy_sink variant
   // column_mass holds attention times the norm of each token's value, see select_rows().
   bool weighs_by_values = false;
+  bool prefers_synthetic = false;  // chunks computed behind other texts rather than a fixed one
 };
 
 // A model's layers as the question's first pass meets them.
@@ -88,7 +89,8 @@ class RowPolicy {
 //               token before and the one behind inside the chunk; chunks that stand as they were
 //               computed (Segment::exact) left out; B pays for the question's pass too, which ends
 //               where it would take more than half of it. Equal weight: lower index first. B = 1:
-//               all chunk tokens. Equal rows: client/python/quire/transformers/policies.
+//               all chunk tokens. Equal rows: client/python/quire/transformers/policies. Wants
+//               exact variants first, then synthetic ones, then the others.
 // Anything else: kInvalidArgument with the list above.
 inline constexpr std::string_view kDefaultPolicy = "query-value:0.15";
 Expected<std::unique_ptr<RowPolicy>> parse_policy(std::string_view text);

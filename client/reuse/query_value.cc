@@ -30,7 +30,10 @@ void spread(std::span<const float> mass, const Segment& chunk, std::span<double>
 QueryValue::QueryValue(double charge, std::string name) : charge_(charge), name_(std::move(name)) {}
 
 PolicyNeeds QueryValue::needs() const {
-  return {.static_rows = false, .needs_query_attention = true, .weighs_by_values = true};
+  return {.static_rows = false,
+          .needs_query_attention = true,
+          .weighs_by_values = true,
+          .prefers_synthetic = true};
 }
 
 uint32_t QueryValue::question_layers(const Plan& plan, const AttentionLayers& layers) const {

@@ -152,6 +152,15 @@ TEST_F(ExactChunks, AnExactVariantIsPreferred) {
   ASSERT_TRUE(known.is_ok());
   EXPECT_EQ(known->segments[2].match_index, 3u);
   EXPECT_TRUE(known->segments[1].exact && known->segments[2].exact);
+  // Before a synthetic one, too.
+  std::vector<Match> more = matches;
+  more.insert(more.begin(), behind_runs(50, {object(20, 30)}, scope_));
+  preferences.synthetic_first = true;
+  const auto first = make_plan(90, more, preferences);
+  ASSERT_TRUE(first.is_ok());
+  EXPECT_EQ(first->segments[2].match_index, 4u);
+  more.pop_back();
+  EXPECT_EQ(make_plan(90, more, preferences)->segments[2].match_index, 0u);
 }
 
 TEST_F(ExactChunks, AChunkWithoutItsHeadIsNotExact) {

@@ -80,6 +80,18 @@ TEST(MakePlan, AlternativesOfAChunkByContext) {
   EXPECT_EQ(text_of(make_plan(60, left, preferences)), "fresh 0+60");
 }
 
+TEST(MakePlan, SyntheticVariantsFirstWhereWanted) {
+  const std::vector<Match> matches = {chunk(0, 50, ContextKind::kIsolated),
+                                      chunk(0, 50, ContextKind::kFixedPrefix, 1),
+                                      chunk(0, 50, ContextKind::kSynthetic)};
+  PlanPreferences preferences;
+  preferences.fixed_prefixes = {digest_of(1)};
+  EXPECT_EQ(make_plan(60, matches, preferences)->segments[0].match_index, 1u);
+  preferences.synthetic_first = true;
+  EXPECT_EQ(make_plan(60, matches, preferences)->segments[0].match_index, 2u);
+  EXPECT_EQ(make_plan(60, std::span(matches).first(2), preferences)->segments[0].match_index, 1u);
+}
+
 TEST(MakePlan, DecodeVariantsAreNotUsed) {
   Match match = chunk(0, 50);
   match.phase = Phase::kDecode;

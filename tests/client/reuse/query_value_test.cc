@@ -63,7 +63,9 @@ TEST(QueryValue, IsTheDefaultAndSaysWhatItNeeds) {
   EXPECT_EQ((*policy)->name(), "query-value:0.15");
   const PolicyNeeds needs = (*policy)->needs();
   EXPECT_TRUE(needs.needs_query_attention && needs.weighs_by_values && !needs.static_rows);
-  EXPECT_FALSE((*parse_policy("query:0.15"))->needs().weighs_by_values);
+  EXPECT_TRUE(preferences_for(**policy).synthetic_first);
+  const auto query = parse_policy("query:0.15");
+  EXPECT_FALSE((*query)->needs().weighs_by_values || preferences_for(**query).synthetic_first);
 }
 
 TEST(QueryValue, ATokenWeighsWithItsNeighboursInTheChunk) {
