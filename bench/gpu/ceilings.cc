@@ -37,21 +37,20 @@ void zero_copy(const Buffer& to, const Buffer& from, double best_rate, Table* ta
   const uint64_t sections = 8;
   Buffer status(4, Where::kDevice);
   status.fill(0);
-  for (int32_t path : {QUIRE_CUDA_PATH_DIRECT, QUIRE_CUDA_PATH_RING})
+  for (const NamedPath& path : load_paths(shape.codec))
     for (uint32_t ctas : {1u, 2u, 4u, 8u, 16u, 32u, 64u}) {
       std::vector<quire_load_params> loads;
       for (uint64_t i = 0; i < sections; ++i)
         loads.push_back(load_of(shape, from.data() + i * shape.section_bytes(),
                                 to.data() + i * shape.section_bytes(), nullptr, kTokens, {}));
       const quire_cuda_launch launch =
-          launch_of(stream(), reinterpret_cast<int32_t*>(status.data()), path, ctas);
+          launch_of(stream(), reinterpret_cast<int32_t*>(status.data()), path.path, ctas);
       const double time = median_microseconds(
           [&](int) { quire_cuda_load_batch(loads.data(), loads.size(), &launch, nullptr); }, 7);
       const double bytes = static_cast<double>(sections * shape.section_bytes());
       char name[96];
       char note[64];
-      snprintf(name, sizeof(name), "zero-copy %s, %u CTAs",
-               path == QUIRE_CUDA_PATH_RING ? "ring" : "direct", ctas);
+      snprintf(name, sizeof(name), "zero-copy %s, %u CTAs", path.name, ctas);
       snprintf(note, sizeof(note), "%.1f GB/s", bytes / time / 1000);
       table->add({"ceiling", name, time, bytes / best_rate, note});
     }

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <numeric>
 #include <random>
+#include <string>
 
 #include "bench/gpu/attention_data.h"
 #include "bench/gpu/codecs.h"
@@ -15,6 +16,7 @@ namespace {
 
 // Relative to the exact rotation; the rounding floor of bf16 is 1.66e-3.
 constexpr double kRotationErrorMax = 1.7e-3;
+constexpr unsigned char kPoison = 0xa5;
 
 struct Data {
   explicit Data(const SectionShape& shape, uint32_t seed)
@@ -78,6 +80,19 @@ bool equal(const std::vector<unsigned char>& got, const void* expected, uint64_t
   return false;
 }
 
+// Behind the room of a section.
+bool untouched_after(const std::vector<unsigned char>& got, uint64_t bytes, const char* what,
+                     const SectionShape& shape, const char* codec) {
+  for (uint64_t at = bytes; at < got.size(); ++at)
+    if (got[at] != kPoison) {
+      fprintf(stderr, "WRONG %s %s plane %d tokens %u dims %u: byte %llu behind the section\n",
+              codec, what, shape.plane, shape.n_tokens, shape.head_dim,
+              static_cast<unsigned long long>(at - bytes));
+      return false;
+    }
+  return true;
+}
+
 bool check_status(const OnDevice& device, const char* what, const char* codec) {
   synchronize();
   int32_t status = 0;
@@ -99,16 +114,24 @@ bool check_store(const NamedCodec& codec, const Data& data, OnDevice* device, Se
   bool good = quire_store(&host_store) == QUIRE_KERNEL_OK;
   const bool variable = quire_kernels::variable_size(codec.codec);
   shape->salient = device->marks.data();
-  const quire_store_params stored = store_of(
-      *shape, device->engine.data(), device->section.data(), device->row_numbers(), rows,
-      data.rotation(*shape, device->table.data()), variable ? device->written_word() : nullptr);
-  const quire_cuda_launch launch =
-      launch_of(stream(), device->status_word(), QUIRE_CUDA_PATH_DIRECT);
-  good &= quire_cuda_store_batch(&stored, 1, &launch, nullptr) == QUIRE_KERNEL_OK;
-  good &= check_status(*device, "store", codec.name);
-  good &= equal(device->section.get(), section->data(), bytes, "store", *shape, codec.name);
-  if (variable)
-    good &= equal(device->written.get(), &bytes, sizeof(bytes), "store's size", *shape, codec.name);
+  for (const NamedPath& path : store_paths(codec.codec))
+    for (Buffer* to : {&device->section, &device->pinned}) {
+      const std::string what = std::string("store, ") + path.name;
+      to->fill(kPoison);
+      const quire_store_params stored = store_of(
+          *shape, device->engine.data(), to->data(), device->row_numbers(), rows,
+          data.rotation(*shape, device->table.data()), variable ? device->written_word() : nullptr);
+      quire_cuda_launch launch = launch_of(stream(), device->status_word(), QUIRE_CUDA_PATH_DIRECT);
+      launch.store_path = path.path;
+      good &= quire_cuda_store_batch(&stored, 1, &launch, nullptr) == QUIRE_KERNEL_OK;
+      good &= check_status(*device, what.c_str(), codec.name);
+      const std::vector<unsigned char> got = to->get();
+      good &= equal(got, section->data(), bytes, what.c_str(), *shape, codec.name);
+      good &= untouched_after(got, section->size(), what.c_str(), *shape, codec.name);
+      if (variable)
+        good &=
+            equal(device->written.get(), &bytes, sizeof(bytes), "store's size", *shape, codec.name);
+    }
   shape->stored_bytes = bytes;
   return good;
 }
@@ -127,16 +150,17 @@ bool check_section(const NamedCodec& codec, SectionShape shape) {
               data.rotation(shape, data.table.data()));
   good &= quire_load(&host_load) == QUIRE_KERNEL_OK;
   const quire_rotation rotation = data.rotation(shape, device.table.data());
-  for (int32_t path : {QUIRE_CUDA_PATH_DIRECT, QUIRE_CUDA_PATH_RING})
+  for (const NamedPath& path : load_paths(codec.codec))
     for (const Buffer* from : {&device.section, &device.pinned}) {
       device.engine.fill(0);
-      const quire_cuda_launch launch = launch_of(stream(), device.status_word(), path);
+      const quire_cuda_launch launch = launch_of(stream(), device.status_word(), path.path);
+      const std::string what = std::string("load, ") + path.name;
       const quire_load_params p =
           load_of(shape, from->data(), device.engine.data(), device.row_numbers(), rows, rotation);
       good &= quire_cuda_load_batch(&p, 1, &launch, nullptr) == QUIRE_KERNEL_OK;
-      good &= check_status(device, "load", codec.name);
-      good &=
-          equal(device.engine.get(), loaded.data(), loaded.size() * 2, "load", shape, codec.name);
+      good &= check_status(device, what.c_str(), codec.name);
+      good &= equal(device.engine.get(), loaded.data(), loaded.size() * 2, what.c_str(), shape,
+                    codec.name);
     }
   return good;
 }

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "bench/gpu/gpu.h"
 #include "kernels/math/layout.h"
 #include "kernels/quire_cuda.h"
 
@@ -74,6 +75,25 @@ inline quire_store_params store_of(const SectionShape& shape, const void* engine
   p.dst_written = written;
   p.salient = shape.salient;
   return p;
+}
+
+struct NamedPath {
+  int32_t path;
+  const char* name;
+};
+// The ways of a codec's kernels to load and to store on this device.
+inline std::vector<NamedPath> load_paths(int32_t codec) {
+  std::vector<NamedPath> paths = {{QUIRE_CUDA_PATH_DIRECT, "direct"}};
+  if (quire_kernels::variable_size(codec)) return paths;
+  if (has_bulk_copies()) paths.push_back({QUIRE_CUDA_PATH_RING, "ring-bulk"});
+  paths.push_back({QUIRE_CUDA_PATH_RING_ASYNC, "ring-cp.async"});
+  return paths;
+}
+inline std::vector<NamedPath> store_paths(int32_t codec) {
+  std::vector<NamedPath> paths = {{QUIRE_CUDA_STORE_PLAIN, "plain"}};
+  if (has_bulk_copies() && !quire_kernels::variable_size(codec))
+    paths.push_back({QUIRE_CUDA_STORE_BULK, "bulk"});
+  return paths;
 }
 
 inline quire_cuda_launch launch_of(void* stream, int32_t* status, int32_t path,

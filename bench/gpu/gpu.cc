@@ -55,6 +55,15 @@ void synchronize() {
   check_cuda(cudaStreamSynchronize(stream()), "a kernel");
 }
 
+bool has_bulk_copies() {
+  int device = 0;
+  int major = 0;
+  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+             "compute capability");
+  return major >= 9;
+}
+
 double median_microseconds(const std::function<void(int)>& body, int repeats) {
   constexpr int kWarmUps = 3;
   cudaEvent_t begin = nullptr;

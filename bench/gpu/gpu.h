@@ -40,6 +40,9 @@ class Buffer {
 cudaStream_t stream();
 void synchronize();
 
+// Whether the device has bulk copies (sm_90): where not, the paths that need them are others.
+bool has_bulk_copies();
+
 // Median microseconds of body(i), i counting up so that callers rotate over buffers that do not fit
 // in the L2 cache together.
 double median_microseconds(const std::function<void(int)>& body, int repeats = 21);

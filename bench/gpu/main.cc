@@ -8,6 +8,29 @@
 
 namespace {
 
+// Microseconds of the paths of a cell; 0: not measured.
+void print_cells(const quire_cuda_table& table, bool from_host) {
+  const char* const names[] = {"?", "direct", "ring-bulk", "copy", "ring-cp.async"};
+  printf(
+      "\nFastest path from %s memory (KiB per run x runs; us of direct / ring-bulk / copy / "
+      "ring-cp.async):\n\n",
+      from_host ? "pinned" : "device");
+  printf("| KiB | 1 | 8 | 64 | 512 |\n|---|---|---|---|---|\n");
+  for (uint32_t row = 0; row < QUIRE_CUDA_TABLE_BYTES; ++row) {
+    printf("| %u |", 4u << (2 * row));
+    for (uint32_t column = 0; column < QUIRE_CUDA_TABLE_RUNS; ++column) {
+      const uint8_t path = (from_host ? table.from_host : table.from_device)[row][column];
+      const auto time = [&](uint32_t index) {
+        if (!from_host) return static_cast<double>(table.device_microseconds[index][row][column]);
+        return static_cast<double>(index == 3 ? table.async_microseconds[row][column]
+                                              : table.microseconds[index][row][column]);
+      };
+      printf(" %s (%.0f / %.0f / %.0f / %.0f) |", names[path], time(0), time(1), time(2), time(3));
+    }
+    printf("\n");
+  }
+}
+
 void print_calibration() {
   static quire_cuda_table table = {};
   table.struct_bytes = sizeof(table);
@@ -15,19 +38,15 @@ void print_calibration() {
     printf("calibration failed\n");
     return;
   }
-  const char* const names[] = {"?", "direct", "ring", "copy"};
-  printf("\nFastest path from pinned memory (bytes per run x runs; us of direct/ring/copy):\n\n");
-  printf("| KiB | 1 | 8 | 64 | 512 |\n|---|---|---|---|---|\n");
-  for (uint32_t row = 0; row < QUIRE_CUDA_TABLE_BYTES; ++row) {
-    printf("| %u |", 4u << (2 * row));
-    for (uint32_t column = 0; column < QUIRE_CUDA_TABLE_RUNS; ++column)
-      printf(" %s (%.0f/%.0f/%.0f) |", names[table.from_host[row][column]],
-             static_cast<double>(table.microseconds[0][row][column]),
-             static_cast<double>(table.microseconds[1][row][column]),
-             static_cast<double>(table.microseconds[2][row][column]));
-    printf("\n");
-  }
-  printf("\nCTAs that reach 95 %% of the best zero-copy rate: %u\n", table.host_ctas);
+  for (const bool from_host : {true, false}) print_cells(table, from_host);
+  printf("\nCTAs that reach 95 %% of the best zero-copy rate: %u\n\n", table.host_ctas);
+  for (const bool to_host : {false, true})
+    for (const bool runs : {false, true})
+      printf("stores of %s to %s memory: %s (plain %.0f us, bulk %.0f us)\n",
+             runs ? "int4 runs" : "raw rows", to_host ? "pinned" : "device",
+             table.store_path[to_host][runs] == QUIRE_CUDA_STORE_BULK ? "bulk" : "plain",
+             static_cast<double>(table.store_microseconds[0][to_host][runs]),
+             static_cast<double>(table.store_microseconds[1][to_host][runs]));
 }
 
 }  // namespace

@@ -110,19 +110,20 @@ uint64_t chunk_bytes(const Bench& bench, int32_t codec) {
 }
 constexpr uint64_t kEngineBytes = uint64_t{2} * kLayers * kTokens * kHeads * kDims * 2;
 
-double time_store(const Bench& bench, const NamedCodec& codec) {
+double time_store(const Bench& bench, const NamedCodec& codec, const Buffer& where, int32_t path) {
   const auto* rows = reinterpret_cast<const int64_t*>(bench.rows.data());
   std::vector<std::vector<quire_store_params>> sets;
   for (int set = 0; set < kSets; ++set)
     sets.push_back(bench.batch(
-        codec.codec, set, bench.sections,
+        codec.codec, set, where,
         [&](const SectionShape& shape, void* section, void* engine, uint32_t i) {
           return store_of(
               shape, engine, section, rows, kRows, bench.rotation(),
               quire_kernels::variable_size(codec.codec) ? bench.size_of(set, i) : nullptr);
         }));
-  const quire_cuda_launch launch =
+  quire_cuda_launch launch =
       launch_of(stream(), reinterpret_cast<int32_t*>(bench.status.data()), QUIRE_CUDA_PATH_DIRECT);
+  launch.store_path = path;
   return median_microseconds([&](int i) {
     const auto& calls = sets[static_cast<size_t>(i % kSets)];
     quire_cuda_store_batch(calls.data(), calls.size(), &launch, nullptr);
@@ -189,30 +190,55 @@ void time_peers(const Bench& bench, const Ceilings& ceilings, Table* table) {
   table->add({"peer", "raw-bf16: copy + rotate + scatter", passes, floor, "three passes"});
 }
 
+// Each way of storing beside the others, to the device and to pinned memory.
+void time_stores(Bench* bench, const NamedCodec& codec, const Ceilings& ceilings, Table* table) {
+  struct {
+    const Buffer* where;
+    const char* name;
+    double rate;
+  } const places[] = {{&bench->pinned, "pinned", ceilings.device_to_host},
+                      {&bench->sections, "device", ceilings.device_copy}};
+  for (const auto& place : places) {
+    std::vector<std::pair<std::string, double>> times;
+    for (const NamedPath& path : store_paths(codec.codec))
+      times.emplace_back(std::string(codec.name) + " to " + place.name + ", " + path.name,
+                         time_store(*bench, codec, *place.where, path.path));
+    if (quire_kernels::variable_size(codec.codec)) bench->read_sizes();
+    const double bytes = static_cast<double>(chunk_bytes(*bench, codec.codec));
+    const bool pinned = place.where == &bench->pinned;
+    const double moved = pinned ? bytes : bytes + static_cast<double>(kEngineBytes);
+    char note[32];
+    snprintf(note, sizeof(note), "%.3f of bf16", bytes / static_cast<double>(kEngineBytes));
+    for (const auto& [name, time] : times)
+      table->add({"store", name, time, moved / place.rate, note});
+  }
+}
+
+// Sections lie on the device and in pinned memory.
+void time_loads(const Bench& bench, const NamedCodec& codec, const Ceilings& ceilings,
+                Table* table) {
+  const double bytes = static_cast<double>(chunk_bytes(bench, codec.codec));
+  const double floor = (bytes + static_cast<double>(kEngineBytes)) / ceilings.device_copy;
+  const double bus_floor = bytes / ceilings.host_to_device;
+  const std::string name = codec.name;
+  for (const NamedPath& path : load_paths(codec.codec))
+    table->add({"load", name + " from device, " + path.name,
+                time_load(bench, codec, bench.sections, path.path, 0), floor, ""});
+  for (const NamedPath& path : load_paths(codec.codec))
+    table->add({"load", name + " from pinned, " + path.name + ", 8 CTAs",
+                time_load(bench, codec, bench.pinned, path.path, kPinnedCtas), bus_floor, ""});
+}
+
 }  // namespace
 
 void time_codecs(const Ceilings& ceilings, Table* table) {
   Bench bench;
   for (const NamedCodec& codec : quire_kernels::kKernelCodecs) {
-    const double store = time_store(bench, codec);
-    if (quire_kernels::variable_size(codec.codec)) bench.read_sizes();
-    const double bytes = static_cast<double>(chunk_bytes(bench, codec.codec));
-    const double floor = (bytes + static_cast<double>(kEngineBytes)) / ceilings.device_copy;
-    const std::string name = codec.name;
-    char note[32];
-    snprintf(note, sizeof(note), "%.3f of bf16", bytes / static_cast<double>(kEngineBytes));
-    table->add({"store", name + " to device", store, floor, note});
+    time_stores(&bench, codec, ceilings, table);
     check_cuda(cudaMemcpy(bench.pinned.data(), bench.sections.data(), bench.sections.bytes(),
                           cudaMemcpyDefault),
                "sections to the host");
-    table->add({"load", name + " from device",
-                time_load(bench, codec, bench.sections, QUIRE_CUDA_PATH_DIRECT, 0), floor, ""});
-    const double bus_floor = bytes / ceilings.host_to_device;
-    for (int32_t path : {QUIRE_CUDA_PATH_DIRECT, QUIRE_CUDA_PATH_RING})
-      table->add({"load",
-                  name + (path == QUIRE_CUDA_PATH_RING ? " from pinned, ring, 8 CTAs"
-                                                       : " from pinned, direct, 8 CTAs"),
-                  time_load(bench, codec, bench.pinned, path, kPinnedCtas), bus_floor, ""});
+    time_loads(bench, codec, ceilings, table);
   }
   table->add({"load", "raw-bf16 from pinned, batched copy",
               time_load(bench, NamedCodec{QUIRE_CODEC_RAW_BF16, "raw-bf16"}, bench.pinned,

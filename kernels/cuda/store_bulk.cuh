@@ -58,8 +58,9 @@ __global__ void __launch_bounds__(kWarps * 32)
     unsigned char* side = s.bytes + pieces.side_begin;
     unsigned char* codes = s.bytes + pieces.codes_begin;
     unsigned char* tile = own_tiles + turn % kStoreTiles * tile_bytes;
-    const Sink sink{shifted_tile(tile, side), shifted_tile(tile + tile_bytes_of(s).side, codes),
-                    pieces.side_begin, pieces.codes_begin};
+    const Sink<true> sink{shifted_tile(tile, side),
+                          shifted_tile(tile + tile_bytes_of(s).side, codes), pieces.side_begin,
+                          pieces.codes_begin};
     if (lane_id() == 0) bulk_wait_read<kStoreTiles - 1>();
     sync_warp();
     store_block<F, false, true>(s, head, first, sink, scratch, pack.status);
@@ -83,15 +84,16 @@ struct RunTiles {
   uint32_t tile_bytes;
   uint32_t turn;
 };
-// All threads of the block call, before a run and after it with its last barrier in between.
-QUIRE_DEVICE Sink begin_run_tile(const Section& s, const BlockPlace& at, const RunTiles& tiles) {
+// All threads of the block call, before a run and after it with its last barrier in between. Thread
+// 0 waits for the tile; for the others the barriers do between what a run reads and what it writes.
+QUIRE_DEVICE Sink<true> begin_run_tile(const Section& s, const BlockPlace& at,
+                                       const RunTiles& tiles) {
   if (threadIdx.x == 0) bulk_wait_read<kStoreTiles - 1>();
-  sync_block();
   unsigned char* tile = shifted_tile(tiles.tiles + tiles.turn % kStoreTiles * tiles.tile_bytes,
                                      s.bytes + at.channel_side);
   return {tile, tile, at.channel_side, at.channel_side};
 }
-QUIRE_DEVICE void send_run_tile(const Section& s, const BlockPlace& at, const Sink& sink,
+QUIRE_DEVICE void send_run_tile(const Section& s, const BlockPlace& at, const Sink<true>& sink,
                                 uint32_t n, RunTiles* tiles) {
   const uint64_t end = at.codes + quire_kernels::align_block(uint64_t{n} * at.row_bytes);
   send_tile(s.bytes + at.channel_side, sink.codes, static_cast<uint32_t>(end - at.channel_side),
@@ -115,7 +117,7 @@ __global__ void __launch_bounds__(kWarps * 32)
     const Section& s = section_of_unit(pack, unit);
     const RunPlace run = run_place(s, unit);
     const BlockPlace at = block_place<F>(s, run.head, run.first);
-    const Sink sink = begin_run_tile(s, at, tiles);
+    const Sink<true> sink = begin_run_tile(s, at, tiles);
     store_run<F, false, true>(s, run, sink, shared, scratch + warp_id() * kHeadDimMax, pack.status);
     send_run_tile(s, at, sink, run.n, &tiles);
   }

@@ -70,7 +70,7 @@ QUIRE_DEVICE void write_elements(const Section& s, const RowShape& shape,
 // Rows with their own scale. All lanes of the warp call; rows that are not there write nothing.
 template <typename F, bool kShared>
 QUIRE_DEVICE int32_t store_token_lane(const Section& s, const RowShape& shape, const BlockPlace& at,
-                                      const Sink& sink, bool present, uint32_t inside,
+                                      const Sink<kShared>& sink, bool present, uint32_t inside,
                                       float (&v)[kVectorDims]) {
   constexpr bool kFp8 = F::kKind == SectionKind::kFp8;
   hadamard_lanes(v, s.hadamard);
@@ -124,8 +124,9 @@ QUIRE_DEVICE int32_t store_token_lane(const Section& s, const RowShape& shape, c
 // token of the engine one of them is; else they are first and those after it. All lanes of the warp
 // call.
 template <typename F, bool kListed, bool kShared>
-QUIRE_DEVICE void store_block(const Section& s, uint32_t head, uint32_t first, const Sink& sink,
-                              float* scratch, int32_t* status, uint32_t listed = 0) {
+QUIRE_DEVICE void store_block(const Section& s, uint32_t head, uint32_t first,
+                              const Sink<kShared>& sink, float* scratch, int32_t* status,
+                              uint32_t listed = 0) {
   const RowShape shape = row_shape(s.head_dim);
   const BlockPlace at = block_place<F>(s, head, first);
   const int64_t own_row = engine_row_of(s, kListed ? listed : first + lane_id(), status);
@@ -177,7 +178,7 @@ __global__ void __launch_bounds__(kWarps * 32)
     const Section& s = section_of_unit(pack, unit);
     const uint32_t local = unit - s.unit_begin;
     store_block<F, false, false>(s, local % s.n_heads, local / s.n_heads * kBlockTokens,
-                                 section_sink(s), scratch, pack.status);
+                                 Sink<false>{s}, scratch, pack.status);
   }
 }
 
@@ -205,9 +206,10 @@ QUIRE_DEVICE RunPlace run_place(const Section& s, uint32_t unit) {
   return run_of(s, local % s.n_heads, local / s.n_heads);
 }
 
-template <typename F>
-QUIRE_DEVICE int32_t channel_sides(const Section& s, const BlockPlace& at, const Sink& sink,
-                                   uint32_t lines, uint32_t line_floats, const RunShared& shared) {
+template <typename F, bool kShared>
+QUIRE_DEVICE int32_t channel_sides(const Section& s, const BlockPlace& at,
+                                   const Sink<kShared>& sink, uint32_t lines, uint32_t line_floats,
+                                   const RunShared& shared) {
   constexpr uint32_t kTop = (1u << F::kBits) - 1;
   int32_t bad = 0;
   for (uint32_t dim = threadIdx.x; dim < s.head_dim; dim += kWarps * 32) {
@@ -245,7 +247,7 @@ QUIRE_DEVICE int32_t channel_sides(const Section& s, const BlockPlace& at, const
 // kListed: the run's rows are the engine's tokens listed[0], listed[1], ... All threads of the
 // block call.
 template <typename F, bool kListed, bool kShared>
-QUIRE_DEVICE void store_run(const Section& s, const RunPlace& run, const Sink& sink,
+QUIRE_DEVICE void store_run(const Section& s, const RunPlace& run, const Sink<kShared>& sink,
                             const RunShared& shared, float* scratch, int32_t* status,
                             const uint32_t* listed = nullptr) {
   const RowShape shape = row_shape(s.head_dim);
@@ -299,8 +301,8 @@ QUIRE_DEVICE void store_run(const Section& s, const RunPlace& run, const Sink& s
       }
     }
     sync_block();
-    const int32_t wrong =
-        channel_sides<F>(s, at, sink, n < group_rows ? n : group_rows, line_floats, shared);
+    const int32_t wrong = channel_sides<F, kShared>(s, at, sink, n < group_rows ? n : group_rows,
+                                                    line_floats, shared);
     if (bad == 0) bad = wrong;
     sync_block();
 #pragma unroll
@@ -334,7 +336,7 @@ __global__ void __launch_bounds__(kWarps * 32)
   const RunShared shared{low, high};
   for (uint32_t unit = blockIdx.x; unit < pack.n_units; unit += gridDim.x) {
     const Section& s = section_of_unit(pack, unit);
-    store_run<F, false, false>(s, run_place(s, unit), section_sink(s), shared,
+    store_run<F, false, false>(s, run_place(s, unit), Sink<false>{s}, shared,
                                scratch + warp_id() * kHeadDimMax, pack.status);
   }
 }

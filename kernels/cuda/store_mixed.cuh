@@ -85,13 +85,13 @@ QUIRE_DEVICE void store_part(const Section& part, uint32_t head, bool salient,
     const uint32_t n = left < step ? left : step;
     list_tokens(part, salient, n, shared, &cursor);
     if constexpr (F::kChannelSide) {
-      store_run<F, true, false>(part, run_of(part, head, first / step), section_sink(part),
+      store_run<F, true, false>(part, run_of(part, head, first / step), Sink<false>{part},
                                 shared.run, shared.scratch, status, shared.tokens);
     } else {
       const uint32_t own = warp_id() * kBlockTokens;
       const uint32_t listed = own + lane_id() < n ? shared.tokens[own + lane_id()] : kNoToken;
       if (own < n)
-        store_block<F, true, false>(part, head, first + own, section_sink(part), shared.scratch,
+        store_block<F, true, false>(part, head, first + own, Sink<false>{part}, shared.scratch,
                                     status, listed);
       sync_block();
     }

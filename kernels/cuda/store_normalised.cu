@@ -60,8 +60,9 @@ QUIRE_DEVICE void sum_channels(const Section& s, const RowShape& shape, const Ru
 }
 
 // Writes the pairs of the thread's channels; means and deviations as floats into shared memory.
+template <bool kShared>
 QUIRE_DEVICE void store_statistics(const Section& s, const RowShape& shape, const RunPlace& run,
-                                   const BlockPlace& at, const Sink& sink, float* rows,
+                                   const BlockPlace& at, const Sink<kShared>& sink, float* rows,
                                    float* scratch, float* means, float* deviations, int32_t* bad) {
   double sums[kDimsOfThread];
   uint16_t mean_bits[kDimsOfThread] = {};
@@ -91,9 +92,9 @@ QUIRE_DEVICE void store_statistics(const Section& s, const RowShape& shape, cons
 }
 
 template <bool kShared>
-QUIRE_DEVICE void store_normalised_run(const Section& s, const RunPlace& run, const Sink& sink,
-                                       float* rows, float* scratch, float* means, float* deviations,
-                                       int32_t* status) {
+QUIRE_DEVICE void store_normalised_run(const Section& s, const RunPlace& run,
+                                       const Sink<kShared>& sink, float* rows, float* scratch,
+                                       float* means, float* deviations, int32_t* status) {
   const RowShape shape = row_shape(s.head_dim);
   const BlockPlace at = block_place<Normalised>(s, run.head, run.first);
   int32_t bad = 0;
@@ -133,7 +134,7 @@ __global__ void __launch_bounds__(kWarps * 32)
   QUIRE_SHARED(float, scratch, kWarps* kHeadDimMax);
   for (uint32_t unit = blockIdx.x; unit < pack.n_units; unit += gridDim.x) {
     const Section& s = section_of_unit(pack, unit);
-    store_normalised_run<false>(s, run_place(s, unit), section_sink(s), rows,
+    store_normalised_run<false>(s, run_place(s, unit), Sink<false>{s}, rows,
                                 scratch + warp_id() * kHeadDimMax, means, deviations, pack.status);
   }
 }
@@ -151,7 +152,7 @@ __global__ void __launch_bounds__(kWarps * 32)
     const Section& s = section_of_unit(pack, unit);
     const RunPlace run = run_place(s, unit);
     const BlockPlace at = block_place<Normalised>(s, run.head, run.first);
-    const Sink sink = begin_run_tile(s, at, tiles);
+    const Sink<true> sink = begin_run_tile(s, at, tiles);
     store_normalised_run<true>(s, run, sink, rows, scratch + warp_id() * kHeadDimMax, means,
                                deviations, pack.status);
     send_run_tile(s, at, sink, run.n, &tiles);

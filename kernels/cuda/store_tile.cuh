@@ -38,8 +38,9 @@ QUIRE_HD TileBytes tile_bytes_of(const Section& s) {
               kSlack};
 }
 
-// Where a store writes what belongs at an offset of the section: the section itself, or tiles with
-// a part of it.
+// Where a store writes what belongs at an offset of the section: tiles with a part of it, or the
+// section itself.
+template <bool kShared>
 struct Sink {
   unsigned char* side;
   unsigned char* codes;
@@ -51,9 +52,13 @@ struct Sink {
     return codes + offset - codes_begin;
   }
 };
-QUIRE_DEVICE Sink section_sink(const Section& s) {
-  return {s.bytes, s.bytes, 0, 0};
-}
+template <>
+struct Sink<false> {
+  const Section& section;
+
+  QUIRE_DEVICE unsigned char* side_at(uint64_t offset) const { return section.bytes + offset; }
+  QUIRE_DEVICE unsigned char* codes_at(uint64_t offset) const { return section.bytes + offset; }
+};
 
 QUIRE_DEVICE unsigned char* shifted_tile(unsigned char* tile, const unsigned char* piece) {
   return tile + reinterpret_cast<uintptr_t>(piece) % kTileVectorBytes;

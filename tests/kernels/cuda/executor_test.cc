@@ -101,6 +101,15 @@ TEST(Executor, BulkCopyThroughARing) {
   });
 }
 
+TEST(Executor, AsyncRingIntoBulkStores) {
+  under_every_schedule([] {
+    std::vector<uint32_t> from(256 * 9), to(256 * 9);
+    for (size_t i = 0; i < from.size(); ++i) from[i] = static_cast<uint32_t>(i * 2654435761);
+    ASSERT_EQ(run_async_ring(from.data(), to.data(), 9 * 1024, nullptr), 0);
+    EXPECT_EQ(from, to);
+  });
+}
+
 TEST(Executor, Arithmetic) {
   uint32_t out[8];
   ASSERT_EQ(run_arithmetic(3.0f, 4.0f, out, nullptr), 0);
@@ -189,6 +198,33 @@ TEST_F(ExecutorDeath, RingThatOverrunsItself) {
   std::vector<uint32_t> in(8 * 256), out(8 * 256);
   EXPECT_DEATH(run_wrong(kRingWithoutEmptyBarrier, out.data(), in.data(), nullptr),
                "primitives.cu:.*mbarrier_arrive: more arrivals than its count");
+}
+TEST_F(ExecutorDeath, AsyncRings) {
+  std::vector<uint32_t> in(8 * 256), out(8 * 256);
+  const auto dies = [&](WrongKernel which, const char* message) {
+    EXPECT_DEATH(run_wrong(which, out.data(), in.data(), nullptr), message);
+  };
+  dies(kAsyncArrivesEarly, "asynchronous copies it never waited for|race on shared memory");
+  dies(kAsyncNeverArrives, "deadlock(.|\n)*mbarrier_wait at .*primitives.cu");
+  if (!quire_executor::finds_races()) return;
+  for (const Schedule& schedule : quire_executor::schedules()) {
+    quire_executor::set_schedule(schedule);
+    dies(kBulkStoreWithoutFence, "a bulk copy reads byte 0 .* without a fence_async_shared");
+    dies(kBulkStoreFencedEarly, "a bulk copy reads byte .* without a fence_async_shared");
+    dies(kBulkTileWithoutWait, "race on shared memory.* an asynchronous copy read");
+  }
+  quire_executor::set_schedule({});
+}
+TEST_F(ExecutorDeath, BulkCopiesBeforeSm90) {
+  quire_executor::Device device;
+  device.compute_capability = 80;
+  quire_executor::set_device(device);
+  std::vector<uint32_t> in(8 * 256), out(8 * 256);
+  EXPECT_DEATH(run_bulk_copy(in.data(), out.data(), 1024, nullptr),
+               "bulk_g2s on a device of compute capability 80");
+  EXPECT_DEATH(run_async_ring(in.data(), out.data(), 1024, nullptr),
+               "bulk_s2g on a device of compute capability 80");
+  quire_executor::set_device({});
 }
 // Under any one schedule, also where the output is right.
 TEST_F(ExecutorDeath, Races) {

@@ -120,6 +120,68 @@ __global__ void bulk_copy(const unsigned char* from, unsigned char* to, uint32_t
 #endif
 }
 
+enum class Mistake {
+  kNone,
+  kArrivesEarly,
+  kNeverArrives,
+  kNoFence,
+  kFencedEarly,
+  kNoWait,
+};
+
+// Warp 0 fills two stages by cp.async, warp 1 hands them on to two tiles that go out in bulk.
+template <Mistake kMistake>
+__global__ void async_ring(const unsigned char* from, unsigned char* to, uint32_t bytes) {
+#if QUIRE_HAS_BULK
+  constexpr uint32_t kStages = 2;
+  constexpr uint32_t kStageBytes = 1024;
+  QUIRE_SHARED(uint64_t, full, kStages);
+  QUIRE_SHARED(uint64_t, empty, kStages);
+  QUIRE_SHARED(unsigned char, in, kStages* kStageBytes);
+  QUIRE_SHARED(unsigned char, out, kStages* kStageBytes);
+  if (threadIdx.x < kStages) {
+    mbarrier_init(full + threadIdx.x, 32);
+    mbarrier_init(empty + threadIdx.x, 1);
+  }
+  mbarrier_fence_init();
+  sync_block();
+  const uint32_t own = lane_id() * 32;
+  for (uint32_t turn = 0; turn < bytes / kStageBytes; ++turn) {
+    const uint32_t stage = turn % kStages;
+    unsigned char* stage_in = in + stage * kStageBytes;
+    if (warp_id() == 0) {
+      mbarrier_wait(empty + stage, (turn / kStages & 1) ^ 1);
+      if (kMistake == Mistake::kArrivesEarly) cp_async_arrive(full + stage);
+      cp_async16(stage_in + own, from + turn * kStageBytes + own);
+      cp_async16(stage_in + own + 16, from + turn * kStageBytes + own + 16);
+      if (kMistake != Mistake::kArrivesEarly && kMistake != Mistake::kNeverArrives)
+        cp_async_arrive(full + stage);
+      if (kMistake == Mistake::kNeverArrives) {
+        cp_async_wait<0>();
+        cp_async_commit();
+      }
+      continue;
+    }
+    mbarrier_wait(full + stage, turn / kStages & 1);
+    if (lane_id() == 0 && kMistake != Mistake::kNoWait) bulk_wait_read<kStages - 1>();
+    sync_warp();
+    unsigned char* tile = out + stage * kStageBytes;
+    if (kMistake == Mistake::kFencedEarly) fence_async_shared();
+    st_16(tile + own, ld_16(stage_in + own));
+    st_16(tile + own + 16, ld_16(stage_in + own + 16));
+    if (kMistake != Mistake::kNoFence && kMistake != Mistake::kFencedEarly) fence_async_shared();
+    sync_warp();
+    if (lane_id() != 0) continue;
+    mbarrier_arrive(empty + stage);
+    bulk_s2g(to + turn * kStageBytes, tile, kStageBytes);
+    bulk_commit();
+  }
+  if (warp_id() == 1 && lane_id() == 0) bulk_wait_read<0>();
+#else
+  (void)from, (void)to, (void)bytes;
+#endif
+}
+
 __global__ void arithmetic(float x, float y, uint32_t* out) {
   const uint32_t a = pack_f16x2(x, y);
   const uint32_t b = pack_f16x2(y, 1.5f);
@@ -244,6 +306,15 @@ int run_bulk_copy(const void* from, void* to, uint32_t bytes, void* stream) {
   return QUIRE_LAUNCH((bulk_copy<true>), 1, 96, 0, stream, static_cast<const unsigned char*>(from),
                       static_cast<unsigned char*>(to), bytes);
 }
+template <Mistake kMistake>
+static int launch_async_ring(const void* from, void* to, uint32_t bytes, void* stream) {
+  return QUIRE_LAUNCH((async_ring<kMistake>), 1, 64, 0, stream,
+                      static_cast<const unsigned char*>(from), static_cast<unsigned char*>(to),
+                      bytes);
+}
+int run_async_ring(const void* from, void* to, uint32_t bytes, void* stream) {
+  return launch_async_ring<Mistake::kNone>(from, to, bytes, stream);
+}
 int run_arithmetic(float x, float y, uint32_t* out, void* stream) {
   return QUIRE_LAUNCH(arithmetic, 1, 1, 0, stream, x, y, out);
 }
@@ -256,5 +327,20 @@ int run_wrong(WrongKernel which, uint32_t* out, const uint32_t* in, void* stream
     return QUIRE_LAUNCH((bulk_copy<false>), 1, 96, 0, stream,
                         reinterpret_cast<const unsigned char*>(in),
                         reinterpret_cast<unsigned char*>(out), 8 * 1024u);
+  constexpr uint32_t kBytes = 8 * 1024;
+  switch (which) {
+    case kAsyncArrivesEarly:
+      return launch_async_ring<Mistake::kArrivesEarly>(in, out, kBytes, stream);
+    case kAsyncNeverArrives:
+      return launch_async_ring<Mistake::kNeverArrives>(in, out, kBytes, stream);
+    case kBulkStoreWithoutFence:
+      return launch_async_ring<Mistake::kNoFence>(in, out, kBytes, stream);
+    case kBulkStoreFencedEarly:
+      return launch_async_ring<Mistake::kFencedEarly>(in, out, kBytes, stream);
+    case kBulkTileWithoutWait:
+      return launch_async_ring<Mistake::kNoWait>(in, out, kBytes, stream);
+    default:
+      break;
+  }
   return QUIRE_LAUNCH(wrong, 1, 64, 0, stream, static_cast<int>(which), out, in);
 }

@@ -13,6 +13,9 @@ int run_matrix_product(const uint16_t* a, const uint16_t* b, float* d, bool bf16
 int run_async_copy(const void* from, void* to, uint32_t n_vectors, void* stream);
 // to = from; bytes a multiple of 1024; a loader warp with bulk copies and mbarriers. sm_90.
 int run_bulk_copy(const void* from, void* to, uint32_t bytes, void* stream);
+// to = from; bytes a multiple of 1024: one warp fills stages by cp.async that arrive on mbarriers,
+// another stores what came in bulk from two tiles. sm_90.
+int run_async_ring(const void* from, void* to, uint32_t bytes, void* stream);
 // out[0..7] = conversions and packed arithmetic of x, y.
 int run_arithmetic(float x, float y, uint32_t* out, void* stream);
 // sums[block] = sum of values[block * 256 ..]; *largest = of all.
@@ -34,6 +37,11 @@ enum WrongKernel {
   kNobodyArrives,
   kExitsWithCopies,
   kRingWithoutEmptyBarrier,
+  kAsyncArrivesEarly,
+  kAsyncNeverArrives,
+  kBulkStoreWithoutFence,
+  kBulkStoreFencedEarly,
+  kBulkTileWithoutWait,
 };
 int run_wrong(WrongKernel which, uint32_t* out, const uint32_t* in, void* stream);
 
