@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +19,7 @@ from ..transformers.recipes import (
 )
 from .tasks import Prompt
 from .tasks.model import TokenRun
+from .tasks.pool import counts, similarity
 
 DUMMY_TOKENS = 4
 VARIANTS: dict[str, str] = {
@@ -29,16 +29,19 @@ VARIANTS: dict[str, str] = {
     "filler": "behind the system prefix and one fixed neutral text of about 200 tokens",
     "neighbours[:N]": "behind the system prefix and the N nearest chunks of the same documents "
     "that are not in the prompt; 1",
+    "similar[:N]": "behind the system prefix and the N passages of all documents that are most "
+    "like the chunk, as quire-warm --neighbours does; 1",
     "beside[:N]": "as neighbours, but chunks of the prompt itself: as if the future were known; 1",
 }
 _ALIASES = {"isolated": "iso", "link0": "sink", "fill": "filler", "syn": "neighbours"}
-_COUNTED = {"sink": DUMMY_TOKENS, "neighbours": 1, "beside": 1}
+_COUNTED = {"sink": DUMMY_TOKENS, "neighbours": 1, "similar": 1, "beside": 1}
 _KINDS = {
     "iso": ContextKind.ISOLATED,
     "sys": ContextKind.FIXED_PREFIX,
     "filler": ContextKind.FIXED_PREFIX,
     "sink": ContextKind.DUMMY_SINK,
     "neighbours": ContextKind.SYNTHETIC,
+    "similar": ContextKind.SYNTHETIC,
     "beside": ContextKind.SYNTHETIC,
 }
 COUNT_MAX = 16
@@ -88,18 +91,18 @@ def own_variant(policy: RowPolicy) -> Variant:
     return Variant("sys")
 
 
-def _similarity(a: TokenRun, b: TokenRun) -> float:
-    """Cosine of token counts: a stand-in for an embedding model, equal everywhere."""
-    x, y = Counter(a.tolist()), Counter(b.tolist())
-    dot = sum(n * y[token] for token, n in x.items())
-    norms = np.sqrt(sum(n * n for n in x.values()) * sum(n * n for n in y.values()))
-    return float(dot / norms) if norms else 0.0
-
-
 def _nearest(chunk: TokenRun, others: list[TokenRun], n: int) -> list[TokenRun]:
     """The n nearest, in the order they are given: chunks with the same ones share a lead."""
-    ranked = sorted(range(len(others)), key=lambda i: -_similarity(chunk, others[i]))
+    own = counts(chunk)
+    ranked = sorted(range(len(others)), key=lambda i: -similarity(own, counts(others[i])))
     return [others[i] for i in sorted(ranked[:n])]
+
+
+def _behind_similar(prompt: Prompt, chunk: TokenRun, n: int) -> Recipe:
+    text = "" if prompt.text is None else " ".join(one.text for one in prompt.text.chunks)
+    near = [] if prompt.pool is None else prompt.pool.nearest(chunk, text, n)
+    system = prompt.system_tokens
+    return behind_neighbours(near, system) if near else behind_prefix(system)
 
 
 def recipe_of(variant: Variant, prompt: Prompt, index: int, sink_token: int) -> Recipe:
@@ -117,6 +120,8 @@ def recipe_of(variant: Variant, prompt: Prompt, index: int, sink_token: int) -> 
         return behind_dummies([sink_token] * variant.count)
     if variant.name == "filler":
         return behind_prefix(np.concatenate([system, prompt.filler]))
+    if variant.name == "similar":
+        return _behind_similar(prompt, chunk.tokens, variant.count)
     others = (
         list(prompt.spare)
         if variant.name == "neighbours"

@@ -10,6 +10,7 @@ from quire.errors import InvalidArgument
 from quire.eval.errors import DocumentsMissing, TokenizerMissing
 from quire.eval.tasks import TASKS, Corpus, Encoder, Generator, Layout, TextPrompt, read_corpus
 from quire.eval.tasks.documents import paragraphs_of_html
+from quire.eval.tasks.pool import counts, similarity
 from tiny_texts import Characters
 
 LAYOUT = Layout((4, 6), 160)
@@ -196,3 +197,22 @@ def test_html_paragraphs() -> None:
         "four",
         "five",
     ]
+
+
+def test_similar_passages_are_of_the_corpus_and_not_of_the_prompt(corpus: Corpus, encoder: Encoder) -> None:
+    prompt = generator(corpus, encoder).prompt("needle", 0)
+    assert prompt.pool is not None and prompt.text is not None
+    text = " ".join(chunk.text for chunk in prompt.text.chunks)
+    near = prompt.pool.nearest(prompt.chunks[0].tokens, text, 3)
+    assert len(near) == 3
+    own = counts(prompt.chunks[0].tokens)
+    likeness = [similarity(own, counts(tokens)) for tokens in near]
+    assert likeness == sorted(likeness)
+    everything = prompt.pool.nearest(prompt.chunks[0].tokens, text, 10_000)
+    assert likeness == [similarity(own, counts(tokens)) for tokens in everything[-3:]]
+    free = prompt.pool.nearest(prompt.chunks[0].tokens, "", 10_000)
+    assert 0 < len(everything) < len(free)
+    again = generator(corpus, encoder, seed=4).prompt("copy", 1)
+    assert again.pool is not None
+    same = again.pool.nearest(prompt.chunks[0].tokens, text, 3)
+    assert all(np.array_equal(a, b) for a, b in zip(near, same, strict=True))

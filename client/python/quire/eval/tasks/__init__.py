@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from .model import Chunk, Fact, Prompt, Question, TextChunk, TextPrompt, TextQue
 from .needles import NEEDLE_TASKS, Board, Layout
 from .others import copy, edit, proceed, relay
 from .passages import Passages
+from .pool import PassagePool
 from .tokens import Encoder, make_counter
 
 TASKS: dict[str, str] = {
@@ -52,6 +54,7 @@ class Generator:
         self.corpus, self.encoder, self.seed = corpus, encoder, seed
         self.layout = layout or Layout()
         self._count = make_counter(encoder)
+        self._pool = PassagePool(corpus.documents, encoder, self.layout.chunk_tokens)
 
     def text(self, task: str, index: int) -> TextPrompt:
         """Raises InvalidArgument for an unknown task, DocumentsMissing."""
@@ -78,7 +81,7 @@ class Generator:
         raise DocumentsMissing("no sentence is long enough to be copied")
 
     def prompt(self, task: str, index: int) -> Prompt:
-        return self.encoder.prompt(self.text(task, index))
+        return replace(self.encoder.prompt(self.text(task, index)), pool=self._pool)
 
     def prompts(self, tasks: list[str], n: int, first: int = 0) -> Iterator[tuple[str, int]]:
         """(task, index), all tasks of an index before the next index."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from .pool import PassagePool
 
 TokenRun = NDArray[np.uint32]
 
@@ -119,7 +122,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt as runs of ids. The runs are joined as they are, never tokenised again."""
+    """A prompt as runs of ids. The runs are joined as they are, never tokenised again.
+
+    spare: chunks of the same documents that are not in it. pool: passages of all documents.
+    """
 
     id: str
     task: str
@@ -129,6 +135,7 @@ class Prompt:
     spare: tuple[TokenRun, ...] = ()
     filler: TokenRun = field(default_factory=lambda: np.empty(0, dtype=np.uint32))
     text: TextPrompt | None = None
+    pool: PassagePool | None = None
 
     @property
     def context_tokens(self) -> TokenRun:
