@@ -158,7 +158,8 @@ QUIRE_DEVICE void drain_ring(const SectionPack& pack, const Ring& ring, float* s
 // One CTA a multiprocessor is what the ring's shared memory allows.
 template <typename F>
 __global__ void __launch_bounds__((kWarps + 1) * 32, 1)
-    load_ring(const __grid_constant__ SectionPack pack, bool bulk) {
+    load_ring(const __grid_constant__ SectionPack pack, bool by_bulk_copies) {
+  const bool bulk = QUIRE_HAS_BULK && by_bulk_copies;
   QUIRE_DYNAMIC_SHARED(stages);
   QUIRE_SHARED(uint64_t, full, kRingStages);
   QUIRE_SHARED(uint64_t, empty, kRingStages);
