@@ -1,7 +1,8 @@
 // The loops of the lossless bf16 codecs for AVX-512: 64 elements per step, the tail of a row by
-// mask. Included by one translation unit per instruction set (exponent_avx512.cc, and
-// exponent_vbmi2.cc with VBMI and VBMI2, which have byte permutes, expansion and compression), each
-// with its own copy of everything here. Nothing inline with external linkage (see rows.h).
+// mask. Included by one translation unit per instruction set (exponent_avx512.cc; with VBMI and
+// VBMI2, which have byte permutes, expansion and compression, exponent_vbmi2.cc and
+// exponent_rotating.cc), each with its own copy of everything here. Nothing inline with external
+// linkage (see rows.h).
 #ifndef QUIRE_KERNELS_EXPONENT_AVX512_H_
 #define QUIRE_KERNELS_EXPONENT_AVX512_H_
 

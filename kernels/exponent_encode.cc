@@ -17,22 +17,18 @@ constexpr uint32_t kSampledRows = 4;       // exp4's table is made from every fo
 
 // Exponents by descending frequency, smaller first among equals.
 void rank_exponents(const uint64_t* counters, Byte* exponents) {
-  Byte present[256];
-  uint32_t n_present = 0;
-  for (uint32_t e = 0; e < 256; ++e)
-    if (counters[e] != 0) present[n_present++] = static_cast<Byte>(e);
-  bool taken[256] = {};
+  uint64_t ranked[kTableExponents];
   uint32_t n = 0;
-  for (; n < kTableExponents && n < n_present; ++n) {
-    uint32_t best = 256;
-    for (uint32_t i = 0; i < n_present; ++i)
-      if (!taken[present[i]] && (best == 256 || counters[present[i]] > counters[best]))
-        best = present[i];
-    taken[best] = true;
-    exponents[n] = static_cast<Byte>(best);
+  for (uint32_t e = 0; e < 256; ++e) {
+    if (n == kTableExponents && counters[e] <= ranked[n - 1]) continue;
+    uint32_t i = n < kTableExponents ? n++ : n - 1;
+    for (; i > 0 && ranked[i - 1] < counters[e]; --i) {
+      ranked[i] = ranked[i - 1];
+      exponents[i] = exponents[i - 1];
+    }
+    ranked[i] = counters[e];
+    exponents[i] = static_cast<Byte>(e);
   }
-  for (uint32_t e = 0; n < kTableExponents; ++e)
-    if (!taken[e]) exponents[n++] = static_cast<Byte>(e);
 }
 
 // ExponentRows::window_begin
