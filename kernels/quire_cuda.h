@@ -14,8 +14,8 @@
  * launch, ordered by format: sections of one batch must not overlap each other's destinations.
  * Calls are reentrant and allocate nothing; they can be captured in a graph.
  *  - Supported, head_dim <= 256: loads and stores of all codecs of quire_kernels.h; loads of
- * lossless bf16 (4, 5) and of mixed precision (64, 65) take the path DIRECT. Others:
- * QUIRE_KERNEL_UNSUPPORTED. Bytes and values equal the CPU's.
+ * lossless bf16 (4, 5), of mixed precision (64, 65) and of K of INT4_CENTRED take the path DIRECT.
+ * Others: QUIRE_KERNEL_UNSUPPORTED. Bytes and values equal the CPU's.
  *  - Stores of variable size (4, 5, 64, 65): dst_written is 8-byte aligned memory of the device
  * and may not be NULL; the kernel leaves the section's size there, which holds where *device_status
  * is still 0 after the stream (until then look at dst_bytes for room). `salient` is the device's
@@ -56,7 +56,7 @@ enum quire_cuda_store_path {
   QUIRE_CUDA_STORE_AUTO = 0,  /* from `table` where there is one, else PLAIN */
   QUIRE_CUDA_STORE_PLAIN = 1, /* every lane its own codes */
   /* Tiles of shared memory and bulk copies. sm_90, two tiles of a run or eight of 32 rows in 100 KB
-   * (any section of head_dim <= 128); PLAIN is taken where that does not hold. */
+   * (head_dim <= 128, raw fp32: <= 96); PLAIN is taken where that does not hold. */
   QUIRE_CUDA_STORE_BULK = 2
 };
 

@@ -233,24 +233,33 @@ TEST(CudaStore, BulkPiecesNeedNotBeAligned) {
         }
 }
 
+// As quire_cuda.h says.
 TEST(CudaStore, BulkIsTakenWhereItCanBe) {
+  const auto takes_bulk = [](Case c, uint32_t head_dim) {
+    c.store_path = QUIRE_CUDA_STORE_BULK;
+    c.head_dim = head_dim;
+    c.n_tokens = 257;
+    c.n_heads = 1;
+    check_store(c);
+    return strstr(quire_executor::last_kernel(), "_bulk") != nullptr;
+  };
   Case c;
-  c.store_path = QUIRE_CUDA_STORE_BULK;
+  for (int32_t plane : {QUIRE_PLANE_KEY, QUIRE_PLANE_VALUE}) {
+    c.plane = plane;
+    for (int32_t codec : fixed_codecs()) {
+      c.codec = codec;
+      EXPECT_EQ(takes_bulk(c, 128), codec != QUIRE_CODEC_RAW_F32) << name_of(c);
+    }
+    c.codec = QUIRE_CODEC_RAW_F32;
+    EXPECT_TRUE(takes_bulk(c, 96));
+  }
+  c.plane = QUIRE_PLANE_KEY;
   c.codec = QUIRE_CODEC_INT8_CHANNEL;
-  c.n_tokens = 257;
-  c.n_heads = 1;
-  c.head_dim = 128;
-  check_store(c);
-  EXPECT_STREQ(quire_executor::last_kernel(), "store_runs_bulk<F>");
-  c.head_dim = 256;  // its tiles are too large
-  check_store(c);
-  EXPECT_STREQ(quire_executor::last_kernel(), "store_runs<F>");
+  EXPECT_FALSE(takes_bulk(c, 256));
   quire_executor::Device device;
   device.compute_capability = 80;
   quire_executor::set_device(device);
-  c.head_dim = 128;
-  check_store(c);
-  EXPECT_STREQ(quire_executor::last_kernel(), "store_runs<F>");
+  EXPECT_FALSE(takes_bulk(c, 128));
   quire_executor::set_device({});
 }
 
