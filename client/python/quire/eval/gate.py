@@ -28,9 +28,9 @@ CODECS = ("int4-channel64", "int8-channel")  # the smallest first
 DEFAULT_PROMPTS = 5
 # A share of prompts in which the policy's KL is below plain reuse's, and below random rows'.
 WINS_MIN = 0.8
-# KL that a codec may add (median over prompts), an exact prefix under it: four times what two small
-# models showed on eight other prompts (.012 and .016; 1.2e-4 and 6e-5). Single prompts reach .09 and
-# 7e-4, so two are too few.
+# KL that a codec may add (median over prompts), an exact prefix under it: four times what two
+# small models showed on eight other prompts (.012 and .016; 1.2e-4 and 6e-5). Single prompts reach
+# .09 and 7e-4, so two are too few.
 CODEC_KL_MAX = {"int4-channel64": 0.06, "int8-channel": 5e-4}
 # Where plain reuse is this near to full prefill (models trained for it), no row need be computed.
 REUSE_KL_ENOUGH = 0.01
