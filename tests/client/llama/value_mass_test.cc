@@ -105,6 +105,21 @@ TEST_P(ValueMass, IsThatOfQuireTransformers) {
   EXPECT_LT(difference, qwen ? 0.02 : 0.1);
 }
 
+TEST_P(ValueMass, IsTheSameOverKvThatWasLoaded) {
+  const auto stored = encode(*engine_, *engine_->view(0, kTokens), context_,
+                             VariantContext::contextual(prefix_digest(engine_->model_id(), {}, {})),
+                             CodecId::kRawF16);
+  std::vector<float> computed, loaded;
+  QUIRE_ASSERT_OK(engine_->append_with_mass(question_, {true, 0}, &computed));
+  // Something else in between, so that nothing is left over.
+  engine_->clear();
+  QUIRE_ASSERT_OK(engine_->append(chunk_of(*engine_, 2, kTokens + kQuestion), false));
+  const KvPiece piece{stored, 0, kTokens, 0};
+  QUIRE_ASSERT_OK(engine_->place(kTokens, std::span(&piece, 1)));
+  QUIRE_ASSERT_OK(engine_->append_with_mass(question_, {true, 0}, &loaded));
+  EXPECT_EQ(loaded, computed);
+}
+
 TEST_P(ValueMass, APassThatEndsLeavesTheLayersAboveAlone) {
   const uint32_t n_layers = middle_layers();
   ASSERT_LT(n_layers, engine_->n_layers());
