@@ -11,13 +11,13 @@ namespace {
 constexpr const char* kFooter = R"(Examples:
   quire-ask --model m.gguf --doc handbook/*.html --question "Which daemon runs a command once?"
   quire-ask --model m.gguf --doc a.md --doc b.md#0-3 --question "..." --policy epic:16
-  quire-ask --model m.gguf --doc a.md --question "..." --compare            (full, reuse, epic:16, query-value:0.15)
+  quire-ask --model m.gguf --doc a.md --question "..." --compare      (full, reuse, epic:16, query-value:0.15)
   quire-ask --model m.gguf --doc a.md --question "..." --compare full query-value:0.05 -o json
-  quire-ask --model m.gguf --doc a.md --question "..." --no-store           (no server; nothing is kept)
+  quire-ask --model m.gguf --doc a.md --question "..." --no-store     (no server; nothing is kept)
 
-Policies: full, prefix, reuse, epic:K, link0, query:B, query-value:B (the default, query-value:0.15: the question
-looks at the reused KV first, and the document tokens whose values it would carry away most are computed again
-with it; both together cost at most 15 % of computing the documents).)";
+Policies: full, prefix, reuse, epic:K, link0, query:B, query-value:B (the default, query-value:0.15: the
+question looks at the reused KV first, and the document tokens whose values it would carry away most are
+computed again with it; both together cost at most 15 % of computing the documents).)";
 
 std::vector<std::string> codec_names() {
   std::vector<std::string> names;
