@@ -35,13 +35,18 @@ struct Layout {
   uint32_t loaded_tokens = 0;
 };
 
-Expected<Layout> make_layout(const AnswerInput& input) {
+Status check_input(const AnswerInput& input) {
   if (input.plan == nullptr || input.policy == nullptr) return invalid("no plan or no policy");
   QUIRE_RETURN_IF_ERROR(reuse::check_plan(*input.plan));
-  if (input.plan->n_tokens != input.tokens.size() ||
-      input.representations.size() != input.plan->segments.size()) {
-    return invalid("plan, tokens and representations do not belong together");
+  if (input.plan->n_tokens == input.tokens.size() &&
+      input.representations.size() == input.plan->segments.size()) {
+    return Status::ok();
   }
+  return invalid("plan, tokens and representations do not belong together");
+}
+
+// looks: the question runs first, so all that is fresh before it has to be there.
+Layout make_layout(const AnswerInput& input, bool looks) {
   Layout layout;
   for (size_t i = 0; i < input.plan->segments.size(); ++i) {
     const reuse::Segment& segment = input.plan->segments[i];
@@ -52,7 +57,6 @@ Expected<Layout> make_layout(const AnswerInput& input) {
     layout.loaded_end = segment.token_end();
     layout.loaded_tokens += segment.n_tokens;
   }
-  const bool looks = input.policy->needs().needs_query_attention && layout.loaded_tokens > 0;
   if (looks && input.question_begin < input.tokens.size()) {
     for (uint32_t t = layout.loaded_end; t < input.question_begin; ++t) layout.gaps.push_back(t);
     layout.loaded_end = std::max(layout.loaded_end, input.question_begin);
@@ -72,9 +76,10 @@ std::vector<uint32_t> merge_rows(const std::vector<uint32_t>& a, const std::vect
   return result;
 }
 
-// How many layers the question's first pass goes through; 0: the policy needs none, or cannot pay
-// for one.
+// How many layers the question's first pass goes through; 0: there are no chunks, the policy needs
+// none, or cannot pay for one.
 uint32_t question_layers(const LlamaEngine& engine, const AnswerInput& input) {
+  if (input.plan->tokens_of(reuse::SegmentKind::kChunk) == 0) return 0;
   const std::vector<uint32_t> full = engine.full_layers();
   return input.policy->question_layers(*input.plan, {engine.n_layers(), full});
 }
@@ -95,15 +100,16 @@ Status look(LlamaEngine& engine, const AnswerInput& input, const Layout& layout,
 }  // namespace
 
 Expected<AnswerStart> start_answer(LlamaEngine& engine, const AnswerInput& input) {
-  QUIRE_ASSIGN_OR_RETURN(const Layout layout, make_layout(input));
+  QUIRE_RETURN_IF_ERROR(check_input(input));
   AnswerStart start;
+  start.question_layers = question_layers(engine, input);
+  const bool looks = start.question_layers > 0;
+  const Layout layout = make_layout(input, looks);
   start.loaded_tokens = layout.loaded_tokens;
   const auto n_tokens = static_cast<uint32_t>(input.tokens.size());
   const std::span<const TokenId> tail = input.tokens.subspan(layout.loaded_end);
   const bool has_chunks = input.plan->tokens_of(reuse::SegmentKind::kChunk) > 0;
-  start.question_layers = has_chunks ? question_layers(engine, input) : 0;
   const reuse::QuestionPass pass{start.question_layers, engine.n_layers()};
-  const bool looks = start.question_layers > 0;
   if (has_chunks && !looks) {
     QUIRE_ASSIGN_OR_RETURN(start.rows, input.policy->select_rows(*input.plan, {}, pass));
   }
@@ -117,8 +123,12 @@ Expected<AnswerStart> start_answer(LlamaEngine& engine, const AnswerInput& input
   start.timeline.load_us = watch.lap_us();
   if (looks) {
     QUIRE_RETURN_IF_ERROR(look(engine, input, layout, start.question_layers, start.column_mass));
-    QUIRE_ASSIGN_OR_RETURN(start.rows,
-                           input.policy->select_rows(*input.plan, start.column_mass, pass));
+    auto chosen = input.policy->select_rows(*input.plan, start.column_mass, pass);
+    if (!chosen) {
+      engine.clear();  // above the pass the question has no KV: nothing may go on from here
+      return chosen.status();
+    }
+    start.rows = std::move(*chosen);
     rows = merge_rows(start.rows, layout.gaps);
     start.timeline.question_us = watch.lap_us();
   }
