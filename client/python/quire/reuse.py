@@ -243,7 +243,7 @@ def question_layers(
     full_layers: those of the model's ``n_layers`` that see the whole prompt; None: all of them.
     """
     known = _segments_to_c(segments)
-    full = np.asarray(range(n_layers) if full_layers is None else full_layers, dtype=np.uint32)
+    full = as_tokens(range(n_layers) if full_layers is None else full_layers)
     result = ctypes.c_uint32()
     check(
         _abi.lib.quire_question_layers(

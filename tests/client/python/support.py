@@ -74,7 +74,9 @@ def model_file(name: str) -> Path:
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quire"
     path = Path(os.environ.get("QUIRE_CACHE", default)) / "models" / name
     if not path.is_file():
-        pytest.skip(f"model {name} is missing: tools/setup.sh --test (--nightly for the larger one) fetches it")
+        pytest.skip(
+            f"model {name} is missing: tools/setup.sh --test (--nightly for the larger one) fetches it"
+        )
     return path
 
 

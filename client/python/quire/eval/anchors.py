@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..errors import InvalidArgument
 from ..transformers import Engine, KvState, behind_prefix, in_context
 from ..transformers.policies import Anchor, AnchorPool
 from .tasks.model import Prompt
@@ -15,6 +16,11 @@ PASSAGES_PER_ANCHOR = 2
 def anchors_of(engine: Engine, prompt: Prompt, full: KvState) -> AnchorPool:
     """full: the prompt's documents, prefilled. An anchor's base is behind the prompt's prefix; its
     real KV stands behind the documents, as that of a text does which comes after them."""
+    if not prompt.spare:
+        raise InvalidArgument(
+            f"kvcomm: prompt {prompt.id} has no passages beside it to make anchors of (task needle "
+            "has)"
+        )
     pool, base = AnchorPool(), behind_prefix(prompt.system_tokens)
     behind = in_context(prompt.context_tokens)
     for i in range(len(prompt.spare)):

@@ -22,6 +22,7 @@ from ..lease import Lease
 from ..reuse import Match, MatchKind, Segment, SegmentKind
 from ..statistics import Statistics, VectorType
 from .policies.base import RowPolicy, VariantCandidate
+from .policies.candidates import Run, runs_before
 from .recipes import run_digest
 from .stats import ChunkStats
 
@@ -149,15 +150,16 @@ class VariantChoice:
     def candidate(
         self, match: Match, segments: Sequence[Segment], token_begin: int
     ) -> VariantCandidate:
-        before = [s for s in segments if s.token_begin + s.n_tokens <= token_begin]
+        before = runs_before(segments, token_begin)
         return VariantCandidate(
             match.context_kind,
             match.phase,
             match.n_tokens,
             self.known.get(match.variant, UNKNOWN).stats,
             self.lead_of(match, segments),
-            tuple(self._digest_of(s) for s in before),
-            sum(1 for s in before if s.kind == SegmentKind.PREFIX),
+            tuple(self._digest_of(run) for run in before),
+            sum(run.is_prefix for run in before),
+            self._digest_of(Run(0, token_begin, True)),
         )
 
     def lead_of(self, match: Match, segments: Sequence[Segment]) -> tuple[bytes, ...]:
@@ -168,22 +170,23 @@ class VariantChoice:
             whole = len(text) == match.base_position
             known = whole and match.context_reference == self._prefix_of(match.base_position)
             return (run_digest(text) if known else match.context_reference,)
-        names = {self._object_of(s): s for s in segments}
+        names = {self._object_of(run): run for run in runs_before(segments, len(self._tokens))}
         return tuple(
             self._digest_of(names[name]) if name in names else name
             for name in self.known.get(match.variant, UNKNOWN).neighbours
         )
 
-    def _digest_of(self, segment: Segment) -> bytes:
-        key = (segment.token_begin, segment.n_tokens)
+    def _digest_of(self, run: Run) -> bytes:
+        key = (run.begin, run.end)
         if key not in self._digests:
-            self._digests[key] = run_digest(self._run(segment))
+            self._digests[key] = run_digest(self._tokens[run.begin : run.end])
         return self._digests[key]
 
-    def _object_of(self, segment: Segment) -> bytes:
-        key = (segment.token_begin, segment.n_tokens)
+    def _object_of(self, run: Run) -> bytes:
+        key = (run.begin, run.end)
         if key not in self._objects:
-            self._objects[key] = ids.object_id(self._model, self._run(segment), self._salt)
+            text = self._tokens[run.begin : run.end]
+            self._objects[key] = ids.object_id(self._model, text, self._salt)
         return self._objects[key]
 
     def _prefix_of(self, n_tokens: int) -> bytes:
@@ -191,9 +194,6 @@ class VariantChoice:
             text = self._tokens[:n_tokens]
             self._prefixes[n_tokens] = ids.prefix_digest(self._model, text, self._salt)
         return self._prefixes[n_tokens]
-
-    def _run(self, segment: Segment) -> NDArray[np.uint32]:
-        return self._tokens[segment.token_begin : segment.token_begin + segment.n_tokens]
 
 
 def _alternative(own: Match, other: Match) -> bool:

@@ -49,8 +49,13 @@ def test_kvcomm_has_anchors_of_texts_beside_the_prompt(subject: Subject, tmp_pat
     lines = list(read_lines(tmp_path / "results.jsonl"))
     reuse, kvcomm = ([x for x in lines if x["policy"] == name] for name in ("reuse", "kvcomm"))
     assert len(kvcomm) == len(reuse) == 3
+    # Without anchors every chunk would be computed.
+    assert all(line["charge"] < 1 for line in kvcomm)
     # Random chunks are like no anchor or get its differences: neither is plain reuse.
     assert all(a["charge"] > 0 or abs(a["kl"] - b["kl"]) > 1e-9 for a, b in zip(kvcomm, reuse, strict=True))
+    prompt = subject.generator.prompt("edit", 0)
+    with pytest.raises(InvalidArgument, match="anchors"):
+        PromptRun(subject.engine, subject.encoder, prompt).run(Cell("kvcomm", "sys", "none"))
 
 
 def test_results(subject: Subject, tmp_path: Path) -> None:

@@ -77,6 +77,8 @@ def test_which_variant_it_takes() -> None:
     assert rank(kinds.FIXED_PREFIX, lead, near) == 0.0
     some, none = rank(kinds.SYNTHETIC, near, far), rank(kinds.SYNTHETIC, far)
     assert 0 < some < none < rank(kinds.FIXED_PREFIX, lead) < rank(kinds.ISOLATED)
+    # Any text in front is better than none, as in plans of the library.
+    assert rank(kinds.SYNTHETIC) == none
 
 
 def test_chunks_that_stand_as_computed_are_left_alone() -> None:
@@ -92,6 +94,13 @@ def test_chunks_that_stand_as_computed_are_left_alone() -> None:
     assert choose(ASKED + 2 / 9, given) == [10, 11]
     # Never more than there are, and never the exact ones.
     assert choose(0.999, given) == [10, 11, 12, 13]
+    # Behind the whole text before it as one run, and an exact prefix in two pieces.
+    whole = replace(second, base_position=10, lead_runs=(run_digest(tokens[:10]),))
+    assert exact_cells(make_plan((first, whole))).tolist() == [3, 4, 5, 6, 7, 10, 11, 12, 13]
+    pieces = [replace(plan.segments[0], n_tokens=2), replace(plan.segments[0], token_begin=2, n_tokens=1)]
+    pieces[1] = replace(pieces[1], source_begin=2)
+    cut = replace(plan, segments=(*pieces, *plan.segments[1:]))
+    assert exact_cells(cut).tolist() == [3, 4, 5, 6, 7]
     elsewhere = make_plan((replace(first, base_position=4), second))
     unknown = make_plan((replace(first, lead_runs=()), second))
     other = make_plan((replace(first, lead_runs=(run_digest([7]),)), second))

@@ -74,7 +74,7 @@ class VariantCandidate:
 
     lead: digests (recipes.run_digest) of the runs of tokens that it was computed behind, in order;
     empty where unknown. before: of the runs that stand before the chunk in the prompt; the first
-    n_prefix of them are the exact prefix.
+    n_prefix of them are the exact prefix. text: the digest of all of them as one run, where known.
     """
 
     kind: ContextKind
@@ -84,6 +84,7 @@ class VariantCandidate:
     lead: tuple[bytes, ...] = ()
     before: tuple[bytes, ...] = ()
     n_prefix: int = 0
+    text: bytes = b""
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...ids import Phase
-from ...reuse import SegmentKind
+from ...reuse import Segment, SegmentKind
 from ..plan import PlanSegment, ReusePlan
 from ..recipes import run_digest
 from .base import VariantCandidate
@@ -19,17 +19,42 @@ if TYPE_CHECKING:
     from ..sources import KvSource
 
 
+class Run(NamedTuple):
+    """Tokens [begin, end) of a prompt that stand in front of something."""
+
+    begin: int
+    end: int
+    is_prefix: bool
+
+
+def runs_before(segments: Sequence[PlanSegment | Segment], token_begin: int) -> list[Run]:
+    """The segments in front of a token; pieces of the exact prefix are one run, as it was when a
+    chunk was computed behind it."""
+    runs: list[Run] = []
+    for segment in segments:
+        end = segment.token_begin + segment.n_tokens
+        if end > token_begin:
+            break
+        is_prefix = segment.kind == SegmentKind.PREFIX
+        if is_prefix and runs and runs[-1].is_prefix:
+            runs[-1] = Run(runs[-1].begin, end, True)
+        else:
+            runs.append(Run(segment.token_begin, end, is_prefix))
+    return runs
+
+
 def candidate_of(plan: ReusePlan, token_begin: int, source: KvSource) -> VariantCandidate:
     """A source as a candidate for the segment of a plan that begins at token_begin."""
-    before = [s for s in plan.segments if s.token_end <= token_begin]
+    before = runs_before(plan.segments, token_begin)
     return VariantCandidate(
         source.context_kind,
         getattr(source, "phase", Phase.PREFILL),
         len(source.tokens),
         source.stats,
         getattr(source, "lead_runs", ()),
-        tuple(run_digest(plan.tokens[s.token_begin : s.token_end]) for s in before),
-        sum(1 for s in before if s.kind == SegmentKind.PREFIX),
+        tuple(run_digest(plan.tokens[run.begin : run.end]) for run in before),
+        sum(run.is_prefix for run in before),
+        run_digest(plan.tokens[:token_begin]),
     )
 
 
@@ -51,8 +76,9 @@ def order_distance(old: Sequence[bytes], new: Sequence[bytes]) -> float:
 
 
 def is_exact(candidate: VariantCandidate) -> bool:
-    """Whether it was computed behind the very runs that stand before it."""
-    return bool(candidate.lead) and candidate.lead == candidate.before
+    """Whether it was computed behind the very tokens that stand before it, as the same runs or as
+    one."""
+    return bool(candidate.lead) and candidate.lead in (candidate.before, (candidate.text,))
 
 
 def stands_as_computed(plan: ReusePlan, segment: PlanSegment) -> bool:

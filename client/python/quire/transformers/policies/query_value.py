@@ -65,7 +65,7 @@ class QueryValue(RowPolicy):
         the prompt's own prefix."""
         if is_exact(candidate):
             return 0.0
-        if candidate.kind == ContextKind.SYNTHETIC and candidate.lead:
+        if candidate.kind == ContextKind.SYNTHETIC:  # known neighbours first
             return 1.0 + neighbours_missing(candidate)
         return 3.0 if candidate.kind == ContextKind.FIXED_PREFIX else 4.0
 
