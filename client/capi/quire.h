@@ -333,8 +333,9 @@ typedef struct quire_plan_options {
 QUIRE_API quire_status quire_plan(uint32_t n_tokens, const quire_match* matches, size_t n_matches,
                                   const quire_plan_options* options, quire_segment** segments,
                                   size_t* n_segments);
-/* How many layers, from the first on, the question's first pass runs through under the policy; 0:
- * none. full_layers: those of the model's n_layers that see the whole prompt, ascending. */
+/* How many layers, from the first on, the question's first pass runs through under the policy
+ * (NULL: "query-value:0.15"); 0: none. full_layers: those of the model's n_layers that see the
+ * whole prompt, ascending. */
 QUIRE_API quire_status quire_question_layers(const char* policy, uint32_t n_tokens,
                                              const quire_segment* segments, size_t n_segments,
                                              uint32_t n_layers, const uint32_t* full_layers,
@@ -349,14 +350,17 @@ typedef struct quire_question_pass {
   const float* column_mass; /* n_tokens values; NULL where there was no pass */
 } quire_question_pass;
 
-/* Tokens of reused segments to compute again under the policy, ascending. pass may be NULL for
- * policies that do not look at the question. Free *rows with quire_free(). */
+/* Tokens of reused segments to compute again under the policy (NULL: "query-value:0.15"),
+ * ascending. pass may be NULL for policies that do not look at the question. Free *rows with
+ * quire_free(). */
 QUIRE_API quire_status quire_select_rows_after(const char* policy, uint32_t n_tokens,
                                                const quire_segment* segments, size_t n_segments,
                                                const quire_question_pass* pass, uint32_t** rows,
                                                size_t* n_rows);
-/* The same after a pass through all layers. column_mass: n_tokens values, needed by policies that
- * look at the question's attention, else NULL. */
+/* The same after a pass through all layers, which "query-value:B" is charged for. policy NULL:
+ * "query:0.15", not the default of the other functions, since mass of older callers is not weighed
+ * by values. column_mass: n_tokens values, needed by policies that look at the question's
+ * attention, else NULL. */
 QUIRE_API quire_status quire_select_rows(const char* policy, uint32_t n_tokens,
                                          const quire_segment* segments, size_t n_segments,
                                          const float* column_mass, uint32_t** rows, size_t* n_rows);

@@ -63,6 +63,10 @@ namespace {
 constexpr size_t kMatchesMax = 1u << 20;
 constexpr size_t kFixedPrefixesMax = 1024;
 
+// What quire_select_rows() takes for NULL: its callers know neither passes through some layers nor
+// mass weighed by values.
+constexpr const char* kPolicyOfWholePasses = "query:0.15";
+
 Expected<std::unique_ptr<reuse::RowPolicy>> policy_of(const char* text) {
   return reuse::parse_policy(text == nullptr ? reuse::kDefaultPolicy : std::string_view(text));
 }
@@ -205,7 +209,8 @@ quire_status quire_select_rows(const char* policy, uint32_t n_tokens, const quir
     if (n_rows == nullptr) return null_argument("n_rows");
     *rows = nullptr;
     *n_rows = 0;
-    return quire::capi::select_rows(policy, n_tokens, segments, n_segments, column_mass, {}, rows,
+    const char* known = policy == nullptr ? quire::capi::kPolicyOfWholePasses : policy;
+    return quire::capi::select_rows(known, n_tokens, segments, n_segments, column_mass, {}, rows,
                                     n_rows);
   });
 }

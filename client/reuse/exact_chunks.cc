@@ -4,52 +4,75 @@
 
 namespace quire::reuse {
 
-bool stands_as_computed(const Match& match, const PromptIdentity& prompt,
-                        std::span<const Digest> runs) {
-  // The position is compared first: it is right for few matches, and the rest is hashing.
-  if (match.token_begin == 0 || match.base_position != match.token_begin ||
-      match.phase != Phase::kPrefill)
-    return false;
-  VariantContext context;
-  if (match.context_kind == ContextKind::kFixedPrefix) {
-    context = VariantContext::fixed_prefix(
-        prefix_digest(prompt.model, prompt.tokens.first(match.token_begin), prompt.tenant_salt));
-  } else if (match.context_kind == ContextKind::kSynthetic && !runs.empty()) {
-    context = VariantContext::synthetic({runs.begin(), runs.end()}, prompt.scope);
+PromptRuns::PromptRuns(const PromptIdentity& prompt)
+    : prompt_(prompt), prefix_(prompt.model, prompt.tenant_salt) {}
+
+void PromptRuns::append(const Segment& segment) {
+  const uint32_t end = segment.token_end();
+  const bool is_prefix = segment.kind == SegmentKind::kPrefix;
+  if (is_prefix && ends_in_prefix_) {
+    runs_.back().end = end;
+    runs_.back().object.reset();
+  } else if (asked_.run.begin == n_tokens_ && asked_.run.end == end) {
+    runs_.push_back(asked_.run);
   } else {
-    return false;
+    runs_.push_back({n_tokens_, end, {}});
   }
-  const auto chunk = prompt.tokens.subspan(match.token_begin, match.n_tokens);
-  return match.variant == variant_id(object_id(prompt.model, chunk, prompt.tenant_salt), context);
+  ends_in_prefix_ = is_prefix;
+  n_tokens_ = end;
 }
 
-void mark_exact_chunks(Plan& plan, const PromptIdentity& prompt) {
-  // [begin, end) of the runs before the segment at hand.
-  std::vector<std::pair<uint32_t, uint32_t>> cuts;
-  const auto names = [&] {
-    std::vector<Digest> runs;
-    for (const auto& [begin, end] : cuts)
-      runs.push_back(
-          object_id(prompt.model, prompt.tokens.subspan(begin, end - begin), prompt.tenant_salt));
-    return runs;
-  };
-  bool behind_prefix = false;
-  for (Segment& segment : plan.segments) {
-    const Match& match = segment.match;
-    segment.exact = false;
-    if (segment.kind == SegmentKind::kChunk && segment.source_begin == 0) {
-      const bool named =
-          match.context_kind == ContextKind::kSynthetic && match.base_position == match.token_begin;
-      segment.exact = stands_as_computed(match, prompt, named ? names() : std::vector<Digest>{});
-    }
-    const bool is_prefix = segment.kind == SegmentKind::kPrefix;
-    if (is_prefix && behind_prefix) {
-      cuts.back().second = segment.token_end();
-    } else {
-      cuts.emplace_back(segment.token_begin, segment.token_end());
-    }
-    behind_prefix = is_prefix;
+bool PromptRuns::stands_as_computed(const Match& match) {
+  // The position is compared first: it is right for few matches, and the rest is hashing.
+  if (match.token_begin == 0 || match.token_begin != n_tokens_ ||
+      match.base_position != match.token_begin || match.phase != Phase::kPrefill)
+    return false;
+  switch (match.context_kind) {
+    case ContextKind::kFixedPrefix:
+      ask(match.n_tokens);
+      return match.variant == behind_prefix();
+    case ContextKind::kSynthetic:
+      if (runs_.size() > kContextIdsMax) return false;  // no variant names that many
+      ask(match.n_tokens);
+      return match.variant == behind_runs();
+    default:
+      return false;
   }
+}
+
+void PromptRuns::ask(uint32_t n_tokens) {
+  const uint32_t end = n_tokens_ + n_tokens;
+  if (asked_.run.begin == n_tokens_ && asked_.run.end == end) return;
+  asked_ = {.run = {n_tokens_, end, {}}, .behind_prefix = {}, .behind_runs = {}};
+}
+
+const Digest& PromptRuns::object_of(Run& run) const {
+  if (!run.object) {
+    const auto tokens = prompt_.tokens.subspan(run.begin, run.end - run.begin);
+    run.object = object_id(prompt_.model, tokens, prompt_.tenant_salt);
+  }
+  return *run.object;
+}
+
+const Digest& PromptRuns::behind_prefix() {
+  if (!asked_.behind_prefix) {
+    prefix_.extend(prompt_.tokens.subspan(n_prefix_tokens_, n_tokens_ - n_prefix_tokens_));
+    n_prefix_tokens_ = n_tokens_;
+    asked_.behind_prefix =
+        variant_id(object_of(asked_.run), VariantContext::fixed_prefix(prefix_.digest()));
+  }
+  return *asked_.behind_prefix;
+}
+
+const Digest& PromptRuns::behind_runs() {
+  if (!asked_.behind_runs) {
+    std::vector<Digest> names;
+    names.reserve(runs_.size());
+    for (Run& run : runs_) names.push_back(object_of(run));
+    asked_.behind_runs = variant_id(object_of(asked_.run),
+                                    VariantContext::synthetic(std::move(names), prompt_.scope));
+  }
+  return *asked_.behind_runs;
 }
 
 }  // namespace quire::reuse

@@ -2,6 +2,8 @@
 #ifndef QUIRE_CLIENT_REUSE_EXACT_CHUNKS_H_
 #define QUIRE_CLIENT_REUSE_EXACT_CHUNKS_H_
 
+#include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -11,18 +13,52 @@
 
 namespace quire::reuse {
 
-// True where the variant's id is that of this chunk behind the prompt's own tokens before it: as a
-// fixed_prefix of all of them, or (given the runs those tokens are made of, in order) as synthetic
-// behind these very runs. Nothing else names what a chunk was computed behind, so everything else
-// is false: isolated and dummy_sink variants, neighbours that stand in another order, matches
-// without a variant id, KV that was computed at another position. What stands at position 0 is the
-// exact prefix's business: false.
-bool stands_as_computed(const Match& match, const PromptIdentity& prompt,
-                        std::span<const Digest> runs = {});
+// The runs that a prompt is cut into, from its start on, and the ids of variants computed behind
+// them. Each token is hashed once as part of a run and once as part of a prefix, and only where a
+// match asks for it. What prompt refers to outlives it; not for use by several threads.
+class PromptRuns {
+ public:
+  explicit PromptRuns(const PromptIdentity& prompt);
 
-// Sets `exact` of the plan's chunks; those used from their first token on alone. The runs before a
-// chunk are the plan's segments, consecutive pieces of prefix as one.
-void mark_exact_chunks(Plan& plan, const PromptIdentity& prompt);
+  // The next segment of the plan; it begins where the last one ended. Consecutive pieces of prefix
+  // are one run.
+  void append(const Segment& segment);
+
+  // For a match that begins where the runs end (false anywhere else) and ends inside the prompt.
+  // True where the variant's id is that of this chunk behind the prompt's own tokens before it: as
+  // a fixed_prefix of all of them, or as synthetic behind these very runs in their order. Nothing
+  // else names what a chunk was computed behind, so everything else is false: isolated and
+  // dummy_sink variants, neighbours that stand in another order, matches without a variant id, KV
+  // that was computed at another position. What stands at position 0 is the exact prefix's
+  // business: false.
+  bool stands_as_computed(const Match& match);
+
+ private:
+  struct Run {
+    uint32_t begin = 0;
+    uint32_t end = 0;
+    std::optional<Digest> object;
+  };
+  // The chunk asked about last, at the end of the runs.
+  struct Asked {
+    Run run;
+    std::optional<Digest> behind_prefix;
+    std::optional<Digest> behind_runs;
+  };
+
+  void ask(uint32_t n_tokens);
+  const Digest& object_of(Run& run) const;
+  const Digest& behind_prefix();
+  const Digest& behind_runs();
+
+  const PromptIdentity prompt_;
+  std::vector<Run> runs_;
+  uint32_t n_tokens_ = 0;  // of all runs
+  bool ends_in_prefix_ = false;
+  PrefixDigester prefix_;
+  uint32_t n_prefix_tokens_ = 0;  // that prefix_ has seen
+  Asked asked_;
+};
 
 }  // namespace quire::reuse
 

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <utility>
 
 #include "client/reuse/exact_chunks.h"
 #include "codecs/codec_ids.h"
@@ -41,19 +42,24 @@ std::optional<uint32_t> context_rank(const Match& match, const PlanPreferences& 
     return std::nullopt;
   const auto& prefixes = preferences.fixed_prefixes;
   const auto n_prefixes = static_cast<uint32_t>(prefixes.size());
+  // In place: [0, n_prefixes), synthetic first: n_prefixes, the other known ones: the next ones.
+  const uint32_t n_before = 2 * n_prefixes + 1;
   switch (match.context_kind) {
     case ContextKind::kFixedPrefix: {
-      if (preferences.prompt && stands_as_computed(match, *preferences.prompt)) return 0;
       const auto found = std::find(prefixes.begin(), prefixes.end(), match.context_reference);
-      if (found != prefixes.end()) return static_cast<uint32_t>(found - prefixes.begin()) + 2;
-      return n_prefixes + 4;
+      if (found == prefixes.end()) return n_before + 2;
+      const auto place = static_cast<uint32_t>(found - prefixes.begin());
+      // Where the prompt is known, its ids tell better what stands as computed.
+      const bool in_place =
+          !preferences.prompt && match.token_begin != 0 && match.base_position == match.token_begin;
+      return in_place ? place : n_prefixes + 1 + place;
     }
     case ContextKind::kIsolated:
-      return n_prefixes + 2;
+      return n_before;
     case ContextKind::kDummySink:
-      return n_prefixes + 3;
+      return n_before + 1;
     case ContextKind::kSynthetic:
-      return preferences.synthetic_first ? 1 : n_prefixes + 5;
+      return preferences.synthetic_first ? n_prefixes : n_before + 3;
     case ContextKind::kContextual:
     case ContextKind::kDeltaOf:
       return std::nullopt;
@@ -126,24 +132,91 @@ std::vector<ChunkCandidate> chunk_candidates(std::span<const Match> matches,
   return candidates;
 }
 
-void append_fresh(std::vector<Segment>& segments, uint32_t begin, uint32_t end) {
-  if (begin < end) segments.push_back({.token_begin = begin, .n_tokens = end - begin});
-}
-
-// Adds [segment.token_begin, limit) of the segment, filling the gap before it. A slice that is not
-// worth a load is left to the fresh run that follows.
-void append_reused(std::vector<Segment>& segments, Segment segment, uint32_t& covered,
-                   uint32_t limit) {
+// Cuts the segment to [covered, limit). False where nothing is left, or a slice that is not worth a
+// load: that is left to the fresh run that follows.
+bool fit(Segment& segment, uint32_t covered, uint32_t limit) {
   const uint32_t end = std::min(segment.token_end(), limit);
   const uint32_t begin = std::max(segment.token_begin, covered);
   const bool whole = begin == segment.token_begin && end == segment.token_end();
-  if (begin >= end || (!whole && end - begin < kSegmentTokensMin)) return;
-  append_fresh(segments, covered, begin);
+  if (begin >= end || (!whole && end - begin < kSegmentTokensMin)) return false;
   segment.source_begin = begin - segment.token_begin;
   segment.token_begin = begin;
   segment.n_tokens = end - begin;
-  segments.push_back(segment);
-  covered = end;
+  return true;
+}
+
+// The best of the alternatives for one range that stand as computed behind the runs, else nullptr.
+const Match* exact_alternative(std::span<const ChunkCandidate> alternatives, PromptRuns& runs) {
+  const Match* best = nullptr;
+  const auto order = [](const Match& match) { return std::make_tuple(match.load_us, match.codec); };
+  for (const ChunkCandidate& candidate : alternatives)
+    if (runs.stands_as_computed(*candidate.match) &&
+        (best == nullptr || order(*candidate.match) < order(*best)))
+      best = candidate.match;
+  return best;
+}
+
+// Builds a plan's segments from the first token on.
+class Cutter {
+ public:
+  Cutter(std::span<const Match> matches, const PlanPreferences& preferences, uint32_t limit)
+      : matches_(matches), limit_(limit) {
+    if (preferences.prompt) runs_.emplace(*preferences.prompt);
+  }
+
+  void append_prefix(Segment segment) {
+    if (fit(segment, covered_, limit_)) push(segment);
+  }
+
+  // alternatives: for one range, best first.
+  void append_chunk(std::span<const ChunkCandidate> alternatives) {
+    Segment segment = reused_segment(SegmentKind::kChunk, matches_, *alternatives.front().match);
+    if (!fit(segment, covered_, limit_)) return;
+    append_fresh(segment.token_begin);
+    // Without its head a chunk does not stand where it was computed.
+    const Match* exact =
+        runs_ && segment.source_begin == 0 ? exact_alternative(alternatives, *runs_) : nullptr;
+    if (exact != nullptr) {
+      segment.match = *exact;
+      segment.match_index = static_cast<uint32_t>(exact - matches_.data());
+      segment.exact = true;
+    }
+    push(segment);
+  }
+
+  std::vector<Segment> finish(uint32_t n_tokens) {
+    append_fresh(n_tokens);
+    return std::move(segments_);
+  }
+
+ private:
+  void append_fresh(uint32_t end) {
+    if (covered_ < end) push({.token_begin = covered_, .n_tokens = end - covered_});
+  }
+
+  void push(const Segment& segment) {
+    if (runs_) runs_->append(segment);
+    covered_ = segment.token_end();
+    segments_.push_back(segment);
+  }
+
+  std::span<const Match> matches_;
+  uint32_t limit_;
+  uint32_t covered_ = 0;
+  std::optional<PromptRuns> runs_;
+  std::vector<Segment> segments_;
+};
+
+void append_chunks(Cutter& cutter, std::span<const ChunkCandidate> candidates) {
+  while (!candidates.empty()) {
+    const Match& first = *candidates.front().match;
+    const auto other = std::find_if(candidates.begin(), candidates.end(), [&](const auto& next) {
+      return next.match->token_begin != first.token_begin || next.match->n_tokens != first.n_tokens;
+    });
+    const auto n_alternatives = static_cast<size_t>(other - candidates.begin());
+    cutter.append_chunk(candidates.first(n_alternatives));
+    candidates = candidates.subspan(n_alternatives);
+  }
 }
 
 }  // namespace
@@ -181,18 +254,14 @@ Expected<Plan> make_plan(uint32_t n_tokens, std::span<const Match> matches,
 
   const uint32_t tail = std::clamp(preferences.fresh_tail_tokens, 1u, n_tokens);
   const uint32_t limit = n_tokens - tail;
-  Plan plan;
-  plan.n_tokens = n_tokens;
-  uint32_t covered = 0;
+  Cutter cutter(matches, preferences, limit);
   if (preferences.use_prefix)
     for (const Segment& segment : prefix_segments(matches, preferences))
-      append_reused(plan.segments, segment, covered, limit);
-  if (preferences.use_chunks)
-    for (const ChunkCandidate& candidate : chunk_candidates(matches, preferences))
-      append_reused(plan.segments, reused_segment(SegmentKind::kChunk, matches, *candidate.match),
-                    covered, limit);
-  append_fresh(plan.segments, covered, n_tokens);
-  if (preferences.prompt) mark_exact_chunks(plan, *preferences.prompt);
+      cutter.append_prefix(segment);
+  if (preferences.use_chunks) append_chunks(cutter, chunk_candidates(matches, preferences));
+  Plan plan;
+  plan.n_tokens = n_tokens;
+  plan.segments = cutter.finish(n_tokens);
   return plan;
 }
 

@@ -85,14 +85,15 @@ struct PlanPreferences {
 //  - prefix: the longest gapless run of kPrefix matches from token 0; of alternatives with one
 //  range a
 //    raw codec wins (it is exact), then the smaller load_us;
-//  - chunks: by token_begin; a chunk whose head is covered already is used from there on. Variant
-//  by
-//    context: fixed_prefix of all the tokens before it (where preferences.prompt is given),
-//    synthetic where preferences.synthetic_first (what stood before it is not in a match: of
-//    several any may be taken), fixed_prefix in the order of fixed_prefixes, isolated, dummy_sink,
-//    fixed_prefix behind another text, else synthetic; contextual, delta and decode variants are
-//    never used as chunks. Equal rank: smaller load_us, then smaller codec id.
-//  - Segment::exact is set as client/reuse/exact_chunks.h says. kInvalidArgument: prompt.tokens is
+//  - chunks: by token_begin, of several at one token the longest; a chunk whose head is covered
+//    already is used from there on. Variant by context: one that stands as it was computed (where
+//    preferences.prompt is given, as client/reuse/exact_chunks.h says); one that seems to by its
+//    position (without preferences.prompt: fixed_prefix of fixed_prefixes that ends where the chunk
+//    begins); synthetic where preferences.synthetic_first; fixed_prefix in the order of
+//    fixed_prefixes; isolated; dummy_sink; fixed_prefix behind another text; else synthetic.
+//    Contextual, delta and decode variants are never used as chunks. Equal rank: smaller load_us,
+//    then smaller codec id.
+//  - Segment::exact is set for the first of these kinds alone. kInvalidArgument: prompt.tokens is
 //    not n_tokens long.
 Expected<Plan> make_plan(uint32_t n_tokens, std::span<const Match> matches,
                          const PlanPreferences& preferences = {});

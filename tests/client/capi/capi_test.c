@@ -187,6 +187,11 @@ static void test_rows_after_a_pass(void) {
          QUIRE_OK);
   EXPECT(n_rows == 0);
   quire_free(rows);
+  /* NULL there is "query:0.15" as ever: three rows, exact chunks among them. */
+  mass[16] = 1.0f;
+  EXPECT(quire_select_rows(NULL, 24, segments, 3, mass, &rows, &n_rows) == QUIRE_OK);
+  EXPECT(n_rows == 3 && rows[0] == 4 && rows[1] == 15 && rows[2] == 16);
+  quire_free(rows);
   pass.layers_run = 5;
   EXPECT(quire_select_rows_after(NULL, 24, segments, 3, &pass, &rows, &n_rows) ==
          QUIRE_INVALID_ARGUMENT);

@@ -8,6 +8,13 @@ namespace {
 constexpr uint32_t kPrefix = 20;
 constexpr uint32_t kChunk = 30;
 
+// Behind one run of all the tokens before it.
+bool stands_as_computed(const Match& match, const PromptIdentity& prompt) {
+  PromptRuns runs(prompt);
+  if (match.token_begin != 0) runs.append({.n_tokens = match.token_begin});
+  return runs.stands_as_computed(match);
+}
+
 // prefix [0, 20), chunks [20, 50) and [50, 80), question [80, 90)
 class ExactChunks : public testing::Test {
  protected:
@@ -152,7 +159,7 @@ TEST_F(ExactChunks, AnExactVariantIsPreferred) {
   ASSERT_TRUE(known.is_ok());
   EXPECT_EQ(known->segments[2].match_index, 3u);
   EXPECT_TRUE(known->segments[1].exact && known->segments[2].exact);
-  // Before a synthetic one, too.
+  // Before a synthetic one of unknown neighbours, too.
   std::vector<Match> more = matches;
   more.insert(more.begin(), behind_runs(50, {object(20, 30)}, scope_));
   preferences.synthetic_first = true;
@@ -161,6 +168,74 @@ TEST_F(ExactChunks, AnExactVariantIsPreferred) {
   EXPECT_EQ(first->segments[2].match_index, 4u);
   more.pop_back();
   EXPECT_EQ(make_plan(90, more, preferences)->segments[2].match_index, 0u);
+}
+
+// Of several synthetic variants the one behind the very runs before it, whatever is offered first,
+// loads sooner or is preferred by its kind.
+TEST_F(ExactChunks, OfSyntheticVariantsTheExactOne) {
+  PlanPreferences preferences;
+  preferences.fixed_prefixes = {prefix_digest(model_, run(0, 20), salt_)};
+  preferences.prompt = prompt();
+  const Match first = behind_prefix(20, 20);
+  Match unrelated = behind_runs(50, {object(0, 7), object(3, 30)}, scope_);
+  unrelated.load_us = 1;
+  Match exact = behind_runs(50, {object(0, 20), object(20, 30)}, scope_);
+  exact.load_us = 9;
+  const auto second = [&](const std::vector<Match>& matches) {
+    const auto plan = make_plan(90, matches, preferences);
+    EXPECT_TRUE(plan.is_ok() && plan->segments.size() == 4);
+    return std::pair(plan->segments[2].match_index, plan->segments[2].exact);
+  };
+  for (const bool synthetic_first : {true, false}) {
+    preferences.synthetic_first = synthetic_first;
+    EXPECT_EQ(second({prefix(0, 20), first, unrelated, exact}), std::pair(3u, true));
+    EXPECT_EQ(second({prefix(0, 20), first, exact, unrelated}), std::pair(2u, true));
+    EXPECT_EQ(second({exact, unrelated, first}), std::pair(0u, true));
+    EXPECT_EQ(second({behind_prefix(50, 20), exact, first}), std::pair(1u, true));
+    // Both exact: the one that loads sooner.
+    EXPECT_EQ(second({exact, behind_prefix(50, 50), first}), std::pair(1u, true));
+    EXPECT_EQ(second({first, unrelated, behind_prefix(50, 20)}).second, false);
+  }
+}
+
+// Runs are those of the plan: a gap is one, and so is a chunk that another variant is used for.
+TEST_F(ExactChunks, FreshRunsCountAsRuns) {
+  const Match alone = chunk(20, VariantContext::isolated(), 0);
+  EXPECT_EQ(marks({behind_runs(50, {object(0, 50)}, scope_)}), std::vector<bool>{true});
+  const std::vector<bool> second{false, true}, neither{false, false};
+  EXPECT_EQ(marks({alone, behind_runs(50, {object(0, 20), object(20, 30)}, scope_)}), second);
+  EXPECT_EQ(marks({alone, behind_runs(50, {object(0, 50)}, scope_)}), neither);
+  EXPECT_EQ(marks({prefix(0, 10), behind_runs(50, {object(0, 10), object(10, 40)}, scope_)}),
+            std::vector<bool>{true});
+}
+
+// What is kept of earlier questions does not change the answer to a later one.
+TEST_F(ExactChunks, AnswersDoNotDependOnEarlierQuestions) {
+  const PromptIdentity known = prompt();
+  PromptRuns runs(known);
+  Match half = behind_prefix(20, 20);
+  half.n_tokens = 15;
+  half.variant = variant_id(object(20, 15),
+                            VariantContext::fixed_prefix(prefix_digest(model_, run(0, 20), salt_)));
+  const Match whole = behind_prefix(20, 20);
+  const Match synthetic = behind_runs(20, {object(0, 20)}, scope_);
+  runs.append({.kind = SegmentKind::kPrefix, .n_tokens = 12});
+  EXPECT_FALSE(runs.stands_as_computed(whole));
+  EXPECT_FALSE(runs.stands_as_computed(behind_runs(12, {object(0, 13)}, scope_)));
+  EXPECT_TRUE(runs.stands_as_computed(behind_runs(12, {object(0, 12)}, scope_)));
+  runs.append({.kind = SegmentKind::kPrefix, .token_begin = 12, .n_tokens = 8});
+  for (int again = 0; again < 2; ++again) {
+    EXPECT_TRUE(runs.stands_as_computed(whole));
+    EXPECT_TRUE(runs.stands_as_computed(synthetic));
+    EXPECT_TRUE(runs.stands_as_computed(half));
+    EXPECT_FALSE(runs.stands_as_computed(behind_prefix(50, 50)));
+  }
+  runs.append({.token_begin = 20, .n_tokens = 15});  // as asked about last
+  runs.append({.token_begin = 35, .n_tokens = 15});
+  EXPECT_FALSE(runs.stands_as_computed(whole));
+  EXPECT_TRUE(runs.stands_as_computed(behind_prefix(50, 50)));
+  const std::vector<Digest> names = {object(0, 20), object(20, 15), object(35, 15)};
+  EXPECT_TRUE(runs.stands_as_computed(behind_runs(50, names, scope_)));
 }
 
 TEST_F(ExactChunks, AChunkWithoutItsHeadIsNotExact) {

@@ -92,6 +92,35 @@ TEST(MakePlan, SyntheticVariantsFirstWhereWanted) {
   EXPECT_EQ(make_plan(60, std::span(matches).first(2), preferences)->segments[0].match_index, 1u);
 }
 
+// Without the prompt's identity nothing is proven, but a system prompt that ends where the chunk
+// begins tells as much.
+TEST(MakePlan, AFixedPrefixInPlaceGoesBeforeSyntheticVariants) {
+  std::vector<Match> matches = {chunk(20, 50, ContextKind::kSynthetic),
+                                chunk(20, 50, ContextKind::kFixedPrefix, 2),
+                                chunk(20, 50, ContextKind::kFixedPrefix, 1)};
+  for (Match& match : matches) match.base_position = 20;
+  PlanPreferences preferences;
+  preferences.synthetic_first = true;
+  const auto chosen = [&] {
+    const auto plan = make_plan(80, matches, preferences);
+    EXPECT_EQ(text_of(plan), "fresh 0+20, chunk 20+50, fresh 70+10");
+    EXPECT_FALSE(plan->segments[1].exact);
+    return plan->segments[1].match_index;
+  };
+  EXPECT_EQ(chosen(), 0u);  // behind some other text of that length
+  preferences.fixed_prefixes = {digest_of(1), digest_of(2)};
+  EXPECT_EQ(chosen(), 2u);
+  matches[2].base_position = 19;
+  EXPECT_EQ(chosen(), 1u);
+  matches[1].base_position = 21;
+  EXPECT_EQ(chosen(), 0u);
+  matches[1].base_position = 20;
+  // Where the prompt is known and its ids say otherwise, no position is believed.
+  const std::vector<TokenId> tokens(80);
+  preferences.prompt = PromptIdentity{tokens, {}, {}, {}};
+  EXPECT_EQ(chosen(), 0u);
+}
+
 TEST(MakePlan, DecodeVariantsAreNotUsed) {
   Match match = chunk(0, 50);
   match.phase = Phase::kDecode;
