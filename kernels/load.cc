@@ -5,6 +5,7 @@
 // line of the engine is written at once.
 #include <string.h>
 
+#include "kernels/denormals.h"
 #include "kernels/params.h"
 #include "kernels/quire_kernels.h"
 #include "kernels/section.h"
@@ -187,6 +188,7 @@ int load(const quire_load_params& params, bool streams) {
 }  // namespace quire_kernels
 
 extern "C" int quire_load(const struct quire_load_params* params) {
+  const quire_kernels::KeepDenormals keep_denormals;
   if (int status = quire_kernels::check_load(params)) return status;
   return quire_kernels::load(*params,
                              quire_kernels::engine_bytes(*params) >= quire_kernels::kStreamBytes);
@@ -194,6 +196,7 @@ extern "C" int quire_load(const struct quire_load_params* params) {
 
 extern "C" int quire_load_batch(const struct quire_load_params* params, size_t n,
                                 size_t* failed_index) {
+  const quire_kernels::KeepDenormals keep_denormals;
   if (params == nullptr && n != 0) return QUIRE_KERNEL_INVALID_ARGUMENT;
   uint64_t total_bytes = 0;
   for (size_t pass = 0; pass < 2; ++pass)

@@ -56,7 +56,8 @@ enum quire_cuda_store_path {
   QUIRE_CUDA_STORE_AUTO = 0,  /* from `table` where there is one, else PLAIN */
   QUIRE_CUDA_STORE_PLAIN = 1, /* every lane its own codes */
   /* Tiles of shared memory and bulk copies. sm_90, two tiles of a run or eight of 32 rows in 100 KB
-   * (head_dim <= 128, raw fp32: <= 96); PLAIN is taken where that does not hold. */
+   * (head_dim <= 128, raw fp32: <= 96), or 12 KB less than a block may have where that is fewer;
+   * PLAIN is taken where that does not hold. */
   QUIRE_CUDA_STORE_BULK = 2
 };
 
@@ -71,7 +72,8 @@ struct quire_cuda_table {
   uint32_t host_ctas; /* the fewest that reach 95 % of the best rate from pinned memory */
   float async_microseconds[QUIRE_CUDA_TABLE_BYTES]
                           [QUIRE_CUDA_TABLE_RUNS]; /* RING_ASYNC, as above */
-  /* The same from device memory, where COPY is not measured. */
+  /* The same from device memory, where COPY is not measured. For raw sections: others are decoded
+   * at the memory's speed, not the bus's, and take DIRECT there. */
   uint8_t from_device[QUIRE_CUDA_TABLE_BYTES][QUIRE_CUDA_TABLE_RUNS];
   float device_microseconds[4][QUIRE_CUDA_TABLE_BYTES][QUIRE_CUDA_TABLE_RUNS]; /* by path - 1 */
   /* quire_cuda_store_path, [0] to device memory, [1] to pinned host memory, by what is stored: [0]

@@ -3,6 +3,7 @@
 
 #include "kernels/attention/checks.h"
 #include "kernels/attention/deviation.h"
+#include "kernels/denormals.h"
 #include "kernels/math/bits.h"
 #include "kernels/math/layout.h"
 #include "kernels/rows.h"
@@ -68,6 +69,7 @@ int quire_rotate(const struct quire_rotate_params* params) {
 
 int quire_rotate_batch(const struct quire_rotate_params* params, size_t n, size_t* failed_index) {
   using namespace quire_kernels;
+  const KeepDenormals keep_denormals;
   if (n > 0 && params == nullptr) return QUIRE_KERNEL_INVALID_ARGUMENT;
   for (int pass = 0; pass < 2; ++pass)
     for (size_t i = 0; i < n; ++i) {

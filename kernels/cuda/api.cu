@@ -42,7 +42,7 @@ struct Wave {
     section.unit_begin = pack.n_units;
     const uint32_t units = store ? count_store_units(section) : count_units(section);
     if (units == 0) return 0;
-    const uint32_t tile = bulk ? store_tile_bytes(section) : 0;
+    const uint32_t tile = bulk ? store_tile_bytes(section, device.shared_bytes_max) : 0;
     tile_bytes = tile > tile_bytes ? tile : tile_bytes;
     pack.sections[pack.n_sections++] = section;
     pack.n_units += units;
@@ -93,7 +93,7 @@ int32_t path_of(const quire_load_params& params, size_t n, const quire_cuda_laun
   if (launch.table == nullptr) return QUIRE_CUDA_PATH_DIRECT;
   const CopyRuns runs = copy_runs(params);
   const bool copies = runs.runs != 0;
-  return path_from_table(*launch.table, {is_host_memory(params.src), copies,
+  return path_from_table(*launch.table, {is_host_memory(params.src), copies, is_raw(params.codec),
                                          copies ? runs.run_bytes : params.src_bytes,
                                          uint64_t{n} * (copies ? runs.runs : 1)});
 }
@@ -125,7 +125,7 @@ bool stores_in_bulk(const quire_store_params& params, const quire_cuda_launch& l
                : store_path_from_table(*launch.table, is_host_memory(params.dst),
                                        stores_runs(section));
   return path == QUIRE_CUDA_STORE_BULK && device.compute_capability >= kBulkComputeCapability &&
-         store_tile_bytes(section) != 0;
+         store_tile_bytes(section, device.shared_bytes_max) != 0;
 }
 
 int queue_copies(const quire_load_params* params, size_t n, const quire_cuda_launch& launch,

@@ -127,8 +127,12 @@ QUIRE_DEVICE void fill_ring(const SectionPack& pack, const Ring& ring, bool bulk
       continue;
     }
 #endif
-    (void)bulk;
     fill_stage_async(s, parts, to, ring.full + stage);
+  }
+  // No thread exits with copies on the way.
+  if (!bulk) {
+    cp_async_commit();
+    cp_async_wait<0>();
   }
 }
 

@@ -93,6 +93,10 @@ void describe_common(const Params& p, Section* s) {
 
 }  // namespace
 
+bool is_raw(int32_t codec) {
+  return plane_spec(codec, QUIRE_PLANE_KEY).kind == SectionKind::kRaw;
+}
+
 int format_index(int32_t codec, int32_t plane) {
   const PlaneSpec spec = plane_spec(codec, plane);
   const int by_bits = spec.bits == 8 ? 0 : spec.bits == 4 ? 1 : spec.bits == 3 ? 2 : 3;
@@ -291,12 +295,14 @@ bool stores_runs(const Section& s) {
   return s.spec.kind == SectionKind::kChannel || s.spec.kind == SectionKind::kNormalised;
 }
 
-uint32_t store_tile_bytes(const Section& s) {
+uint32_t store_tile_bytes(const Section& s, size_t shared_bytes_max) {
   if (s.spec.kind == SectionKind::kExponent || s.spec.kind == SectionKind::kMixed) return 0;
   const TileBytes tile = tile_bytes_of(s);
   const uint64_t bytes = tile.side + tile.codes;
   const uint32_t tiles = kStoreTiles * (stores_runs(s) ? 1 : kWarps);
-  return tiles * bytes <= kStoreTilesBytesMax ? static_cast<uint32_t>(bytes) : 0;
+  const bool room =
+      tiles * bytes <= kStoreTilesBytesMax && tiles * bytes + kStoreOtherBytes <= shared_bytes_max;
+  return room ? static_cast<uint32_t>(bytes) : 0;
 }
 
 CopyRuns copy_runs(const quire_load_params& p) {

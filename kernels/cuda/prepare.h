@@ -32,6 +32,8 @@ enum FormatIndex : int {
   kFormatMixed2Value,
   kFormats
 };
+// Elements as they are.
+bool is_raw(int32_t codec);
 // Of checked parameters.
 int format_index(int32_t codec, int32_t plane);
 
@@ -51,8 +53,9 @@ uint32_t ring_unit_tokens(const Section& section);
 
 // Whether a store of it makes runs with scales per channel.
 bool stores_runs(const Section& section);
-// Shared memory that one tile of a store by bulk copies takes; 0 where there can be none.
-uint32_t store_tile_bytes(const Section& section);
+// Shared memory that one tile of a store by bulk copies takes; 0 where there can be none, on a
+// device whose blocks have shared_bytes_max of it.
+uint32_t store_tile_bytes(const Section& section, size_t shared_bytes_max);
 
 // A raw section that plain copies can move: `runs` of run_bytes each, or runs = 0.
 struct CopyRuns {

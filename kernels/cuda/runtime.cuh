@@ -1,6 +1,7 @@
 // What host code in .cu files needs of the CUDA runtime, and its stand-in for the executor.
 //   QUIRE_LAUNCH((kernel<A, B>), grid, block, shared_bytes, stream, arguments...)
-// is 0, or a cudaError_t: the launch did not happen. Over 48 KB of shared memory is asked for.
+// is 0, or a cudaError_t: the launch did not happen. More shared memory than a kernel has without
+// asking is asked for.
 #ifndef QUIRE_KERNELS_CUDA_RUNTIME_CUH_
 #define QUIRE_KERNELS_CUDA_RUNTIME_CUH_
 
@@ -39,6 +40,8 @@ inline int fill_zero_async(void* to, size_t bytes, void*) {
 
 #include <cuda_runtime.h>
 
+#include "kernels/cuda/shared_limit.h"
+
 #define QUIRE_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   ::quire_cuda::launch(kernel, (grid), (block), (shared_bytes), (stream), __VA_ARGS__)
 
@@ -74,15 +77,43 @@ inline int fill_zero_async(void* to, size_t bytes, void* stream) {
   return cudaMemsetAsync(to, 0, bytes, static_cast<cudaStream_t>(stream));
 }
 
+// allow_shared_bytes()'s view of a kernel on the current device.
+class KernelOnDevice {
+ public:
+  explicit KernelOnDevice(const void* kernel) : kernel_(kernel) {}
+  int limit(SharedLimit* limit) const {
+    cudaFuncAttributes attributes;
+    const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel_);
+    if (error != cudaSuccess) return error;
+    *limit = {attributes.sharedSizeBytes,
+              static_cast<size_t>(attributes.maxDynamicSharedSizeBytes)};
+    return 0;
+  }
+  int block_bytes(size_t* bytes) const {
+    int device = 0;
+    int most = 0;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error == cudaSuccess)
+      error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    *bytes = static_cast<size_t>(most);
+    return error;
+  }
+  int allow(size_t dynamic_bytes) const {
+    return cudaFuncSetAttribute(kernel_, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                static_cast<int>(dynamic_bytes));
+  }
+
+ private:
+  const void* kernel_;
+};
+
 template <typename... Expected, typename... Actual>
 int launch(void (*kernel)(Expected...), dim3 grid, dim3 block, size_t shared_bytes, void* stream,
            Actual&&... arguments) {
-  constexpr size_t kSharedBytesWithoutAsking = 48 << 10;
-  if (shared_bytes > kSharedBytesWithoutAsking) {
-    const cudaError_t error = cudaFuncSetAttribute(
-        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
-    if (error != cudaSuccess) return error;
-  }
+  if (shared_bytes != 0)
+    if (int error =
+            allow_shared_bytes(KernelOnDevice(reinterpret_cast<const void*>(kernel)), shared_bytes))
+      return error;
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = block;

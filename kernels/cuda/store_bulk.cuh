@@ -103,6 +103,7 @@ QUIRE_DEVICE void send_run_tile(const Section& s, const BlockPlace& at, const Si
 }
 #endif
 
+static_assert((2 * kLineFloats + kWarps * kHeadDimMax) * sizeof(float) <= kStoreOtherBytes);
 template <typename F>
 __global__ void __launch_bounds__(kWarps * 32)
     store_runs_bulk(const __grid_constant__ SectionPack pack, uint32_t tile_bytes) {

@@ -139,6 +139,8 @@ __global__ void __launch_bounds__(kWarps * 32)
   }
 }
 
+static_assert((kLineFloats + 2 * kHeadDimMax + kWarps * kHeadDimMax) * sizeof(float) <=
+              kStoreOtherBytes);
 __global__ void __launch_bounds__(kWarps * 32)
     store_normalised_bulk(const __grid_constant__ SectionPack pack, uint32_t tile_bytes) {
 #if QUIRE_HAS_BULK

@@ -12,6 +12,8 @@ namespace quire_cuda {
 constexpr uint32_t kStoreTiles = 2;
 // Of a CTA: two CTAs a multiprocessor.
 constexpr uint32_t kStoreTilesBytesMax = 100u << 10;
+// Static shared memory of a CTA beside its tiles, at most.
+constexpr uint32_t kStoreOtherBytes = 12u << 10;
 constexpr uint32_t kTileVectorBytes = 16;
 
 // What a warp's or a CTA's tile needs room for: pieces with the padding behind them, and what they

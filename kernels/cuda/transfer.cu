@@ -76,7 +76,7 @@ int CopyBatch::flush() {
 
 bool is_host_memory(const void* pointer) {
 #ifdef QUIRE_ON_CPU
-  return pointer != nullptr;
+  return pointer != nullptr && ::quire_executor::device().host_memory;
 #else
   cudaPointerAttributes attributes;
   if (cudaPointerGetAttributes(&attributes, pointer) != cudaSuccess) {
@@ -116,6 +116,7 @@ float* path_time(quire_cuda_table* table, bool from_host, int32_t path, uint32_t
 }
 
 int32_t path_from_table(const quire_cuda_table& table, const Transfer& transfer) {
+  if (!transfer.from_host && !transfer.raw) return QUIRE_CUDA_PATH_DIRECT;
   constexpr uint64_t kBytesMost = 1ull << 31;  // squares fit
   const uint64_t run_bytes = transfer.run_bytes < kBytesMost ? transfer.run_bytes : kBytesMost;
   const uint64_t runs = transfer.runs < kBytesMost ? transfer.runs : kBytesMost;

@@ -31,10 +31,13 @@ bool is_host_memory(const void* pointer);
 struct Transfer {
   bool from_host;
   bool copies;  // plain copies could do it
+  bool raw;     // nothing is decoded
   uint64_t run_bytes;
   uint64_t runs;
 };
-// The path of the nearest cell; where that is COPY and it cannot be, the fastest of the others.
+// The path of the nearest cell; where that is COPY and it cannot be, the fastest of the others. The
+// cells were measured with raw sections. From device memory, where no bus hides the decoding, they
+// say nothing of others: those take DIRECT.
 int32_t path_from_table(const quire_cuda_table& table, const Transfer& transfer);
 // A quire_cuda_store_path of the table.
 int32_t store_path_from_table(const quire_cuda_table& table, bool to_host, bool runs);

@@ -23,13 +23,14 @@ struct Copy {
 
 struct CopyGroup {
   std::vector<Copy> copies;
-  uint32_t time = 0;  // of its last bulk copy, as the races count them
+  uint32_t time = 0;     // of its last bulk copy, as the races count them
+  bool arrives = false;  // has copies that went to an mbarrier
 };
 
 struct CopyQueue {
   CopyGroup open;
   std::deque<CopyGroup> committed;
-  bool empty() const { return open.copies.empty() && committed.empty(); }
+  bool empty() const { return open.copies.empty() && !open.arrives && committed.empty(); }
 };
 
 struct Thread {

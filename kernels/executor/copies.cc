@@ -133,6 +133,7 @@ void copy_arrive(uint64_t* barrier, const Site& site) {
   for (const CopyGroup& group : queue.committed)
     state.async_copies.insert(state.async_copies.end(), group.copies.begin(), group.copies.end());
   queue.committed.clear();
+  queue.open.arrives = !current_schedule.eager_copies;  // on the way until this thread waits
   if (block.races != nullptr) {
     block.races->release(block.warp_here(), &state.clock);
     block.races->tick(block.warp_here());

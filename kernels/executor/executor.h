@@ -8,7 +8,8 @@
 //  - a race of two warps on shared memory ends the process, whatever the schedule (races.h; in
 //    builds by gcc without sanitizers: addresses and races are found by different builds);
 //  - asynchronous copies happen as late as the program allows (when they are waited for), or at
-//    once: run a test under several schedules() to see both, and threads in several orders.
+//    once: run a test under several schedules() to see both, and threads in several orders. No
+//    thread exits with cp.async on the way that it did not wait for itself.
 // Failures print to stderr and abort(): a kernel with a bug has no result. Global memory is plain
 // host memory; AddressSanitizer checks it. Launches of different OS threads are independent.
 #ifndef QUIRE_KERNELS_EXECUTOR_EXECUTOR_H_
@@ -51,6 +52,7 @@ struct Device {
   int compute_capability = 90;  // 10 * major + minor
   int multiprocessors = 4;
   size_t shared_bytes_max = kSharedBytesMax;
+  bool host_memory = true;  // what all memory is said to be
 };
 constexpr int kBulkComputeCapability = 90;
 void set_device(const Device& device);

@@ -145,6 +145,9 @@ unsigned char* static_shared(const void* tag, size_t bytes, const Site& site) {
   for (const auto& [other, one] : block.static_allocations) total += one.bytes;
   if (total > kStaticSharedBytesMax)
     fail(site, "%zu bytes of static shared memory: at most %zu", total, kStaticSharedBytesMax);
+  if (total + block.dynamic.bytes > device().shared_bytes_max)
+    fail(site, "%zu bytes of static and %zu of dynamic shared memory: at most %zu", total,
+         block.dynamic.bytes, device().shared_bytes_max);
   unsigned char* data = block.allocate(bytes, site);
   block.static_allocations.emplace(tag, Allocation{data, bytes});
   return data;

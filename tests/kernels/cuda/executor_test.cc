@@ -7,6 +7,7 @@
 #include <random>
 #include <vector>
 
+#include "kernels/executor/block.h"
 #include "tests/kernels/cuda/primitives.h"
 
 namespace {
@@ -205,6 +206,7 @@ TEST_F(ExecutorDeath, AsyncRings) {
     EXPECT_DEATH(run_wrong(which, out.data(), in.data(), nullptr), message);
   };
   dies(kAsyncArrivesEarly, "asynchronous copies it never waited for|race on shared memory");
+  dies(kAsyncExitsEarly, "exits with asynchronous copies it never waited for");
   dies(kAsyncNeverArrives, "deadlock(.|\n)*mbarrier_wait at .*primitives.cu");
   if (!quire_executor::finds_races()) return;
   for (const Schedule& schedule : quire_executor::schedules()) {
@@ -239,6 +241,19 @@ TEST_F(ExecutorDeath, Races) {
       expect(which, "race on shared memory, byte .* of an array of 256: .* warp [01] ");
   }
   quire_executor::set_schedule({});
+}
+TEST_F(ExecutorDeath, StaticAndDynamicSharedMemoryTogether) {
+  const auto kernel = [] {
+    static const char tag = 0;
+    quire_executor::static_shared(&tag, 12u << 10, {"", 0});
+  };
+  quire_executor::Device device;
+  device.shared_bytes_max = 99u << 10;
+  quire_executor::set_device(device);
+  quire_executor::launch("k", 1, 32, 87u << 10, kernel);
+  EXPECT_DEATH(quire_executor::launch("k", 1, 32, (87u << 10) + 1, kernel),
+               "12288 bytes of static and 89089 of dynamic shared memory: at most 101376");
+  quire_executor::set_device({});
 }
 TEST_F(ExecutorDeath, Limits) {
   const auto nothing = [] {};

@@ -256,7 +256,18 @@ TEST(CudaStore, BulkIsTakenWhereItCanBe) {
   c.plane = QUIRE_PLANE_KEY;
   c.codec = QUIRE_CODEC_INT8_CHANNEL;
   EXPECT_FALSE(takes_bulk(c, 256));
+  // As sm_120: what the tiles would leave is less than the kernels' own shared memory.
   quire_executor::Device device;
+  device.compute_capability = 120;
+  device.shared_bytes_max = 99u << 10;
+  quire_executor::set_device(device);
+  EXPECT_TRUE(takes_bulk(c, 128));
+  EXPECT_FALSE(takes_bulk(c, 172));
+  c.codec = QUIRE_CODEC_RAW_F32;
+  EXPECT_TRUE(takes_bulk(c, 80));
+  EXPECT_FALSE(takes_bulk(c, 96));
+  c.codec = QUIRE_CODEC_INT8_CHANNEL;
+  device = {};
   device.compute_capability = 80;
   quire_executor::set_device(device);
   EXPECT_FALSE(takes_bulk(c, 128));

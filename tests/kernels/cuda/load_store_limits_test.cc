@@ -224,10 +224,10 @@ TEST(CudaTable, NearestCellDecides) {
   table.device_microseconds[QUIRE_CUDA_PATH_RING_ASYNC - 1][5][2] = 5.0f;
   quire_cuda::choose_paths(&table);
   const auto from_host = [&](uint64_t run_bytes, uint64_t runs, bool copies = true) {
-    return quire_cuda::path_from_table(table, {true, copies, run_bytes, runs});
+    return quire_cuda::path_from_table(table, {true, copies, copies, run_bytes, runs});
   };
-  const auto from_device = [&](uint64_t run_bytes, uint64_t runs) {
-    return quire_cuda::path_from_table(table, {false, true, run_bytes, runs});
+  const auto from_device = [&](uint64_t run_bytes, uint64_t runs, bool raw = true) {
+    return quire_cuda::path_from_table(table, {false, raw, raw, run_bytes, runs});
   };
   EXPECT_EQ(from_host(4096, 512), QUIRE_CUDA_PATH_RING);
   EXPECT_EQ(from_host(1, UINT64_MAX), QUIRE_CUDA_PATH_RING);
@@ -240,6 +240,40 @@ TEST(CudaTable, NearestCellDecides) {
   EXPECT_EQ(from_host(4 << 20, 64, false), QUIRE_CUDA_PATH_RING_ASYNC);
   EXPECT_EQ(from_device(4 << 20, 64), QUIRE_CUDA_PATH_RING_ASYNC);
   EXPECT_EQ(from_device(4096, 512), QUIRE_CUDA_PATH_DIRECT);
+  EXPECT_EQ(from_device(4 << 20, 64, false), QUIRE_CUDA_PATH_DIRECT);
+}
+
+// From device memory raw sections alone: what was measured.
+TEST(CudaTable, AutoTakesTheRingForRawSectionsOfTheDevice) {
+  quire_cuda_table table = {};
+  table.struct_bytes = sizeof(table);
+  for (auto& row : table.from_device)
+    for (auto& path : row) path = QUIRE_CUDA_PATH_RING;
+  quire_executor::Device device;
+  device.host_memory = false;
+  quire_executor::set_device(device);
+  for (int32_t codec : fixed_codecs()) {
+    const bool raw = codec == QUIRE_CODEC_RAW_BF16 || codec == QUIRE_CODEC_RAW_F16 ||
+                     codec == QUIRE_CODEC_RAW_F32;
+    for (int32_t plane : {QUIRE_PLANE_KEY, QUIRE_PLANE_VALUE}) {
+      Case c;
+      c.codec = codec;
+      c.plane = plane;
+      Fixture fixture(c);
+      Aligned from = fixture.random_engine();
+      Aligned section(fixture.section_bytes() + 64);
+      make_section(&fixture, c, &from, &section);
+      Aligned engine(fixture.engine_bytes());
+      const quire_load_params p = fixture.load_params(section.data(), engine.data());
+      int32_t status = 0;
+      quire_cuda_launch launch = launch_on(&status, QUIRE_CUDA_PATH_AUTO);
+      launch.table = &table;
+      ASSERT_EQ(quire_cuda_load_batch(&p, 1, &launch, nullptr), QUIRE_KERNEL_OK);
+      EXPECT_STREQ(quire_executor::last_kernel(), raw ? "load_ring<F>" : "load_direct<F>")
+          << name_of(c);
+    }
+  }
+  quire_executor::set_device({});
 }
 
 TEST(CudaTable, AutoTakesThePathOfTheTable) {

@@ -127,6 +127,7 @@ enum class Mistake {
   kNoFence,
   kFencedEarly,
   kNoWait,
+  kExitsEarly,
 };
 
 // Warp 0 fills two stages by cp.async, warp 1 hands them on to two tiles that go out in bulk.
@@ -177,6 +178,10 @@ __global__ void async_ring(const unsigned char* from, unsigned char* to, uint32_
     bulk_commit();
   }
   if (warp_id() == 1 && lane_id() == 0) bulk_wait_read<0>();
+  if (warp_id() == 0 && kMistake != Mistake::kExitsEarly && kMistake != Mistake::kArrivesEarly) {
+    cp_async_commit();
+    cp_async_wait<0>();
+  }
 #else
   (void)from, (void)to, (void)bytes;
 #endif
@@ -333,6 +338,8 @@ int run_wrong(WrongKernel which, uint32_t* out, const uint32_t* in, void* stream
       return launch_async_ring<Mistake::kArrivesEarly>(in, out, kBytes, stream);
     case kAsyncNeverArrives:
       return launch_async_ring<Mistake::kNeverArrives>(in, out, kBytes, stream);
+    case kAsyncExitsEarly:
+      return launch_async_ring<Mistake::kExitsEarly>(in, out, kBytes, stream);
     case kBulkStoreWithoutFence:
       return launch_async_ring<Mistake::kNoFence>(in, out, kBytes, stream);
     case kBulkStoreFencedEarly:

@@ -39,6 +39,7 @@ enum WrongKernel {
   kRingWithoutEmptyBarrier,
   kAsyncArrivesEarly,
   kAsyncNeverArrives,
+  kAsyncExitsEarly,
   kBulkStoreWithoutFence,
   kBulkStoreFencedEarly,
   kBulkTileWithoutWait,
