@@ -6,6 +6,8 @@
 #include "kernels/avx512_blocks.h"
 #include "kernels/exponent_avx512.h"
 
+#ifdef __AVX512VBMI__  // as CodeWindow wants it
+
 namespace quire_kernels {
 namespace {
 
@@ -217,4 +219,5 @@ ExponentsFound encode_rotated(const ExponentRows& format, const EncodeRows& rows
 }  // namespace
 }  // namespace quire_kernels
 
+#endif  // __AVX512VBMI__
 #endif  // QUIRE_KERNELS_EXPONENT_ROTATE_AVX512_H_
