@@ -6,7 +6,7 @@
 #include "kernels/avx512_blocks.h"
 #include "kernels/exponent_avx512.h"
 
-#ifdef __AVX512VBMI__  // as CodeWindow wants it
+#if QUIRE_EXPONENT_VBMI2
 
 namespace quire_kernels {
 namespace {
@@ -219,5 +219,5 @@ ExponentsFound encode_rotated(const ExponentRows& format, const EncodeRows& rows
 }  // namespace
 }  // namespace quire_kernels
 
-#endif  // __AVX512VBMI__
+#endif  // QUIRE_EXPONENT_VBMI2
 #endif  // QUIRE_KERNELS_EXPONENT_ROTATE_AVX512_H_
