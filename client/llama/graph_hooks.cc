@@ -288,7 +288,11 @@ void GraphHooks::add_mass(const ggml_tensor* weights) {
   ValueNorms norms;
   if (norms_) {
     norms = norms_(static_cast<uint32_t>(layer_of_name(weights->name, kSoftMaxPrefix)));
-    if (norms.heads == 0 || heads % norms.heads != 0) {
+    if (norms.heads == 0) {
+      fail("a layer's cached values cannot be read");
+      return;
+    }
+    if (heads % norms.heads != 0) {
       fail("query heads do not share the KV heads evenly");
       return;
     }

@@ -172,7 +172,7 @@ TEST(ExponentOpsTest, RotatingLoopsGiveTheBytesOfTheReference) {
   const ExponentOps* ops = nullptr;
   for (const ExponentOps* each : ops_of_this_machine())
     if (each->rotating != nullptr) ops = each;
-  if (ops == nullptr) GTEST_SKIP() << "this CPU lacks the instruction set";
+  if (ops == nullptr) GTEST_SKIP() << "this CPU lacks AVX512-VBMI2 or AVX512-BF16";
   const ExponentOps& reference = *scalar_exponent_ops();
   std::mt19937 random(53);
   uint32_t refused = 0;

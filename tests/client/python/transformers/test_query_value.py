@@ -99,8 +99,10 @@ def test_chunks_that_stand_as_computed_are_left_alone() -> None:
     assert exact_cells(make_plan((first, whole))).tolist() == [3, 4, 5, 6, 7, 10, 11, 12, 13]
     pieces = [replace(plan.segments[0], n_tokens=2), replace(plan.segments[0], token_begin=2, n_tokens=1)]
     pieces[1] = replace(pieces[1], source_begin=2)
-    cut = replace(plan, segments=(*pieces, *plan.segments[1:]))
-    assert exact_cells(cut).tolist() == [3, 4, 5, 6, 7]
+    runs = tuple(run_digest(tokens[a:b]) for a, b in ((0, 3), (3, 8), (8, 10)))
+    beside = make_plan((first, replace(second, base_position=10, lead_runs=runs)))
+    cut = replace(beside, segments=(*pieces, *beside.segments[1:]))
+    assert exact_cells(cut).tolist() == exact_cells(beside).tolist() == [3, 4, 5, 6, 7, 10, 11, 12, 13]
     elsewhere = make_plan((replace(first, base_position=4), second))
     unknown = make_plan((replace(first, lead_runs=()), second))
     other = make_plan((replace(first, lead_runs=(run_digest([7]),)), second))
