@@ -15,7 +15,8 @@ namespace quire::reuse {
 
 // The runs that a prompt is cut into, from its start on, and the ids of variants computed behind
 // them. Each token is hashed once as part of a run and once as part of a prefix, and only where a
-// match asks for it. What prompt refers to outlives it; not for use by several threads.
+// match asks for it; a chunk whose head the runs cover is hashed anew. What prompt refers to
+// outlives it; not for use by several threads.
 class PromptRuns {
  public:
   explicit PromptRuns(const PromptIdentity& prompt);
@@ -24,7 +25,10 @@ class PromptRuns {
   // are one run.
   void append(const Segment& segment);
 
-  // For a match that begins where the runs end (false anywhere else) and ends inside the prompt.
+  // For a match that begins where the runs end or before (false behind their end) and ends inside
+  // the prompt. Where its head is covered by the runs, what stood before the head counts, and of a
+  // run that reaches into it the part before it: the rest of the chunk was computed behind the very
+  // tokens before it all the same.
   // True where the variant's id is that of this chunk behind the prompt's own tokens before it: as
   // a fixed_prefix of all of them, or as synthetic behind these very runs in their order. Nothing
   // else names what a chunk was computed behind, so everything else is false: isolated and
@@ -46,7 +50,9 @@ class PromptRuns {
     std::optional<Digest> behind_runs;
   };
 
-  void ask(uint32_t n_tokens);
+  void ask(const Match& match);
+  size_t n_runs_before(uint32_t token) const;  // that begin before it
+  std::vector<Digest> runs_before_asked();
   const Digest& object_of(Run& run) const;
   const Digest& behind_prefix();
   const Digest& behind_runs();
@@ -55,10 +61,15 @@ class PromptRuns {
   std::vector<Run> runs_;
   uint32_t n_tokens_ = 0;  // of all runs
   bool ends_in_prefix_ = false;
-  PrefixDigester prefix_;
+  std::optional<PrefixDigester> prefix_;
   uint32_t n_prefix_tokens_ = 0;  // that prefix_ has seen
   Asked asked_;
 };
+
+// For each match: whether it is a chunk in a fixed_prefix variant whose text is the beginning of
+// this prompt, wherever the chunk stands now. Each token of the prompt is hashed at most once.
+std::vector<bool> behind_own_beginning(const PromptIdentity& prompt,
+                                       std::span<const Match> matches);
 
 }  // namespace quire::reuse
 

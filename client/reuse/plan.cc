@@ -8,6 +8,7 @@
 
 #include "client/reuse/exact_chunks.h"
 #include "codecs/codec_ids.h"
+#include "codecs/registry.h"
 
 namespace quire::reuse {
 namespace {
@@ -35,19 +36,36 @@ bool worth_loading(const Match& match, const PlanPreferences& preferences) {
   return !(preferences.skip_slow && costs_known && match.load_us > match.recompute_us);
 }
 
+bool is_lossless(const Match& match) {
+  const auto codec = find_codec(static_cast<CodecId>(match.codec));
+  return codec.is_ok() && (*codec)->lossless;
+}
+
+// Of variants of equal rank the least one is used.
+auto load_order(const Match& match) {
+  return std::make_tuple(!is_lossless(match), match.tier, match.load_us, match.codec);
+}
+
+bool is_listed(const Match& match, const PlanPreferences& preferences) {
+  const auto& prefixes = preferences.fixed_prefixes;
+  return std::find(prefixes.begin(), prefixes.end(), match.context_reference) != prefixes.end();
+}
+
 // Smaller is better; nothing where the variant must not be used as a chunk of this prompt.
-std::optional<uint32_t> context_rank(const Match& match, const PlanPreferences& preferences) {
+// behind_own: a fixed_prefix variant behind a beginning of the prompt that is not listed.
+std::optional<uint32_t> context_rank(const Match& match, bool behind_own,
+                                     const PlanPreferences& preferences) {
   if (match.phase != Phase::kPrefill) return std::nullopt;
   if (preferences.dummy_sink_only && match.context_kind != ContextKind::kDummySink)
     return std::nullopt;
   const auto& prefixes = preferences.fixed_prefixes;
   const auto n_prefixes = static_cast<uint32_t>(prefixes.size());
   // In place: [0, n_prefixes), synthetic first: n_prefixes, the other known ones: the next ones.
-  const uint32_t n_before = 2 * n_prefixes + 1;
+  const uint32_t n_before = 2 * n_prefixes + 2;
   switch (match.context_kind) {
     case ContextKind::kFixedPrefix: {
       const auto found = std::find(prefixes.begin(), prefixes.end(), match.context_reference);
-      if (found == prefixes.end()) return n_before + 2;
+      if (found == prefixes.end()) return behind_own ? n_before - 1 : n_before + 2;
       const auto place = static_cast<uint32_t>(found - prefixes.begin());
       // Where the prompt is known, its ids tell better what stands as computed.
       const bool in_place =
@@ -112,20 +130,29 @@ std::vector<Segment> prefix_segments(std::span<const Match> matches,
 struct ChunkCandidate {
   const Match* match;
   uint32_t rank;
+  uint64_t shorter_by;  // than the prompt: the text of a variant that is its beginning; else 0
 };
 
 std::vector<ChunkCandidate> chunk_candidates(std::span<const Match> matches,
                                              const PlanPreferences& preferences) {
   std::vector<ChunkCandidate> candidates;
-  for (const Match& match : matches) {
+  const auto& prompt = preferences.prompt;
+  const auto own = prompt ? behind_own_beginning(*prompt, matches) : std::vector<bool>{};
+  for (size_t i = 0; i < matches.size(); ++i) {
+    const Match& match = matches[i];
     if (match.kind != wire::MatchKind::kChunk || !codec_allowed(match, preferences) ||
         !worth_loading(match, preferences))
       continue;
-    if (const auto rank = context_rank(match, preferences)) candidates.push_back({&match, *rank});
+    const bool behind_own = prompt && own[i] && !is_listed(match, preferences);
+    const uint64_t shorter_by = behind_own ? prompt->tokens.size() - match.base_position : 0;
+    if (const auto rank = context_rank(match, behind_own, preferences))
+      candidates.push_back({&match, *rank, shorter_by});
   }
   const auto order = [](const ChunkCandidate& candidate) {
-    return std::make_tuple(candidate.match->token_begin, UINT32_MAX - candidate.match->n_tokens,
-                           candidate.rank, candidate.match->load_us, candidate.match->codec);
+    return std::tuple_cat(
+        std::make_tuple(candidate.match->token_begin, UINT32_MAX - candidate.match->n_tokens,
+                        candidate.rank, candidate.shorter_by),
+        load_order(*candidate.match));
   };
   std::stable_sort(candidates.begin(), candidates.end(),
                    [&](const auto& a, const auto& b) { return order(a) < order(b); });
@@ -148,10 +175,13 @@ bool fit(Segment& segment, uint32_t covered, uint32_t limit) {
 // The best of the alternatives for one range that stand as computed behind the runs, else nullptr.
 const Match* exact_alternative(std::span<const ChunkCandidate> alternatives, PromptRuns& runs) {
   const Match* best = nullptr;
-  const auto order = [](const Match& match) { return std::make_tuple(match.load_us, match.codec); };
+  // Of equals the first of all matches: what they stood behind is the same now.
+  const auto order = [](const Match* match) {
+    return std::tuple_cat(load_order(*match), std::make_tuple(match));
+  };
   for (const ChunkCandidate& candidate : alternatives)
     if (runs.stands_as_computed(*candidate.match) &&
-        (best == nullptr || order(*candidate.match) < order(*best)))
+        (best == nullptr || order(candidate.match) < order(best)))
       best = candidate.match;
   return best;
 }
@@ -173,9 +203,7 @@ class Cutter {
     Segment segment = reused_segment(SegmentKind::kChunk, matches_, *alternatives.front().match);
     if (!fit(segment, covered_, limit_)) return;
     append_fresh(segment.token_begin);
-    // Without its head a chunk does not stand where it was computed.
-    const Match* exact =
-        runs_ && segment.source_begin == 0 ? exact_alternative(alternatives, *runs_) : nullptr;
+    const Match* exact = runs_ ? exact_alternative(alternatives, *runs_) : nullptr;
     if (exact != nullptr) {
       segment.match = *exact;
       segment.match_index = static_cast<uint32_t>(exact - matches_.data());

@@ -36,7 +36,8 @@ struct Segment {
   Match match = {};          // the representation to load; meaningless in fresh segments
   uint32_t match_index = 0;  // of match in the matches given to make_plan()
   // A chunk computed behind the very tokens before it, at this very place: what a prefill of this
-  // prompt would give (as its codec keeps it). False also where nobody knows.
+  // prompt would give (as its codec keeps it), with or without its head. False also where nobody
+  // knows.
   bool exact = false;
 
   uint32_t token_end() const { return token_begin + n_tokens; }
@@ -90,9 +91,11 @@ struct PlanPreferences {
 //    preferences.prompt is given, as client/reuse/exact_chunks.h says); one that seems to by its
 //    position (without preferences.prompt: fixed_prefix of fixed_prefixes that ends where the chunk
 //    begins); synthetic where preferences.synthetic_first; fixed_prefix in the order of
-//    fixed_prefixes; isolated; dummy_sink; fixed_prefix behind another text; else synthetic.
-//    Contextual, delta and decode variants are never used as chunks. Equal rank: smaller load_us,
-//    then smaller codec id.
+//    fixed_prefixes, then behind a beginning of preferences.prompt (longer ones first); isolated;
+//    dummy_sink; fixed_prefix behind another text; else synthetic. Contextual, delta and decode
+//    variants are never used as chunks. Equal rank: a lossless codec, then the nearer tier, then
+//    smaller load_us, then smaller codec id, then the one that matches name first (a match does not
+//    say when it was stored).
 //  - Segment::exact is set for the first of these kinds alone. kInvalidArgument: prompt.tokens is
 //    not n_tokens long.
 Expected<Plan> make_plan(uint32_t n_tokens, std::span<const Match> matches,

@@ -12,7 +12,16 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from . import _abi
 from .errors import FailedPrecondition, QuireError, check, error_of
 from .gpu import GpuPool
-from .ids import Context, PositionFrame, Tokens, as_tokens, from_c_id, to_c_id, tokens_pointer
+from .ids import (
+    Context,
+    PositionFrame,
+    Tokens,
+    as_tokens,
+    from_c_id,
+    scope_id,
+    to_c_id,
+    tokens_pointer,
+)
 from .kv import Put, pack_arguments
 from .lease import Ack, Handle, Lease, Window
 from .models import Model, as_model
@@ -33,6 +42,7 @@ class Client:
 
     def __init__(self, handle: int) -> None:
         self._handle = Handle(handle, _abi.lib.quire_close)
+        self._scope = bytes(32)
         self._closed = False
         self._models: dict[bytes, Model] = {}
 
@@ -142,7 +152,13 @@ class Client:
         """
         text, scope = label.encode(), _abi.Id()
         check(_abi.lib.quire_enter_scope(self._c, text, len(text), ctypes.byref(scope)))
-        return from_c_id(scope)
+        self._scope = from_c_id(scope)
+        return self._scope
+
+    @property
+    def scope(self) -> bytes:
+        """The id of this session's trust domain, see :meth:`enter_scope`."""
+        return self._scope
 
     def feedback(
         self, representation: bytes, *, strike: bool = False, deviation: float | None = None
@@ -290,4 +306,7 @@ def connect(
     handle = ctypes.c_void_p()
     check(_abi.lib.quire_connect(ctypes.byref(options), ctypes.byref(handle)))
     assert handle.value is not None
-    return Client(handle.value)
+    client = Client(handle.value)
+    if scope:
+        client._scope = scope_id(client.salt, scope)
+    return client

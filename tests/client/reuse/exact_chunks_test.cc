@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "client/reuse/policy.h"
+
 namespace quire::reuse {
 namespace {
 
@@ -232,18 +234,97 @@ TEST_F(ExactChunks, AnswersDoNotDependOnEarlierQuestions) {
   }
   runs.append({.token_begin = 20, .n_tokens = 15});  // as asked about last
   runs.append({.token_begin = 35, .n_tokens = 15});
-  EXPECT_FALSE(runs.stands_as_computed(whole));
+  // Covered by now: what stood before it is the same. Asked about after what comes behind it, too.
+  EXPECT_TRUE(runs.stands_as_computed(whole));
+  EXPECT_TRUE(runs.stands_as_computed(synthetic));
   EXPECT_TRUE(runs.stands_as_computed(behind_prefix(50, 50)));
+  EXPECT_TRUE(runs.stands_as_computed(half));
+  EXPECT_FALSE(runs.stands_as_computed(behind_runs(35, {object(0, 20)}, scope_)));
+  EXPECT_TRUE(runs.stands_as_computed(behind_runs(35, {object(0, 20), object(20, 15)}, scope_)));
   const std::vector<Digest> names = {object(0, 20), object(20, 15), object(35, 15)};
   EXPECT_TRUE(runs.stands_as_computed(behind_runs(50, names, scope_)));
 }
 
-TEST_F(ExactChunks, AChunkWithoutItsHeadIsNotExact) {
-  // The prefix covers the first five tokens of a chunk computed behind fifteen.
-  const Match cut =
-      chunk(15, VariantContext::fixed_prefix(prefix_digest(model_, run(0, 15), salt_)), 15);
-  EXPECT_TRUE(stands_as_computed(cut, prompt()));
-  EXPECT_EQ(marks({prefix(0, 20), cut}), std::vector<bool>{false});
+// The prefix covers the first five tokens of a chunk computed behind fifteen.
+TEST_F(ExactChunks, AChunkWithoutItsHead) {
+  const auto marks_of = [&](const Match& cut) -> bool { return marks({prefix(0, 20), cut}).at(0); };
+  const Match behind_text = behind_prefix(15, 15);
+  EXPECT_TRUE(marks_of(behind_text));
+  EXPECT_TRUE(marks_of(behind_runs(15, {object(0, 15)}, scope_)));
+  EXPECT_FALSE(marks_of(behind_runs(15, {object(0, 20)}, scope_)));
+  EXPECT_FALSE(marks_of(behind_prefix(15, 14)));
+  EXPECT_FALSE(marks_of(chunk(15, VariantContext::isolated(), 15)));
+  Match moved = behind_text;
+  moved.base_position = 20;
+  EXPECT_FALSE(marks_of(moved));
+  // In pieces, and where another chunk covers the head: its tokens are the prompt's, whatever KV is
+  // used for them.
+  const std::vector<bool> second{false, true}, both{true, true};
+  EXPECT_EQ(marks({prefix(0, 12), prefix(12, 8), behind_text}), std::vector<bool>{true});
+  const Match first = chunk(8, VariantContext::isolated(), 0);
+  EXPECT_EQ(marks({first, behind_prefix(24, 24)}), second);
+  EXPECT_EQ(marks({first, behind_runs(24, {object(0, 8), object(8, 16)}, scope_)}), second);
+  EXPECT_EQ(marks({behind_prefix(8, 8), behind_prefix(24, 24)}), both);
+  // A head at the prompt's first token is the exact prefix's business.
+  EXPECT_EQ(marks({prefix(0, 12), chunk(0, VariantContext::isolated(), 0)}),
+            std::vector<bool>{false});
+}
+
+// It goes before variants of a better kind, and none of its rows is chosen.
+TEST_F(ExactChunks, AnExactTailIsPreferredAndLeftAlone) {
+  Match other = chunk(15, VariantContext::synthetic({object(3, 9)}, scope_), 40);
+  other.codec = 1;
+  const std::vector<Match> matches = {prefix(0, 20), other, behind_prefix(15, 15),
+                                      behind_prefix(50, 20)};
+  const auto policy = parse_policy("query-value:0.99");
+  ASSERT_TRUE(policy.is_ok());
+  PlanPreferences preferences;
+  preferences.prompt = prompt();
+  const auto plan = make_plan(90, matches, preferences_for(**policy, preferences));
+  ASSERT_TRUE(plan.is_ok());
+  ASSERT_EQ(plan->segments.size(), 5u);
+  EXPECT_EQ(plan->segments[1].match_index, 2u);
+  EXPECT_EQ(plan->segments[1].source_begin, 5u);
+  EXPECT_TRUE(plan->segments[1].exact);
+  const std::vector<float> mass(90, 1.0f);
+  const auto rows = (*policy)->select_rows(*plan, mass, {1, 1000});
+  ASSERT_TRUE(rows.is_ok());
+  ASSERT_FALSE(rows->empty());
+  EXPECT_EQ(rows->front(), 50u);
+}
+
+TEST_F(ExactChunks, BehindABeginningOfThePrompt) {
+  Match other = behind_prefix(50, 10);
+  other.context_reference.bytes[0] ^= 1;
+  Match long_one = behind_prefix(50, 200 - 190);
+  long_one.base_position = 91;
+  Match of_prefix = behind_prefix(50, 10);
+  of_prefix.kind = wire::MatchKind::kPrefix;
+  const std::vector<Match> matches = {behind_prefix(50, 20),
+                                      other,
+                                      behind_prefix(20, 10),
+                                      behind_prefix(50, 90),
+                                      long_one,
+                                      of_prefix,
+                                      behind_prefix(50, 20),
+                                      behind_runs(50, {object(0, 10)}, scope_)};
+  const std::vector<bool> wanted = {true, false, true, true, false, false, true, false};
+  EXPECT_EQ(behind_own_beginning(prompt(), matches), wanted);
+
+  // Before isolated ones, the longer one first; what is listed goes before both.
+  PlanPreferences preferences;
+  preferences.prompt = prompt();
+  const Match alone = chunk(50, VariantContext::isolated(), 0);
+  const std::vector<Match> offered = {alone, other, behind_prefix(50, 10), behind_prefix(50, 20)};
+  const auto chosen = [&] { return make_plan(90, offered, preferences)->segments[1].match_index; };
+  EXPECT_EQ(chosen(), 3u);
+  preferences.fixed_prefixes = {offered[2].context_reference};
+  EXPECT_EQ(chosen(), 2u);
+  preferences.fixed_prefixes = {other.context_reference};
+  EXPECT_EQ(chosen(), 1u);
+  preferences.fixed_prefixes = {};
+  preferences.prompt.reset();
+  EXPECT_EQ(chosen(), 0u);
 }
 
 TEST_F(ExactChunks, AnIdentityOfAnotherPromptIsRefused) {

@@ -137,6 +137,46 @@ TEST(MakePlan, EqualContextsByLoadTime) {
   EXPECT_EQ(plan->segments[0].match_index, 1u);
 }
 
+// Lossless before near, near before soon, soon before a smaller codec id, then what comes first;
+// all of it within one kind of context.
+TEST(MakePlan, EqualContextsByCodecAndTier) {
+  const auto stored = [](CodecId codec, wire::TierId tier, uint32_t load_us) {
+    Match match = chunk(0, 50, ContextKind::kSynthetic);
+    match.codec = static_cast<uint16_t>(codec);
+    match.tier = tier;
+    match.load_us = load_us;
+    return match;
+  };
+  using wire::TierId;
+  std::vector<Match> best_first = {stored(CodecId::kRawBf16, TierId::kHost, 30),
+                                   stored(CodecId::kBf16Exp4, TierId::kHost, 30),
+                                   stored(CodecId::kRawBf16, TierId::kNvme, 90),
+                                   stored(CodecId::kInt8Channel, TierId::kGpu, 9),
+                                   stored(CodecId::kInt8Channel, TierId::kHost, 5),
+                                   stored(CodecId::kInt8Channel, TierId::kHost, 6),
+                                   stored(static_cast<CodecId>(999), TierId::kHost, 6),
+                                   stored(CodecId::kInt8Channel, TierId::kNvme, 1),
+                                   stored(CodecId::kInt8Channel, TierId::kNone, 1),
+                                   stored(CodecId::kInt8Channel, TierId::kNone, 1)};
+  for (uint32_t seed = 0; seed < 50; ++seed) {
+    std::vector<Match> left = best_first;
+    std::shuffle(left.begin(), left.end() - 1, std::mt19937(seed));
+    for (const Match& best : best_first) {
+      const auto plan = make_plan(60, left);
+      ASSERT_TRUE(plan.is_ok());
+      const auto key = [](const Match& match) {
+        return std::tuple(match.codec, match.tier, match.load_us);
+      };
+      const uint32_t at = plan->segments[0].match_index;
+      EXPECT_EQ(key(left[at]), key(best)) << "seed " << seed;
+      for (uint32_t i = 0; i < at; ++i) EXPECT_NE(key(left[i]), key(best)) << "seed " << seed;
+      left.erase(left.begin() + at);
+    }
+  }
+  const std::vector<Match> kinds = {stored(CodecId::kRawBf16, TierId::kGpu, 1), chunk(0, 50)};
+  EXPECT_EQ(make_plan(60, kinds)->segments[0].match_index, 1u);
+}
+
 TEST(MakePlan, ExactPrefixPrefersRawBytes) {
   std::vector<Match> matches = {prefix(0, 64, CodecId::kInt8Channel), prefix(0, 64)};
   matches[0].load_us = 1;

@@ -37,7 +37,9 @@ def accepts(policy: RowPolicy, needs: PolicyNeeds, plan: ReusePlan, segment: Pla
         return False
     if segment.kind == SegmentKind.PREFIX:
         return needs.uses_prefix
-    rank = policy.rank_candidate(candidate_of(plan, segment.token_begin, segment.source))
+    rank = policy.rank_candidate(
+        candidate_of(plan, segment.token_begin, segment.source, segment.source_begin)
+    )
     return needs.uses_chunks and rank < float("inf")
 
 

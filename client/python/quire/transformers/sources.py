@@ -19,7 +19,7 @@ from .shape import ModelShape
 from .stats import ChunkStats
 
 # docs/formats/codecs.md: codecs up to here give back what was stored (in an engine of their dtype).
-_LOSSLESS_CODECS_MAX = 7
+LOSSLESS_CODECS_MAX = 7
 _ENGINE_DTYPES = {torch.float16: "f16", torch.bfloat16: "bf16", torch.float32: "f32"}
 
 
@@ -157,7 +157,7 @@ class StoredKv:
 
     @property
     def lossless(self) -> bool:
-        return self._info.codec <= _LOSSLESS_CODECS_MAX
+        return self._info.codec <= LOSSLESS_CODECS_MAX
 
     @property
     def context_kind(self) -> ContextKind:

@@ -147,7 +147,15 @@ def plan_from_store(
     choice = None
     if statistics:
         known = read_statistics(client, matches)
-        choice = VariantChoice(engine.model_id, client.salt, array, policy, known)
+        choice = VariantChoice(
+            engine.model_id,
+            client.salt,
+            array,
+            policy,
+            known,
+            scope=client.scope,
+            fixed_prefixes=fixed_prefixes,
+        )
     while True:
         segments = reuse.plan(
             len(array),

@@ -16,17 +16,19 @@ from numpy.typing import NDArray
 from .. import ids, statistics
 from ..client import Client
 from ..errors import QuireError
-from ..ids import ContextKind, Phase
+from ..ids import Context, ContextKind, Phase
 from ..kv import describe
 from ..lease import Lease
 from ..reuse import Match, MatchKind, Segment, SegmentKind
 from ..statistics import Statistics, VectorType
 from .policies.base import RowPolicy, VariantCandidate
-from .policies.candidates import Run, runs_before
+from .policies.candidates import Run, is_exact, runs_before
 from .recipes import run_digest
+from .sources import LOSSLESS_CODECS_MAX
 from .stats import ChunkStats
 
 _SCOPED_KIND = 6
+_CONTEXT_IDS_MAX = 1024  # that a context may name (base/ids.h)
 _NOT_CHUNKS = (ContextKind.CONTEXTUAL, ContextKind.DELTA_OF)
 
 
@@ -94,7 +96,9 @@ def read_statistics(client: Client, matches: Sequence[Match]) -> dict[bytes, Sto
 
 
 class VariantChoice:
-    """Chooses among the variants that a resolve found for one prompt."""
+    """Chooses among the variants that a resolve found for one prompt. For query-value its choice is
+    that of :func:`quire.plan` with the prompt known, but for what only statistics tell: which
+    neighbours a synthetic variant had that does not stand as it was computed."""
 
     def __init__(
         self,
@@ -103,18 +107,25 @@ class VariantChoice:
         tokens: NDArray[np.uint32],
         policy: RowPolicy,
         known: Mapping[bytes, StoredStatistics],
+        *,
+        scope: bytes = bytes(32),
+        fixed_prefixes: Sequence[bytes] = (),
     ) -> None:
+        """scope: of the session. fixed_prefixes: prefix digests whose variants fit, best first."""
         self._model, self._salt, self._tokens, self._policy = model, salt, tokens, policy
-        self.known = known
+        self.known, self._scope = known, scope
+        self._places = {digest: i for i, digest in reversed(list(enumerate(fixed_prefixes)))}
         # Names of runs of this prompt, made once: every candidate is compared with them.
         self._digests: dict[tuple[int, int], bytes] = {}
         self._objects: dict[tuple[int, int], bytes] = {}
         self._prefixes: dict[int, bytes] = {}
 
     def choose(self, segments: Sequence[Segment], usable: Sequence[Match]) -> list[Segment]:
-        """The same cuts with the variant of least rank_candidate(); of equals the one computed
-        behind more of what stands before it, then the one that the plan had. A chunk whose variants
-        are all refused is fresh."""
+        """The same cuts with the variant of least rank_candidate(). Of equals, the fixed_prefix one
+        that is listed first or behind the longest beginning of the prompt; the one computed behind
+        more of what stands before it; the one that the plan had. Of those that stand as they were
+        computed: a lossless codec, the nearer tier, the least load_us, the smaller codec id, the
+        first of usable. A chunk whose variants are all refused is fresh."""
         return [
             self._chosen(segment, segments, usable)
             if segment.kind == SegmentKind.CHUNK and segment.match is not None
@@ -127,30 +138,37 @@ class VariantChoice:
     ) -> Segment:
         own = segment.match
         assert own is not None
-        others = [match for match in usable if match != own and _alternative(own, match)]
-        offered = [own, *others]
-        candidates = [self.candidate(match, segments, segment.token_begin) for match in offered]
-        # Of equals the one with more of its context in place, then the plan's own order: its own
-        # match, the one that loads sooner, the more exact codec.
-        ranks = [
-            (
-                self._policy.rank_candidate(one),
-                -len(set(one.lead) & set(one.before)),
-                match is not own,
-                match.load_us,
-                match.codec,
-            )
-            for match, one in zip(offered, candidates, strict=True)
-        ]
+        offered = [match for match in usable if match == own or _alternative(own, match)]
+        ranks = [self._order(match, own, self.candidate(match, segments)) for match in offered]
         best = ranks.index(min(ranks))
         if not np.isfinite(ranks[best][0]):
             return Segment(SegmentKind.FRESH, segment.token_begin, segment.n_tokens)
         return replace(segment, match=offered[best])
 
-    def candidate(
-        self, match: Match, segments: Sequence[Segment], token_begin: int
-    ) -> VariantCandidate:
-        before = runs_before(segments, token_begin)
+    def _order(self, match: Match, own: Match, one: VariantCandidate) -> tuple[float, ...]:
+        exact = is_exact(one)
+        return (
+            self._policy.rank_candidate(one),
+            *self._prefix_order(match, one),
+            -len(one.before) if exact else -len(set(one.lead) & set(one.before)),
+            not exact and match != own,
+            match.codec > LOSSLESS_CODECS_MAX,
+            match.tier,
+            match.load_us,
+            match.codec,
+        )
+
+    def _prefix_order(self, match: Match, one: VariantCandidate) -> tuple[int, int]:
+        """Of fixed_prefix variants that do not stand as they were computed."""
+        if match.context_kind != ContextKind.FIXED_PREFIX or is_exact(one):
+            return (0, 0)
+        place = self._places.get(match.context_reference)
+        if place is not None:
+            return (place, 0)
+        return (len(self._places), -match.base_position if one.own_prefix else 0)
+
+    def candidate(self, match: Match, segments: Sequence[Segment]) -> VariantCandidate:
+        before = runs_before(segments, match.token_begin)
         return VariantCandidate(
             match.context_kind,
             match.phase,
@@ -159,7 +177,9 @@ class VariantChoice:
             self.lead_of(match, segments),
             tuple(self._digest_of(run) for run in before),
             sum(run.is_prefix for run in before),
-            self._digest_of(Run(0, token_begin, True)),
+            self._digest_of(Run(0, match.token_begin, True)),
+            match.base_position == match.token_begin,
+            match.context_reference in self._places or self._begins_with(match),
         )
 
     def lead_of(self, match: Match, segments: Sequence[Segment]) -> tuple[bytes, ...]:
@@ -167,14 +187,37 @@ class VariantChoice:
         for others an id that no run of it has; empty where nothing is known of them."""
         if match.context_kind == ContextKind.FIXED_PREFIX:
             text = self._tokens[: match.base_position]
-            whole = len(text) == match.base_position
-            known = whole and match.context_reference == self._prefix_of(match.base_position)
-            return (run_digest(text) if known else match.context_reference,)
-        names = {self._object_of(run): run for run in runs_before(segments, len(self._tokens))}
+            return (run_digest(text) if self._begins_with(match) else match.context_reference,)
+        before = runs_before(segments, match.token_begin)
+        if self._stands_behind(match, before):
+            return tuple(self._digest_of(run) for run in before)
+        runs = [*runs_before(segments, len(self._tokens)), *before]
+        names = {self._object_of(run): run for run in runs}
         return tuple(
             self._digest_of(names[name]) if name in names else name
             for name in self.known.get(match.variant, UNKNOWN).neighbours
         )
+
+    def _begins_with(self, match: Match) -> bool:
+        """Whether the text that a match's context names is the beginning of the prompt."""
+        n = match.base_position
+        whole = 0 < n <= len(self._tokens)
+        return whole and match.context_reference == self._prefix_of(n)
+
+    def _stands_behind(self, match: Match, runs: Sequence[Run]) -> bool:
+        """Whether a synthetic variant's id proves that it was computed behind these runs."""
+        if (
+            match.context_kind != ContextKind.SYNTHETIC
+            or match.phase != Phase.PREFILL
+            or match.base_position != match.token_begin
+            or not 0 < len(runs) <= _CONTEXT_IDS_MAX
+        ):
+            return False
+        names = tuple(self._object_of(run) for run in runs)
+        context = Context(ContextKind.SYNTHETIC, neighbours=names, scope=self._scope)
+        end = match.token_begin + match.n_tokens
+        own = self._object_of(Run(match.token_begin, end, False))
+        return match.variant == ids.variant_id(own, context)
 
     def _digest_of(self, run: Run) -> bytes:
         key = (run.begin, run.end)

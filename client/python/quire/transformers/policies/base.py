@@ -75,6 +75,8 @@ class VariantCandidate:
     lead: digests (recipes.run_digest) of the runs of tokens that it was computed behind, in order;
     empty where unknown. before: of the runs that stand before the chunk in the prompt; the first
     n_prefix of them are the exact prefix. text: the digest of all of them as one run, where known.
+    in_place: it was computed at the very position where it would stand. own_prefix: of
+    fixed_prefix: behind a text that the deployment names, or that this prompt begins with.
     """
 
     kind: ContextKind
@@ -85,6 +87,8 @@ class VariantCandidate:
     before: tuple[bytes, ...] = ()
     n_prefix: int = 0
     text: bytes = b""
+    in_place: bool = True
+    own_prefix: bool = True
 
 
 @dataclass(frozen=True)

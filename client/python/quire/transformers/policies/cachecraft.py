@@ -116,7 +116,7 @@ class CacheCraft(RowPolicy):
 
     def _chunk_rows(self, plan: ReusePlan, segment: PlanSegment) -> Rows:
         assert segment.source is not None
-        candidate = candidate_of(plan, segment.token_begin, segment.source)
+        candidate = candidate_of(plan, segment.token_begin, segment.source, segment.source_begin)
         rows = np.arange(segment.token_begin, segment.token_end, dtype=np.int64)
         count = math.ceil(overhead(candidate, self.alpha) * len(rows))
         scores: NDArray[np.floating] = np.zeros(len(rows))

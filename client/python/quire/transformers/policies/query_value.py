@@ -5,7 +5,8 @@ EMNLP 2024, arXiv 2406.12335, ranks tokens to evict so): much-watched tokens who
 as separators are, change nothing when they are computed again. Then:
 - the sum with the token before and the one behind: a number or a name is not left half old;
 - rows that are exact already, of chunks computed behind the very tokens in front of them, are left
-  out: with chunks computed behind the prompt's own prefix that is the first one;
+  out: with chunks computed behind the prompt's own prefix that is the first one, whole or without
+  a head that the exact prefix covers;
 - B is the whole charge: what the question's first pass costs is taken off the rows, and the pass
   ends where it would take more than half of it.
 Departure from VATP: the norm is L2.
@@ -62,12 +63,14 @@ class QueryValue(RowPolicy):
 
     def rank_candidate(self, candidate: VariantCandidate) -> float:
         """What stands as it was computed, then what was computed beside other texts, then behind
-        the prompt's own prefix."""
+        the prompt's own prefix; the rest in the order of the library's plans."""
         if is_exact(candidate):
             return 0.0
         if candidate.kind == ContextKind.SYNTHETIC:  # known neighbours first
             return 1.0 + neighbours_missing(candidate)
-        return 3.0 if candidate.kind == ContextKind.FIXED_PREFIX else 4.0
+        if candidate.kind == ContextKind.FIXED_PREFIX:
+            return 3.0 if candidate.own_prefix else 6.0
+        return 5.0 if candidate.kind == ContextKind.DUMMY_SINK else 4.0
 
     def row_scores(self, given: PolicyInput) -> Scores:
         plan = given.plan
