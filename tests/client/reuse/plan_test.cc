@@ -5,6 +5,7 @@
 #include <random>
 
 #include "codecs/codec_ids.h"
+#include "codecs/registry.h"
 
 namespace quire::reuse {
 namespace {
@@ -175,6 +176,12 @@ TEST(MakePlan, EqualContextsByCodecAndTier) {
   }
   const std::vector<Match> kinds = {stored(CodecId::kRawBf16, TierId::kGpu, 1), chunk(0, 50)};
   EXPECT_EQ(make_plan(60, kinds)->segments[0].match_index, 1u);
+}
+
+// As Python's twin of this order has it (client/python/quire/transformers/sources.py).
+TEST(MakePlan, LosslessCodecsHaveTheFirstIds) {
+  for (const CodecInfo& codec : codecs())
+    EXPECT_EQ(codec.lossless, static_cast<uint16_t>(codec.id) <= 7) << codec.name;
 }
 
 TEST(MakePlan, ExactPrefixPrefersRawBytes) {

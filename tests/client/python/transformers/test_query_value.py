@@ -111,6 +111,68 @@ def test_chunks_that_stand_as_computed_are_left_alone() -> None:
         assert not len(exact_cells(approximate))
 
 
+def test_a_chunk_whose_head_is_covered() -> None:
+    """The exact prefix covers the first two tokens of a chunk that was computed behind one."""
+    plan = make_plan()
+    tokens, fresh = plan.tokens, plan.segments[2]
+    beginning = (run_digest(tokens[:1]),)
+    chunk = Source(tokens[1:8], base_position=1, lead_runs=beginning)
+
+    def exact(source: Source) -> list[int]:
+        tail = replace(plan.segments[1], source=source, source_begin=2)
+        cut = replace(plan, segments=(plan.segments[0], tail, fresh, *plan.segments[3:]))
+        return exact_cells(cut).tolist()
+
+    assert exact(chunk) == [3, 4, 5, 6, 7]
+    beside = replace(chunk, context_kind=quire.ContextKind.SYNTHETIC)
+    assert exact(beside) == [3, 4, 5, 6, 7]
+    assert exact(replace(beside, lead_runs=(run_digest(tokens[:3]),))) == []
+    assert exact(replace(chunk, lead_runs=(run_digest(tokens[:3]),), base_position=3)) == []
+    assert exact(replace(chunk, base_position=3)) == []
+    # The head that it was computed with is not the prompt's: an edited text.
+    edited = tokens[1:8].copy()
+    edited[0] += 1
+    assert exact(replace(chunk, tokens=edited)) == []
+    given = given_mass(
+        {0: MASS},
+        replace(
+            plan,
+            segments=(
+                plan.segments[0],
+                replace(plan.segments[1], source=chunk, source_begin=2),
+                *plan.segments[2:],
+            ),
+        ),
+    )
+    assert choose(0.999, given) == [10, 11, 12, 13]
+
+
+def test_synthetic_runs_are_compared_one_by_one() -> None:
+    a, b = run_digest([1]), run_digest([2])
+    text = run_digest([1, 2])
+
+    def rank(kind: quire.ContextKind, *lead: bytes, in_place: bool = True) -> float:
+        candidate = VariantCandidate(kind, lead=lead, before=(a, b), text=text, in_place=in_place)
+        return QueryValue(0.15).rank_candidate(candidate)
+
+    kinds = quire.ContextKind
+    assert rank(kinds.SYNTHETIC, a, b) == rank(kinds.FIXED_PREFIX, text) == 0.0
+    # The library's plans do not hash a whole text for each chunk.
+    assert rank(kinds.SYNTHETIC, text) > 0
+    assert rank(kinds.SYNTHETIC, a, b, in_place=False) > 0
+    other = VariantCandidate(kinds.FIXED_PREFIX, lead=(a,), own_prefix=False)
+    ranks = [
+        QueryValue(0.15).rank_candidate(candidate)
+        for candidate in (
+            replace(other, own_prefix=True),
+            VariantCandidate(kinds.ISOLATED),
+            VariantCandidate(kinds.DUMMY_SINK),
+            other,
+        )
+    ]
+    assert ranks == sorted(set(ranks))
+
+
 def test_nothing_to_choose() -> None:
     assert choose(0.5, given_mass()) == []
     same = given_mass({0: [1.0] * 17})
