@@ -85,16 +85,21 @@ uint32_t question_layers(const LlamaEngine& engine, const AnswerInput& input) {
 }
 
 // The question over what was loaded, and no further than asked for. Gaps are computed first: their
-// zero keys would draw attention.
-Status look(LlamaEngine& engine, const AnswerInput& input, const Layout& layout, uint32_t n_layers,
-            std::vector<float>& column_mass) {
+// zero keys would draw attention. Returns what it cost: layers that were computed, over all tokens.
+Expected<uint64_t> look(LlamaEngine& engine, const AnswerInput& input, const Layout& layout,
+                        uint32_t n_layers, std::vector<float>& column_mass) {
+  uint64_t token_layers = 0;
+  uint32_t layers_run = 0;
   if (!layout.gaps.empty()) {
-    QUIRE_RETURN_IF_ERROR(
-        engine.recompute_below(n_layers, layout.gaps, tokens_at(input.tokens, layout.gaps)));
+    QUIRE_RETURN_IF_ERROR(engine.recompute_below(
+        n_layers, layout.gaps, tokens_at(input.tokens, layout.gaps), &layers_run));
+    token_layers += layout.gaps.size() * layers_run;
   }
   const bool by_values = input.policy->needs().weighs_by_values;
-  return engine.append_with_mass(input.tokens.subspan(layout.loaded_end), {by_values, n_layers},
-                                 &column_mass);
+  const std::span<const TokenId> tail = input.tokens.subspan(layout.loaded_end);
+  QUIRE_RETURN_IF_ERROR(
+      engine.append_with_mass(tail, {by_values, n_layers}, &column_mass, &layers_run));
+  return token_layers + tail.size() * layers_run;
 }
 
 }  // namespace
@@ -122,7 +127,12 @@ Expected<AnswerStart> start_answer(LlamaEngine& engine, const AnswerInput& input
       engine.place(in_rows && !looks ? n_tokens : layout.loaded_end, layout.pieces));
   start.timeline.load_us = watch.lap_us();
   if (looks) {
-    QUIRE_RETURN_IF_ERROR(look(engine, input, layout, start.question_layers, start.column_mass));
+    QUIRE_ASSIGN_OR_RETURN(const uint64_t token_layers,
+                           look(engine, input, layout, start.question_layers, start.column_mass));
+    start.question_charge =
+        static_cast<double>(token_layers) / (static_cast<double>(engine.n_layers()) *
+                                             input.plan->tokens_of(reuse::SegmentKind::kChunk));
+    // The rows are those of a pass that ends where the policy meant it to.
     auto chosen = input.policy->select_rows(*input.plan, start.column_mass, pass);
     if (!chosen) {
       engine.clear();  // above the pass the question has no KV: nothing may go on from here
@@ -139,7 +149,6 @@ Expected<AnswerStart> start_answer(LlamaEngine& engine, const AnswerInput& input
     QUIRE_RETURN_IF_ERROR(engine.append(tail, true));
   }
   if (has_chunks) start.charged_budget = reuse::charged_budget(*input.plan, start.rows);
-  if (looks) start.question_charge = reuse::question_charge(*input.plan, pass);
   start.timeline.recompute_us = watch.lap_us();
   const AnswerTimeline& times = start.timeline;
   start.timeline.total_us = times.load_us + times.question_us + times.recompute_us;

@@ -43,8 +43,10 @@ struct AnswerStart {
   std::vector<float> column_mass;  // per prompt token; empty unless the policy asked for it
   double charged_budget = 0;       // reuse::charged_budget of rows
   // What the question's first pass cost beyond that, as reuse::question_charge has it; 0: none ran.
+  // More than the policy meant to pay where the engine cannot end a pass early: what was computed
+  // counts.
   double question_charge = 0;
-  uint32_t question_layers = 0;  // that it went through
+  uint32_t question_layers = 0;  // below which attention was looked at
   uint32_t loaded_tokens = 0;
   AnswerTimeline timeline;  // load_us, question_us, recompute_us
 };

@@ -4,13 +4,10 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
-#include <numeric>
 #include <thread>
 
 #include "client/llama/engine_impl.h"
 #include "client/llama/runtime.h"
-#include "client/llama/value_norms.h"
-#include "client/reuse/salient.h"
 #include "ggml.h"
 #include "llama.h"
 
@@ -106,6 +103,7 @@ Status LlamaEngine::Impl::open(const LlamaOptions& wanted) {
                            const_cast<std::atomic<bool>*>(options.abort_flag));
   QUIRE_RETURN_IF_ERROR(learn_graph());
   QUIRE_RETURN_IF_ERROR(make_descriptor());
+  check_early_end_is_safe();
   if (options.self_test) QUIRE_RETURN_IF_ERROR(run_self_test());
   clear(false);
   return Status::ok();
@@ -116,6 +114,17 @@ void LlamaEngine::Impl::clear(bool zero_memory) {
   size = 0;
   exact_tokens.clear();
   logits_row = -1;
+}
+
+Status LlamaEngine::Impl::forget_from(uint32_t n) {
+  if (!llama_memory_seq_rm(llama_get_memory(context), kLiveSequence, static_cast<llama_pos>(n),
+                           -1)) {
+    return fail(Status(StatusCode::kInternal, "libllama cannot cut its cache"));
+  }
+  size = n;
+  if (exact_tokens.size() > n) exact_tokens.resize(n);
+  logits_row = -1;
+  return Status::ok();
 }
 
 Status LlamaEngine::Impl::fail(Status status) {
@@ -194,13 +203,19 @@ Status LlamaEngine::Impl::run_behind(std::span<const TokenId> tokens, bool want_
                                      bool all_logits) {
   QUIRE_RETURN_IF_ERROR(check_tokens(tokens));
   QUIRE_RETURN_IF_ERROR(check_room(tokens.size()));
+  Status status = extend(tokens, want_logits, all_logits);
+  return status.is_ok() ? status : fail(std::move(status));
+}
+
+Status LlamaEngine::Impl::extend(std::span<const TokenId> tokens, bool want_logits,
+                                 bool all_logits) {
   std::vector<DecodeToken> batch(tokens.size());
   for (size_t i = 0; i < tokens.size(); ++i) {
     batch[i].token = tokens[i];
     batch[i].position = size + static_cast<uint32_t>(i);
     batch[i].logits = all_logits || (want_logits && i + 1 == tokens.size());
   }
-  if (Status status = decode(batch); !status) return fail(std::move(status));
+  QUIRE_RETURN_IF_ERROR(decode(batch));
   if (exact_tokens.size() == size) {
     exact_tokens.insert(exact_tokens.end(), tokens.begin(), tokens.end());
   }
@@ -208,26 +223,17 @@ Status LlamaEngine::Impl::run_behind(std::span<const TokenId> tokens, bool want_
   return Status::ok();
 }
 
-reuse::EnginePlane LlamaEngine::Impl::cache_plane(uint32_t layer, Plane plane) const {
-  const LayerGraph& graph = const_cast<GraphHooks&>(hooks).layers()[layer];
-  const LayerDescriptor& shape = descriptor.layers[layer];
-  const ggml_tensor* tensor = plane == Plane::kKey ? graph.cache_key : graph.cache_value;
-  reuse::EnginePlane result;
-  result.data = static_cast<std::byte*>(tensor->data);
-  result.n_rows = tensor->ne[1];
-  const bool wide = options.kv_type == LlamaKvType::kF32;
-  result.element = wide ? ElementType::kF32 : ElementType::kF16;
-  const int64_t element_bytes = wide ? 4 : 2;
-  if (plane == Plane::kKey) {
-    result.dim_stride = element_bytes;
-    result.head_stride = element_bytes * shape.key_dims;
-    result.token_stride = static_cast<int64_t>(tensor->nb[1]);
-  } else {  // without flash attention V is kept transposed
-    result.token_stride = element_bytes;
-    result.dim_stride = element_bytes * tensor->ne[1];
-    result.head_stride = result.dim_stride * shape.value_dims;
+std::vector<uint32_t> LlamaEngine::Impl::full_layers(uint32_t n_below) const {
+  std::vector<uint32_t> full, all;
+  for (uint32_t layer = 0; layer < descriptor.layers.size(); ++layer) {
+    if (n_below != 0 && layer >= n_below) break;
+    all.push_back(layer);
+    if (descriptor.layers[layer].attention == AttentionKind::kFull) full.push_back(layer);
   }
-  return result;
+  const bool has_full = std::any_of(
+      descriptor.layers.begin(), descriptor.layers.end(),
+      [](const LayerDescriptor& layer) { return layer.attention == AttentionKind::kFull; });
+  return has_full ? full : all;
 }
 
 // --- the public face ---
@@ -279,10 +285,10 @@ void LlamaEngine::force_sequential(bool sequential) {
 }
 
 void LlamaEngine::keep_attention(bool keep) {
-  impl_->hooks.keep_attention(keep);
+  impl_->keep_attention = keep;
 }
 const LlamaEngine::Attention& LlamaEngine::attention() const {
-  return impl_->hooks.attention();
+  return impl_->attention;
 }
 
 uint32_t LlamaEngine::n_layers() const {
@@ -290,12 +296,7 @@ uint32_t LlamaEngine::n_layers() const {
 }
 
 std::vector<uint32_t> LlamaEngine::full_layers() const {
-  std::vector<uint32_t> full, all;
-  for (uint32_t layer = 0; layer < n_layers(); ++layer) {
-    all.push_back(layer);
-    if (impl_->descriptor.layers[layer].attention == AttentionKind::kFull) full.push_back(layer);
-  }
-  return full.empty() ? all : full;
+  return impl_->full_layers(0);
 }
 
 uint64_t LlamaEngine::kv_bytes_per_token() const {
@@ -306,140 +307,13 @@ uint64_t LlamaEngine::kv_bytes_per_token() const {
   return elements * (impl_->options.kv_type == LlamaKvType::kF32 ? 4 : 2);
 }
 
-// Brings the engine to the end of the prefix.
-Status LlamaEngine::start_capture(std::span<const TokenId> prefix, std::span<const TokenId> chunk) {
-  if (chunk.empty()) return Status(StatusCode::kInvalidArgument, "an empty chunk");
-  QUIRE_RETURN_IF_ERROR(impl_->check_tokens(prefix));
-  QUIRE_RETURN_IF_ERROR(impl_->check_tokens(chunk));
-  const std::vector<TokenId>& exact = impl_->exact_tokens;
-  const auto differs = std::mismatch(prefix.begin(), prefix.end(), exact.begin(), exact.end());
-  const auto n_common = static_cast<size_t>(differs.first - prefix.begin());
-  if (n_common == 0) {
-    impl_->clear(false);
-  } else {
-    QUIRE_RETURN_IF_ERROR(truncate(static_cast<uint32_t>(n_common)));
-  }
-  return append(prefix.subspan(n_common), false);
-}
-
-Expected<KvCapture> LlamaEngine::capture(std::span<const TokenId> prefix,
-                                         std::span<const TokenId> chunk) {
-  QUIRE_RETURN_IF_ERROR(start_capture(prefix, chunk));
-  QUIRE_RETURN_IF_ERROR(append(chunk, false));
-  return view(static_cast<uint32_t>(prefix.size()), static_cast<uint32_t>(chunk.size()));
-}
-
-Expected<KvCapture> LlamaEngine::capture_salient(std::span<const TokenId> prefix,
-                                                 std::span<const TokenId> chunk, double share) {
-  QUIRE_RETURN_IF_ERROR(start_capture(prefix, chunk));
-  std::vector<float> mass;
-  QUIRE_RETURN_IF_ERROR(append_with_mass(chunk, false, &mass));
-  const size_t n_tokens = chunk.size();
-  const std::span<float> of_chunk = std::span(mass).last(n_tokens);
-  for (size_t i = 0; i < n_tokens; ++i) of_chunk[i] /= static_cast<float>(n_tokens - i);
-  QUIRE_ASSIGN_OR_RETURN(KvCapture capture, view(static_cast<uint32_t>(prefix.size()),
-                                                 static_cast<uint32_t>(n_tokens)));
-  capture.salient = reuse::salient_tokens(of_chunk, share);
-  return capture;
-}
-
-Expected<KvCapture> LlamaEngine::capture_with_shares(std::span<const TokenId> prefix,
-                                                     std::span<const TokenId> chunk,
-                                                     std::span<const uint32_t> runs,
-                                                     reuse::AttentionShares* shares) {
-  if (std::accumulate(runs.begin(), runs.end(), uint64_t{0}) != prefix.size())
-    return Status(StatusCode::kInvalidArgument, "the runs are not the prefix");
-  QUIRE_RETURN_IF_ERROR(start_capture(prefix, chunk));
-  impl_->hooks.start_shares(runs, static_cast<uint32_t>(chunk.size()));
-  const Status ran = append(chunk, false);
-  const Status seen = impl_->hooks.stop();
-  QUIRE_RETURN_IF_ERROR(ran);
-  if (!seen.is_ok()) return impl_->fail(seen);
-  *shares = impl_->hooks.take_shares();
-  return view(static_cast<uint32_t>(prefix.size()), static_cast<uint32_t>(chunk.size()));
-}
-
-Expected<KvCapture> LlamaEngine::view(uint32_t token_begin, uint32_t n_tokens) const {
-  if (n_tokens == 0 || token_begin > impl_->size || n_tokens > impl_->size - token_begin) {
-    return Status(StatusCode::kInvalidArgument, "the live sequence does not hold these tokens");
-  }
-  KvCapture capture;
-  capture.n_tokens = n_tokens;
-  capture.first_row = token_begin;
-  capture.base_position = token_begin;
-  capture.plane_of = [impl = impl_.get()](uint32_t layer, Plane plane) {
-    return impl->cache_plane(layer, plane);
-  };
-  return capture;
-}
-
 Status LlamaEngine::append(std::span<const TokenId> tokens, bool want_logits) {
   return impl_->run_behind(tokens, want_logits, false);
 }
 
-Status LlamaEngine::append_with_mass(std::span<const TokenId> tokens, bool want_logits,
-                                     std::vector<float>* column_mass) {
-  impl_->hooks.start_mass();
-  const Status ran = impl_->run_behind(tokens, want_logits, false);
-  const Status seen = impl_->hooks.stop();
-  QUIRE_RETURN_IF_ERROR(ran);
-  if (!seen.is_ok()) return impl_->fail(seen);
-  *column_mass = impl_->hooks.take_mass(impl_->size);
-  return Status::ok();
-}
-
-Status LlamaEngine::check_depth(uint32_t n_layers) const {
-  if (n_layers <= this->n_layers()) return Status::ok();
-  return Status(StatusCode::kInvalidArgument,
-                "the model has " + std::to_string(this->n_layers()) + " layers");
-}
-
-Status LlamaEngine::append_with_mass(std::span<const TokenId> tokens, const MassOptions& wanted,
-                                     std::vector<float>* column_mass) {
-  QUIRE_RETURN_IF_ERROR(check_depth(wanted.n_layers));
-  Impl& impl = *impl_;
-  const uint32_t n_before = impl.size;
-  const auto norms_of = [&impl, n_before](uint32_t layer) {
-    const LayerDescriptor& shape = impl.descriptor.layers[layer];
-    return value_norms(impl.cache_plane(layer, Plane::kValue), shape.kv_heads, shape.value_dims,
-                       n_before);
-  };
-  impl.hooks.end_behind(wanted.n_layers);
-  if (wanted.by_values) {
-    impl.hooks.start_value_mass(norms_of);
-  } else {
-    impl.hooks.start_mass();
-  }
-  const Status ran = impl.run_behind(tokens, false, false);
-  const Status seen = impl.hooks.stop();
-  QUIRE_RETURN_IF_ERROR(ran);
-  if (!seen.is_ok()) return impl.fail(seen);
-  if (wanted.n_layers != 0 && impl.exact_tokens.size() > n_before)
-    impl.exact_tokens.resize(n_before);
-  *column_mass = impl.hooks.take_mass(impl.size);
-  return Status::ok();
-}
-
-Status LlamaEngine::append_with_queries(std::span<const TokenId> tokens, Queries* queries) {
-  if (tokens.empty() || tokens.size() > impl_->options.n_ubatch)
-    return Status(StatusCode::kInvalidArgument, "queries are kept of one graph of tokens");
-  impl_->hooks.start_queries();
-  const Status ran = impl_->run_behind(tokens, false, false);
-  const Status seen = impl_->hooks.stop();
-  QUIRE_RETURN_IF_ERROR(ran);
-  if (!seen.is_ok()) return impl_->fail(Status(StatusCode::kUnsupported, seen.message()));
-  *queries = impl_->hooks.take_queries();
-  return Status::ok();
-}
-
 Status LlamaEngine::truncate(uint32_t n) {
   if (n > impl_->size) return Status(StatusCode::kInvalidArgument, "nothing to cut there");
-  llama_memory_seq_rm(llama_get_memory(impl_->context), kLiveSequence, static_cast<llama_pos>(n),
-                      -1);
-  impl_->size = n;
-  if (impl_->exact_tokens.size() > n) impl_->exact_tokens.resize(n);
-  impl_->logits_row = -1;
-  return Status::ok();
+  return impl_->forget_from(n);
 }
 
 Expected<std::span<const float>> LlamaEngine::logits() const {

@@ -49,6 +49,8 @@ struct LlamaOptions {
   // Leaves the weights digest zero and saves hashing the file; such a model cannot be registered.
   bool skip_digest = false;
   const std::atomic<bool>* abort_flag = nullptr;  // set to true: running calls end with kCancelled
+  // Takes what an operator should know, a line each, from the engine's thread; empty: stderr.
+  std::function<void(std::string_view line)> log;
 };
 
 // What capture() or view() shows: engine rows first_row .. first_row + n_tokens of every layer and
@@ -85,6 +87,8 @@ struct SelfTestReport {
   double leaked_error = 0;  // the same with a mask that shows every future cell
   double rope_error = 0;    // worst layer of a moved chunk against one computed there
   bool bit_equal = false;
+  bool early_end = false;      // passes end where they are told to
+  double early_end_error = 0;  // relative distance of such a pass to a whole one
 };
 
 class LlamaEngine {
@@ -164,12 +168,19 @@ class LlamaEngine {
     // Each head's column sums count times the L2 norm of the cell's value in its KV head; cells of
     // the tokens themselves count nothing.
     bool by_values = false;
-    // The pass ends behind the attention of layer n_layers - 1, and full layers up to there are
-    // meant; 0: all. The tokens have no KV above: they must be recomputed before anything else.
+    // Full layers below n_layers are meant, and the pass ends behind the attention of layer
+    // n_layers - 1 where ends_early(); 0: all. The tokens have no KV above: they must be recomputed
+    // before anything else.
     uint32_t n_layers = 0;
   };
+  // layers_run, if any: how many layers were computed of each token, those of an attempt that had
+  // to be repeated counted too.
   Status append_with_mass(std::span<const TokenId> tokens, const MassOptions& wanted,
-                          std::vector<float>* column_mass);
+                          std::vector<float>* column_mass, uint32_t* layers_run = nullptr);
+  // False where libllama was seen not to end a pass where it was told to (a graph split over
+  // several backends), by the self test or by a pass: passes then run through all layers. The mass
+  // is the same.
+  bool ends_early() const;
   // Forgets positions from n on.
   Status truncate(uint32_t n);
   // Computes rows (ascending positions < size(); row_tokens: their ids) again in one decode, each
@@ -179,10 +190,11 @@ class LlamaEngine {
   // the bit. Needs rows.size() free cells beyond size().
   Status recompute(std::span<const uint32_t> rows, std::span<const TokenId> row_tokens,
                    bool want_logits);
-  // The same up to the attention of layer n_layers - 1; above it the rows stay as they were, and
-  // must be recomputed before anything but append_with_mass() of no more layers.
+  // The same up to the attention of layer n_layers - 1; above it the rows stay as they were (where
+  // ends_early(); else they are computed too), and must be recomputed before anything but
+  // append_with_mass() of no more layers. layers_run: as there.
   Status recompute_below(uint32_t n_layers, std::span<const uint32_t> rows,
-                         std::span<const TokenId> row_tokens);
+                         std::span<const TokenId> row_tokens, uint32_t* layers_run = nullptr);
   // Forces recompute() to run its rows in sequence (the fallback), for tests and comparison.
   void force_sequential(bool sequential);
 
@@ -220,7 +232,6 @@ class LlamaEngine {
  private:
   friend class LlamaEngineTestPeer;
   Status start_capture(std::span<const TokenId> prefix, std::span<const TokenId> chunk);
-  Status check_depth(uint32_t n_layers) const;
   explicit LlamaEngine(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

@@ -2,6 +2,7 @@
 #ifndef QUIRE_CLIENT_LLAMA_ENGINE_IMPL_H_
 #define QUIRE_CLIENT_LLAMA_ENGINE_IMPL_H_
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -48,6 +49,9 @@ class LlamaEngine::Impl {
   Status check_room(uint64_t n_more) const;
   Status decode(std::span<const DecodeToken> tokens);
   Status run_behind(std::span<const TokenId> tokens, bool want_logits, bool all_logits);
+  // The same without checks; an error leaves what was there before, and cells behind it undefined.
+  Status extend(std::span<const TokenId> tokens, bool want_logits, bool all_logits);
+  Status forget_from(uint32_t n);
   // Leaves the engine empty and hands the error on.
   Status fail(Status status);
   void clear(bool zero_memory);
@@ -60,12 +64,32 @@ class LlamaEngine::Impl {
   Status check_rows(std::span<const uint32_t> rows, size_t n_row_tokens) const;
   // n_layers: as recompute_below() has it; 0: all.
   Status recompute(std::span<const uint32_t> rows, std::span<const TokenId> row_tokens,
-                   bool want_logits, uint32_t n_layers);
+                   bool want_logits, uint32_t n_layers, uint32_t* layers_run);
+  // One attempt, either way; end: libllama's graph ends behind the attention of layer end - 1; 0:
+  // whole.
+  Status try_recompute(std::span<const uint32_t> rows, std::span<const TokenId> row_tokens,
+                       bool want_logits, uint32_t end);
   Status recompute_one_pass(std::span<const uint32_t> rows, std::span<const TokenId> row_tokens,
-                            bool want_logits, uint32_t n_layers);
+                            bool want_logits, uint32_t end);
   Status recompute_in_sequence(std::span<const uint32_t> rows, std::span<const TokenId> row_tokens,
-                               bool want_logits, uint32_t n_layers);
+                               bool want_logits, uint32_t end);
+  // capture.cc
   reuse::EnginePlane cache_plane(uint32_t layer, Plane plane) const;
+  // As LlamaEngine has them, of the layers below n_below; 0: all.
+  std::vector<uint32_t> full_layers(uint32_t n_below) const;
+
+  // question_pass.cc
+  Status append_with_mass(std::span<const TokenId> tokens, const MassOptions& wanted,
+                          bool want_logits, std::vector<float>* mass, uint32_t* layers_run);
+  // One attempt; an error leaves what was there before.
+  Status try_mass(std::span<const TokenId> tokens, const MassOptions& wanted, bool want_logits,
+                  uint32_t end, std::vector<float>* mass);
+  // Calls run(end): n_layers where passes end early here, and once more with 0 where that fails;
+  // 0 from then on. layers_run, if any: layers that were computed of each token.
+  Status run_to_depth(uint32_t n_layers, uint32_t* layers_run,
+                      const std::function<Status(uint32_t end)>& run);
+  void check_early_end_is_safe();
+  void give_up_early_end(const std::string& reason);
 
   LlamaOptions options;
   llama_model* model = nullptr;
@@ -81,6 +105,10 @@ class LlamaEngine::Impl {
   SelfTestReport report;
   bool ropes_hold = true;  // the self test found K movable as the descriptor says
   bool sequential = false;
+  bool ends_early = true;  // graphs end where they are told to
+  bool early_end_reported = false;
+  bool keep_attention = false;
+  Attention attention;  // kept of the last pass for its mass
   reuse::AngleMode angle_mode = reuse::AngleMode::kExact;
 
   uint32_t size = 0;  // positions [0, size) of the live sequence hold tokens, position i in cell i

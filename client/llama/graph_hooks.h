@@ -1,19 +1,18 @@
 // What the connector does inside libllama's graphs, through the public evaluation callback: learn
-// the graph, put scattered rows where they belong, and sum attention columns. Node names and source
-// order are not API of libllama, so everything here is checked at start by the engine's self test,
-// and after every use by counting what was touched.
+// the graph, put scattered rows where they belong, end it early, and show nodes to an
+// AttentionGathering. Node names and source order are not API of libllama, so everything here is
+// checked at start by the engine's self test, and after every use by counting what was touched.
 #ifndef QUIRE_CLIENT_LLAMA_GRAPH_HOOKS_H_
 #define QUIRE_CLIENT_LLAMA_GRAPH_HOOKS_H_
 
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/status.h"
-#include "client/llama/engine.h"
-#include "client/llama/value_norms.h"
-#include "client/reuse/chunk_statistics.h"
+#include "client/llama/attention_gathering.h"
 
 struct ggml_tensor;
 
@@ -51,6 +50,8 @@ class GraphHooks {
   void start_learning(uint32_t n_layers);
   std::vector<LayerGraph>& layers() { return layers_; }
   const std::vector<std::vector<float>>& mask_rows() const { return mask_rows_; }
+  // A mixture of experts: what a node is given as indices picks memory.
+  bool has_experts() const { return has_experts_; }
 
   // Scattered rows: the first positions.size() tokens of the next decode are rows that belong at
   // these positions (ascending; cell = position) of n_cells cells; the rest of the batch is left
@@ -60,64 +61,46 @@ class GraphHooks {
   void set_leak(bool leak) { leak_ = leak; }
 
   // The next decode ends behind the softmax of layer n_layers - 1: that layer has its K and V, what
-  // is above it is left as it was. Set before a start_...(), holds until stop(); 0: no end.
+  // is above it is left as it was. Set before a start_...(), holds until stop(); 0: no end. Where
+  // libllama goes on nevertheless (a graph split over backends only leaves the split), stop() says
+  // so, and what is above is worth nothing.
   void end_behind(uint32_t n_layers) { end_layers_ = n_layers; }
   // Nothing but that end.
   void start_plain();
+  // For tests: asked where a graph is about to end early; false: it goes on, as a split one would.
+  void set_end_fault(std::function<bool()> fault) { end_fault_ = std::move(fault); }
 
-  // Attention columns: sums softmax columns of the next decode over all its tokens.
-  void start_mass();
-  // The same with every head's columns times the norm of the cell's value. norms: asked once per
-  // layer and graph, when the layer's values lie in the cache.
-  void start_value_mass(std::function<ValueNorms(uint32_t layer)> norms);
-  // One value per cell seen: mean over heads and full-attention layers (all layers where each has a
-  // window) of the sums.
-  std::vector<float> take_mass(uint32_t n_cells) const;
-  // Keeps every full-attention layer's softmax, [layer][head][token][cell], of single-graph
-  // decodes.
-  void keep_attention(bool keep) { keep_attention_ = keep; }
-  const LlamaEngine::Attention& attention() const { return attention_; }
+  // The next decode's nodes go to `gathering`, which lives until stop().
+  void start_gathering(AttentionGathering& gathering);
 
-  // Attention shares of the next decode, whose tokens are a chunk behind runs of these lengths (in
-  // full-attention layers).
-  void start_shares(std::span<const uint32_t> segments, uint32_t n_tokens);
-  reuse::AttentionShares take_shares();
-
-  // Queries as they enter the dot product, of the next decode, which must fit one graph: every
-  // layer's scale and [token][head][dim].
-  void start_queries();
-  LlamaEngine::Queries take_queries() { return std::move(queries_); }
-
-  // Ends any of these; kInternal where a graph lacked something that should have been touched.
+  // Ends any of these; kInternal where a graph lacked something that should have been touched or
+  // seen.
   Status stop();
 
  private:
-  enum class Mode : uint8_t { kOff, kLearn, kRows, kMass, kShares, kQueries, kPlain };
+  enum class Mode : uint8_t { kOff, kLearn, kRows, kGather, kPlain };
 
   bool on_ask(ggml_tensor* tensor);
-  void on_done(ggml_tensor* tensor);
+  // False: the graph ends here.
+  bool on_done(ggml_tensor* tensor);
   void start(Mode mode);
   bool is_end(const ggml_tensor* tensor) const;
-  // Whether mass is taken of a layer.
-  bool sees_prompt(int layer) const;
-  void add_mass(const ggml_tensor* weights);
   void begin_graph(int64_t n_tokens);
   void end_graph();
   void learn(ggml_tensor* tensor);
-  bool wants_query(ggml_tensor* tensor);
-  void keep_query(const ggml_tensor* product);
-  void add_shares(const ggml_tensor* weights);
   void patch(ggml_tensor* tensor);
   void patch_positions(ggml_tensor* positions);
   void patch_destinations(ggml_tensor* indices, const ggml_tensor* cache, bool key);
   void patch_mask(ggml_tensor* mask, uint32_t layer);
   bool once(const ggml_tensor* tensor);
   uint32_t rows_in_graph() const;
-  void fail(const char* what);
+  void fail(const std::string& what);
 
   Mode mode_ = Mode::kOff;
   bool leak_ = false;
-  bool keep_attention_ = false;
+  bool has_experts_ = false;
+  std::function<bool()> end_fault_;
+  AttentionGathering* gathering_ = nullptr;
   std::vector<LayerGraph> layers_;
   std::vector<std::vector<float>> mask_rows_;
   std::vector<uint32_t> positions_;
@@ -133,20 +116,8 @@ class GraphHooks {
   uint32_t key_writes_ = 0, value_writes_ = 0, masks_ = 0, ropes_ = 0;
   std::vector<const ggml_tensor*> patched_;
 
-  std::vector<double> mass_;  // mean over heads, sum over layers
-  std::vector<double> columns_;
-  std::function<ValueNorms(uint32_t)> norms_;
-  uint32_t mass_layers_ = 0;  // of the first graph
-  uint32_t mass_heads_ = 0;
-  LlamaEngine::Attention attention_;
-  LlamaEngine::Queries queries_;
-  reuse::AttentionShares shares_;  // sums until take_shares()
-  uint32_t shares_begin_ = 0;      // the chunk's first cell
-  const char* failure_ = nullptr;
+  std::string failure_;
 };
-
-// The number behind "prefix" in a node name such as "kq_soft_max-7"; -1 where it is another name.
-int layer_of_name(const char* name, const char* prefix);
 
 }  // namespace quire
 

@@ -1,5 +1,6 @@
 // Placing stored KV and recomputing rows of it.
 #include <algorithm>
+#include <system_error>
 #include <thread>
 
 #include "base/clock.h"
@@ -95,7 +96,11 @@ Status LlamaEngine::Impl::load_pieces(std::span<const KvPiece> pieces,
     }
   };
   std::vector<std::thread> threads;
-  for (size_t worker = 1; worker < n_workers; ++worker) threads.emplace_back(work, worker);
+  try {
+    for (size_t worker = 1; worker < n_workers; ++worker) threads.emplace_back(work, worker);
+  } catch (const std::system_error&) {
+    // Those that were started, and this one, do it all.
+  }
   work(0);
   for (std::thread& thread : threads) thread.join();
   for (const Status& status : results) QUIRE_RETURN_IF_ERROR(status);
@@ -156,7 +161,7 @@ Status LlamaEngine::Impl::check_rows(std::span<const uint32_t> rows, size_t n_ro
 
 Status LlamaEngine::Impl::recompute_one_pass(std::span<const uint32_t> rows,
                                              std::span<const TokenId> row_tokens, bool want_logits,
-                                             uint32_t n_layers) {
+                                             uint32_t end) {
   QUIRE_RETURN_IF_ERROR(check_room(rows.size()));
   // The batch shows the rows as a sequence of their own; the hooks put them where they belong.
   std::vector<DecodeToken> batch;
@@ -165,7 +170,7 @@ Status LlamaEngine::Impl::recompute_one_pass(std::span<const uint32_t> rows,
     batch.push_back(
         {row_tokens[i], i, kScratchSequence, want_logits && size_t{i} + 1 == rows.size()});
   }
-  hooks.end_behind(n_layers);
+  hooks.end_behind(end);
   hooks.start_rows(rows, size);
   const Status ran = decode(batch);
   const Status patched = hooks.stop();
@@ -176,7 +181,7 @@ Status LlamaEngine::Impl::recompute_one_pass(std::span<const uint32_t> rows,
 
 Status LlamaEngine::Impl::recompute_in_sequence(std::span<const uint32_t> rows,
                                                 std::span<const TokenId> row_tokens,
-                                                bool want_logits, uint32_t n_layers) {
+                                                bool want_logits, uint32_t end_layers) {
   llama_memory_t memory = llama_get_memory(context);
   std::vector<DecodeToken> batch;
   for (size_t begin = 0; begin < rows.size();) {
@@ -192,12 +197,12 @@ Status LlamaEngine::Impl::recompute_in_sequence(std::span<const uint32_t> rows,
     // The freed cells are the first free ones, so cell and position stay equal.
     llama_memory_seq_cp(memory, kLiveSequence, kScratchSequence, 0, first);
     llama_memory_seq_rm(memory, kLiveSequence, first, last);
-    if (n_layers != 0) {
-      hooks.end_behind(n_layers);
+    if (end_layers != 0) {
+      hooks.end_behind(end_layers);
       hooks.start_plain();
     }
     const Status status = decode(batch);
-    const Status ended = n_layers != 0 ? hooks.stop() : Status::ok();
+    const Status ended = end_layers != 0 ? hooks.stop() : Status::ok();
     llama_memory_seq_cp(memory, kScratchSequence, kLiveSequence, first, last);
     llama_memory_seq_rm(memory, kScratchSequence, -1, -1);
     QUIRE_RETURN_IF_ERROR(status);
@@ -214,28 +219,30 @@ Status LlamaEngine::place(uint32_t n_tokens, std::span<const KvPiece> pieces,
   return status;
 }
 
+Status LlamaEngine::Impl::try_recompute(std::span<const uint32_t> rows,
+                                        std::span<const TokenId> row_tokens, bool want_logits,
+                                        uint32_t end) {
+  return sequential ? recompute_in_sequence(rows, row_tokens, want_logits, end)
+                    : recompute_one_pass(rows, row_tokens, want_logits, end);
+}
+
 Status LlamaEngine::Impl::recompute(std::span<const uint32_t> rows,
                                     std::span<const TokenId> row_tokens, bool want_logits,
-                                    uint32_t n_layers) {
+                                    uint32_t n_layers, uint32_t* layers_run) {
+  if (layers_run != nullptr) *layers_run = 0;
   QUIRE_RETURN_IF_ERROR(check_rows(rows, row_tokens.size()));
   QUIRE_RETURN_IF_ERROR(check_tokens(row_tokens));
   if (rows.empty()) return Status::ok();
-  const Status status = sequential ? recompute_in_sequence(rows, row_tokens, want_logits, n_layers)
-                                   : recompute_one_pass(rows, row_tokens, want_logits, n_layers);
-  if (!status.is_ok()) return fail(status);
+  QUIRE_RETURN_IF_ERROR(run_to_depth(n_layers, layers_run, [&](uint32_t end) {
+    return try_recompute(rows, row_tokens, want_logits, end);
+  }));
   exact_tokens.clear();
   return Status::ok();
 }
 
 Status LlamaEngine::recompute(std::span<const uint32_t> rows, std::span<const TokenId> row_tokens,
                               bool want_logits) {
-  return impl_->recompute(rows, row_tokens, want_logits, 0);
-}
-
-Status LlamaEngine::recompute_below(uint32_t n_layers, std::span<const uint32_t> rows,
-                                    std::span<const TokenId> row_tokens) {
-  QUIRE_RETURN_IF_ERROR(check_depth(n_layers));
-  return impl_->recompute(rows, row_tokens, false, n_layers);
+  return impl_->recompute(rows, row_tokens, want_logits, 0, nullptr);
 }
 
 }  // namespace quire

@@ -37,12 +37,19 @@ Expected<std::vector<TokenId>> LlamaEngine::tokenize(std::string_view text, bool
 
 std::string LlamaEngine::detokenize(std::span<const TokenId> tokens) const {
   std::string text;
-  char piece[kPieceBytes];
+  std::string piece(kPieceBytes, '\0');
   for (const TokenId token : tokens) {
     if (token >= impl_->n_vocab) continue;
-    const int32_t n = llama_token_to_piece(impl_->vocab, static_cast<llama_token>(token), piece,
-                                           sizeof(piece), 0, false);
-    if (n > 0) text.append(piece, static_cast<size_t>(n));
+    const auto write = [&] {
+      return llama_token_to_piece(impl_->vocab, static_cast<llama_token>(token), piece.data(),
+                                  static_cast<int32_t>(piece.size()), 0, false);
+    };
+    int32_t n = write();
+    if (n < 0) {  // -n bytes are needed
+      piece.resize(static_cast<size_t>(-n));
+      n = write();
+    }
+    if (n > 0) text.append(piece, 0, static_cast<size_t>(n));
   }
   return text;
 }

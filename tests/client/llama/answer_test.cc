@@ -134,6 +134,49 @@ TEST_P(Answers, QueryValueKeepsToItsCharge) {
   EXPECT_EQ(results[3].run.start.rows.size(), results[3].run.chunk_tokens);
 }
 
+// An engine that cannot end a pass: the same answer, and what was computed is what is charged.
+TEST_P(Answers, APassThatRunsWholeIsChargedSo) {
+  // A gap between the chunks is fresh too.
+  ASSERT_TRUE(session_->store({chunks_[0], chunks_[2], chunks_[3]}, false).is_ok());
+  const auto prompt = session_->prompt({chunks_[2], chunks_[1], chunks_[0], chunks_[3]}, kQuestion);
+  ASSERT_TRUE(prompt.is_ok());
+  const auto policy = reuse::parse_policy("query-value:0.6");
+  ASSERT_TRUE(policy.is_ok());
+  const auto ended = session_->ask(*prompt, **policy);
+  ASSERT_TRUE(ended.is_ok()) << ended.status().to_string();
+  ASSERT_LT(ended->start.question_layers, engine_->n_layers());
+  ASSERT_GT(ended->start.question_layers, 0u);
+  LlamaEngine::Impl& impl = LlamaEngineTestPeer::impl(*engine_);
+  impl.options.log = [](std::string_view /*line*/) {};
+  impl.hooks.set_end_fault([] { return false; });
+  const auto repeated = session_->ask(*prompt, **policy);
+  const bool ends_early = engine_->ends_early();
+  const auto whole = session_->ask(*prompt, **policy);
+  impl.hooks.set_end_fault(nullptr);
+  impl.options.log = nullptr;
+  impl.ends_early = true;
+  impl.early_end_reported = false;
+  ASSERT_TRUE(repeated.is_ok()) << repeated.status().to_string();
+  ASSERT_TRUE(whole.is_ok()) << whole.status().to_string();
+  EXPECT_FALSE(ends_early);
+  const auto question = static_cast<double>(prompt->tokens.size() - prompt->question_begin);
+  const auto gap = static_cast<double>(chunks_[1].size());
+  const auto chunk_tokens = static_cast<double>(ended->chunk_tokens);
+  EXPECT_NEAR(ended->start.question_charge,
+              (gap + question) * ended->start.question_layers / engine_->n_layers() / chunk_tokens,
+              1e-12);
+  // The gap's rows found out, and were computed twice.
+  EXPECT_NEAR(repeated->start.question_charge, (2 * gap + question) / chunk_tokens, 1e-12);
+  EXPECT_NEAR(whole->start.question_charge, (gap + question) / chunk_tokens, 1e-12);
+  for (const auto& other : {*repeated, *whole}) {
+    EXPECT_EQ(other.start.rows, ended->start.rows);
+    EXPECT_EQ(other.start.question_layers, ended->start.question_layers);
+    EXPECT_EQ(other.start.charged_budget, ended->start.charged_budget);
+    EXPECT_EQ(other.first_logits, ended->first_logits);
+    EXPECT_EQ(other.answer, ended->answer);
+  }
+}
+
 // Without a pass nothing before the question is computed on its own, which needs the room twice.
 TEST_P(Answers, APassThatCannotBePaidForTakesNoRoom) {
   ASSERT_TRUE(session_->store({chunks_[0]}, true).is_ok());
