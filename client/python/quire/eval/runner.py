@@ -32,7 +32,7 @@ from ..transformers.policies import AnchorPool, Charge, FullReuse, KvComm, RowPo
 from ..transformers.recipes import Recipe
 from ..transformers.shape import ModelShape
 from ..transformers.variants import plan_of_variants
-from .anchors import anchors_of
+from .anchors import anchor_context_tokens, anchors_of
 from .cells import FULL, UNCODED, Cell, parse_cell_policy
 from .deviation import Deviation
 from .errors import PromptTooLong
@@ -107,11 +107,15 @@ class PromptRun:
         leads: Leads | None = None,
         *,
         with_stats: bool = False,
+        with_anchors: bool = False,
     ) -> None:
-        """with_stats: chunks are computed with attention statistics. Raises PromptTooLong."""
+        """with_stats: chunks are computed with attention statistics. with_anchors: a cell needs
+        anchors, which must fit the model's context, too. Raises PromptTooLong."""
         self.engine, self.encoder, self.options = engine, encoder, options or Options()
         self._leads, self._with_stats = leads or Leads(engine), with_stats
         self._check_length(prompt)
+        if with_anchors:
+            self._check_anchors(prompt)
         self._full = engine.prefill(prompt.context_tokens).state
         self._starts: dict[int, Prefilled] = {}
         self.prompt = replace(
@@ -124,8 +128,6 @@ class PromptRun:
         self._anchors: AnchorPool | None = None
 
     def _check_length(self, prompt: Prompt) -> None:
-        config = self.engine.hf_model.config.get_text_config()
-        limit = int(getattr(config, "max_position_embeddings", 0) or 0)
         n_context = len(prompt.context_tokens)
         for question in prompt.questions:
             if not len(question.tokens):
@@ -133,11 +135,20 @@ class PromptRun:
             spoken = len(question.opening) + len(question.answer)
             spoken = max(spoken, SUMMARY_TOKENS, self.options.generate_tokens)
             n_tokens = n_context + len(question.tokens) + spoken
-            if limit and n_tokens > limit:
-                raise PromptTooLong(
-                    f"prompt {prompt.id} with its {question.kind} question has {n_tokens} tokens, "
-                    f"the model's context {limit}: take fewer or shorter chunks"
-                )
+            self._check_fits(n_tokens, f"prompt {prompt.id} with its {question.kind} question has")
+
+    def _check_anchors(self, prompt: Prompt) -> None:
+        what = f"kvcomm: prompt {prompt.id} with an anchor behind it has"
+        self._check_fits(anchor_context_tokens(prompt), what)
+
+    def _check_fits(self, n_tokens: int, what: str) -> None:
+        config = self.engine.hf_model.config.get_text_config()
+        limit = int(getattr(config, "max_position_embeddings", 0) or 0)
+        if limit and n_tokens > limit:
+            raise PromptTooLong(
+                f"{what} {n_tokens} tokens, the model's context {limit}: take fewer or shorter "
+                "chunks"
+            )
 
     # -- full prefill --------------------------------------------------------------------------
 
@@ -247,6 +258,7 @@ class PromptRun:
         if not isinstance(policy, KvComm):
             return policy
         if self._anchors is None:
+            self._check_anchors(self.prompt)
             self._anchors = anchors_of(self.engine, self.prompt, self._full)
         return KvComm(self._anchors)
 
@@ -347,3 +359,8 @@ def needs_stats(cells: Sequence[Cell], shape: ModelShape) -> bool:
     """Whether a cell's policy may read attention statistics of chunks."""
     policies = [parse_cell_policy(cell.policy) for cell in cells]
     return any(policy is not None and policy.needs(shape).needs_stats for policy in policies)
+
+
+def needs_anchors(cells: Sequence[Cell]) -> bool:
+    """Whether a cell's policy corrects chunks by anchors."""
+    return any(isinstance(parse_cell_policy(cell.policy), KvComm) for cell in cells)

@@ -10,7 +10,7 @@ from ..errors import NonFinite, QuireError
 from .cells import Cell
 from .loading import Subject
 from .records import RunFolder
-from .runner import Leads, Options, PromptRun, needs_stats
+from .runner import Leads, Options, PromptRun, needs_anchors, needs_stats
 
 # Called after each cell: prompt, cell, seconds (None: done before, or failed).
 Progress = Callable[[str, Cell, float | None], None]
@@ -42,6 +42,7 @@ def run_session(
     chosen = options or Options()
     leads, outcome = Leads(subject.engine), Outcome()
     with_stats = needs_stats(cells, subject.engine.shape)
+    with_anchors = needs_anchors(cells)
     for task, index in subject.generator.prompts(list(tasks), n_prompts, first):
         prompt = subject.generator.prompt(task, index)
         todo = [cell for cell in cells if (prompt.id, cell.key) not in folder.done]
@@ -53,7 +54,13 @@ def run_session(
             continue
         begin, cpu = time.perf_counter(), time.process_time()
         run = PromptRun(
-            subject.engine, subject.encoder, prompt, chosen, leads, with_stats=with_stats
+            subject.engine,
+            subject.encoder,
+            prompt,
+            chosen,
+            leads,
+            with_stats=with_stats,
+            with_anchors=with_anchors,
         )
         for cell in todo:
             try:

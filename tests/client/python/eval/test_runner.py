@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from quire.errors import InvalidArgument, NonFinite
+from quire.eval.anchors import anchor_context_tokens
 from quire.eval.cells import Cell, make_cells, split_policies
 from quire.eval.errors import PromptTooLong, RunMismatch
 from quire.eval.loading import Subject
@@ -20,6 +21,7 @@ from quire.eval.session import run_session
 from quire.eval.variants import parse_variant
 from quire.transformers import Engine
 from quire.transformers.policies import PolicyNeeds
+from quire.transformers.recipes import Recipe
 
 CELLS = make_cells(["reuse", "query:0.2", "random:0.3", "no-documents"], ["sys"])
 
@@ -188,6 +190,37 @@ def test_a_prompt_longer_than_the_context(subject: Subject, monkeypatch: pytest.
     monkeypatch.setattr(subject.engine.hf_model.config, "max_position_embeddings", 600)
     with pytest.raises(PromptTooLong, match="the model's context 600"):
         PromptRun(subject.engine, subject.encoder, subject.generator.prompt("needle", 0))
+
+
+def test_anchors_longer_than_the_context(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = subject.generator.prompt("needle", 0)
+    needed = anchor_context_tokens(prompt)
+    longest = max(len(q.tokens) + max(len(q.opening) + len(q.answer), 32) for q in prompt.questions)
+    assert needed > len(prompt.context_tokens) + longest, "else the prompt does not fit either"
+    seen = []
+    capture = Engine.capture
+
+    def spied(self: Engine, tokens: np.ndarray, recipe: Recipe, **more: object) -> object:
+        seen.append(len(recipe.lead) + len(tokens))
+        return capture(self, tokens, recipe, **more)  # type: ignore[arg-type]
+
+    config, kvcomm = subject.engine.hf_model.config, Cell("kvcomm", "sys", "none")
+    monkeypatch.setattr(Engine, "capture", spied)
+    monkeypatch.setattr(config, "max_position_embeddings", needed)
+    run = PromptRun(subject.engine, subject.encoder, prompt, with_anchors=True)
+    run.run(kvcomm)
+    assert max(seen) == needed
+
+    monkeypatch.setattr(config, "max_position_embeddings", needed - 1)
+    too_long = pytest.raises(PromptTooLong, match=f"an anchor behind it has {needed} tokens")
+    with too_long:
+        session(subject, tmp_path, make_cells(["reuse", "kvcomm"]), ["needle"], 1)
+    session(subject, tmp_path / "other", make_cells(["reuse"]), ["needle"], 1)
+    alone = PromptRun(subject.engine, subject.encoder, prompt)
+    with too_long:
+        alone.run(kvcomm)
 
 
 def test_nan_in_kv_stops_the_run(subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
