@@ -25,6 +25,9 @@ struct ObjectFilter {
   std::optional<Digest> model;
   std::optional<wire::TierId> tier;
   std::optional<std::string> tenant;
+  // Label of one of the tenant's scopes: what is bound to it; "": what is bound to no other. Only
+  // with tenant. kNotFound for an unknown tenant.
+  std::optional<std::string> scope;
 };
 
 struct ObjectInfo {
@@ -33,6 +36,7 @@ struct ObjectInfo {
   Digest object;
   Digest model;
   std::string tenant;
+  Digest scope;  // that it is bound to; zero: to none but the tenant's own
   ContextKind context_kind = ContextKind::kIsolated;
   uint16_t codec = 0;
   PositionFrame frame = PositionFrame::kLocal;
@@ -50,6 +54,7 @@ struct ObjectInfo {
 struct ListPage {
   std::vector<ObjectInfo> objects;  // ordered by representation id
   std::string next_page_token;      // empty at the end
+  std::optional<Digest> scope;      // the filter's
 };
 
 struct TierStats {

@@ -136,6 +136,10 @@ Expected<ObjectFilter> parse_filter(const pb::ObjectFilter& filter) {
   if (filter.has_tenant()) {
     QUIRE_ASSIGN_OR_RETURN(result.tenant, parse_tenant(filter.tenant()));
   }
+  if (filter.has_scope()) {
+    QUIRE_ASSIGN_OR_RETURN(result.scope, parse_scope(filter.scope()));
+    if (!result.tenant) result.tenant = "";
+  }
   return result;
 }
 
@@ -236,6 +240,13 @@ void fill(const ObjectInfo& from, pb::Object& to) {
   to.set_created_wall_ms(from.created_wall_ms);
   to.set_pinned(from.pinned_until_wall_ms != 0);
   to.set_pinned_until_wall_ms(from.pinned_until_wall_ms);
+  if (from.scope != Digest{}) to.set_scope(id_bytes(from.scope));
+}
+
+void fill(const ListPage& from, pb::ListResponse& to) {
+  for (const ObjectInfo& object : from.objects) fill(object, *to.add_objects());
+  to.set_next_page_token(from.next_page_token);
+  if (from.scope) to.set_scope(id_bytes(*from.scope));
 }
 
 void fill(const TierStats& from, pb::TierStats& to) {

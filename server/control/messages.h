@@ -31,11 +31,11 @@ Expected<Digest> parse_id(const std::string& bytes, std::string_view field);
 Expected<ObjectFilter> parse_filter(const pb::ObjectFilter& filter);
 // At most 63 bytes, no zero byte.
 Expected<std::string> parse_tenant(const std::string& tenant);
-// 1 to kPromptTokensMax tokens.
 // At most 64 bytes.
 Expected<std::string> parse_scope(const std::string& label);
 // Its limits are the store's business.
 Verdict parse_verdict(const pb::Verdict& verdict);
+// 1 to kPromptTokensMax tokens.
 Expected<std::vector<TokenId>> parse_tokens(const pb::LookupRequest& request);
 Expected<std::vector<Digest>> parse_prefetch_ids(const pb::PrefetchRequest& request);
 Expected<std::vector<Digest>> parse_hint_ids(const pb::HintRequest& request);
@@ -52,6 +52,7 @@ struct IdRange {
 Expected<IdRange> parse_id_prefix(const std::string& hex_digits);
 
 void fill(const ObjectInfo& from, pb::Object& to);
+void fill(const ListPage& from, pb::ListResponse& to);
 void fill(const TierStats& from, pb::TierStats& to);
 void fill(const ServerStats& from, pb::StatsResponse& to);
 void fill(const ModelInfo& from, pb::Model& to);

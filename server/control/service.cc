@@ -63,6 +63,7 @@ Status scan_prefix(AdminApi& admin, const pb::ListRequest& request, const Object
   for (int i = 0; i < kPrefixScanPagesMax; ++i) {
     QUIRE_ASSIGN_OR_RETURN(const uint32_t left_ms, deadline.left_ms());
     QUIRE_ASSIGN_OR_RETURN(const ListPage page, admin.list(filter, kListLimitMax, token, left_ms));
+    if (page.scope) response.set_scope(page.scope->bytes.data(), page.scope->bytes.size());
     for (const ObjectInfo& object : page.objects)
       if (range.contains(object.representation)) fill(object, *response.add_objects());
     token = page.next_page_token;
@@ -84,8 +85,7 @@ Status list_page(AdminApi& admin, const pb::ListRequest& request, const Deadline
   QUIRE_ASSIGN_OR_RETURN(const uint32_t left_ms, deadline.left_ms());
   QUIRE_ASSIGN_OR_RETURN(const ListPage page,
                          admin.list(filter, limit, request.page_token(), left_ms));
-  for (const ObjectInfo& object : page.objects) fill(object, *response.add_objects());
-  response.set_next_page_token(page.next_page_token);
+  fill(page, response);
   return Status::ok();
 }
 

@@ -318,7 +318,11 @@ class Store {
   ObjectInfo info(tiers::RowId row, const tiers::IndexDetails& details);
   // Of those ids that are stored, in order.
   void describe(std::vector<Digest> ids, DescribeDone done);
-  bool matches(const tiers::IndexRow& row, const ObjectFilter& filter);
+  // scope: scope_of(filter), asked for once.
+  bool matches(const tiers::IndexRow& row, const ObjectFilter& filter,
+               const std::optional<Digest>& scope);
+  // The id of the filter's scope, if it names one.
+  Expected<std::optional<Digest>> scope_of(const ObjectFilter& filter);
   void write_checkpoint(const std::string& directory,
                         const std::function<void(Expected<CheckpointInfo>)>& done);
   struct Clearing;

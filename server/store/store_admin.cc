@@ -26,6 +26,7 @@ ObjectInfo Store::info(tiers::RowId id, const tiers::IndexDetails& details) {
   out.object = details.object;
   out.model = index_->space(row).model;
   out.tenant = tenants_.at(tenant_of(row)).name;
+  out.scope = index_->space(row).scope;
   out.context_kind = details.context.kind;
   out.codec = row.codec;
   out.frame = details.frame;
@@ -45,9 +46,21 @@ ObjectInfo Store::info(tiers::RowId id, const tiers::IndexDetails& details) {
   return out;
 }
 
-bool Store::matches(const tiers::IndexRow& row, const ObjectFilter& filter) {
+Expected<std::optional<Digest>> Store::scope_of(const ObjectFilter& filter) {
+  if (!filter.scope) return std::optional<Digest>();
+  if (!filter.tenant)
+    return Status(StatusCode::kInvalidArgument, "scope: is one of a tenant, and none is named");
+  const Tenant* owner = tenants_.find(*filter.tenant);
+  if (owner == nullptr)
+    return Status(StatusCode::kNotFound, "tenant: there is no \"" + *filter.tenant + "\"");
+  return std::optional(scope_id(*owner->salt, *filter.scope));
+}
+
+bool Store::matches(const tiers::IndexRow& row, const ObjectFilter& filter,
+                    const std::optional<Digest>& scope) {
   const tiers::IndexSpace& space = index_->space(row);
   if (filter.model && space.model != *filter.model) return false;
+  if (scope && space.scope != *scope) return false;
   if (filter.tenant && tenants_.at(space.tenant).name != *filter.tenant) return false;
   if (!filter.tier) return true;
   const ObjectEntry* entry = live_of(row);
@@ -99,6 +112,8 @@ void Store::list(const ObjectFilter& filter, uint32_t limit, const std::string& 
     if (!parsed) return done(Status(StatusCode::kInvalidArgument, "page_token is not one of ours"));
     after = *parsed;
   }
+  const auto scope = scope_of(filter);
+  if (!scope) return done(scope.status());
   limit = std::clamp<uint32_t>(limit, 1, kListLimitMax);
   // A filter that matches little ends a page early instead of walking everything in one call.
   constexpr uint32_t kScannedMax = 16 * kListLimitMax;
@@ -112,15 +127,15 @@ void Store::list(const ObjectFilter& filter, uint32_t limit, const std::string& 
       const tiers::IndexRow& row = index_->row(id);
       ++scanned;
       after = row.representation;
-      if (matches(row, filter)) ids.push_back(row.representation);
+      if (matches(row, filter, *scope)) ids.push_back(row.representation);
       if (ids.size() == limit) break;
     }
   }
   const bool more = after && !index_->list(after, 1).empty();
   const std::string next = more ? after->to_hex() : "";
-  describe(std::move(ids), [next, done](Expected<std::vector<ObjectInfo>> infos) {
+  describe(std::move(ids), [next, done, scope = *scope](Expected<std::vector<ObjectInfo>> infos) {
     if (!infos) return done(infos.status());
-    done(ListPage{std::move(*infos), next});
+    done(ListPage{std::move(*infos), next, scope});
   });
 }
 
@@ -179,14 +194,18 @@ void Store::remove(const Digest& id, bool force, StatusCallback done) {
 
 struct Store::Clearing {
   ObjectFilter filter;
+  std::optional<Digest> scope;
   std::function<void(Expected<uint64_t>)> done;
   tiers::RowId next = 0;
   uint64_t removed = 0;
 };
 
 void Store::clear(const ObjectFilter& filter, std::function<void(Expected<uint64_t>)> done) {
+  const auto scope = scope_of(filter);
+  if (!scope) return done(scope.status());
   auto clearing = std::make_shared<Clearing>();
   clearing->filter = filter;
+  clearing->scope = *scope;
   clearing->done = std::move(done);
   clear_some(clearing);
 }
@@ -198,7 +217,7 @@ void Store::clear_some(const std::shared_ptr<Clearing>& clearing) {
     const tiers::IndexRow& row = index_->row(id);
     const ObjectEntry* entry = live_of(row);
     const bool leased = entry != nullptr && entry->leases != 0;
-    if (!leased && !pinned(row, wall_ms) && matches(row, clearing->filter)) {
+    if (!leased && !pinned(row, wall_ms) && matches(row, clearing->filter, clearing->scope)) {
       remove_row(id, "cleared by request");
       ++clearing->removed;
     }

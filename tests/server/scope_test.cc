@@ -243,6 +243,78 @@ TEST_F(ScopeTest, TenantsOfOneLabelShareNothing) {
   EXPECT_NE(scope_id(salt_of(*acme), "alice"), scope_id(salt_of(*zenith), "alice"));
 }
 
+// What an operator lists and removes by the label of a scope: never another scope's, nor tenant's.
+TEST_F(ScopeTest, ListedAndClearedByLabel) {
+  config_.tenants = {{"acme", {}, {}, {}}};
+  start();
+  auto alice = in_scope("alice");
+  auto bob = in_scope("bob");
+  auto acme = in_scope("alice", "acme");
+  ASSERT_TRUE(alice->register_model(model_).is_ok());
+  const auto bytes =
+      std::as_bytes(std::span(acme->hello_reply().salt)).first(acme->hello_reply().salt_bytes);
+  const TenantSalt salt(bytes.begin(), bytes.end());
+  const TestObject of_alice = synthetic("alice", 7, 1), of_bob = synthetic("bob", 7, 1);
+  const TestObject of_acme = synthetic("alice", 7, 1, salt);
+  const TestObject isolated = make_object(model_, 9, kTokens);
+  const TestObject unscoped = synthetic("", 7, 2);
+  ASSERT_TRUE(put(*alice, of_alice).is_ok());
+  ASSERT_TRUE(put(*bob, of_bob).is_ok());
+  ASSERT_TRUE(put(*acme, of_acme).is_ok());
+  ASSERT_TRUE(put(*alice, isolated).is_ok());
+  ASSERT_EQ(enter(*bob, "")->code(), StatusCode::kOk);
+  ASSERT_TRUE(put(*bob, unscoped).is_ok());
+  ASSERT_EQ(enter(*bob, "bob")->code(), StatusCode::kOk);
+
+  const auto listed = [&](const std::string& tenant, const std::string& label) {
+    ObjectFilter filter;
+    filter.tenant = tenant;
+    filter.scope = label;
+    const auto page = server_->admin().list(filter, 100, "", kDeadlineMs);
+    EXPECT_TRUE(page.is_ok()) << page.status().to_string();
+    std::vector<Digest> ids;
+    const Digest wanted = scope_id(tenant.empty() ? TenantSalt{} : salt, label);
+    EXPECT_EQ(page->scope, wanted);
+    for (const ObjectInfo& object : page->objects) {
+      ids.push_back(object.representation);
+      EXPECT_EQ(object.scope, wanted);
+      EXPECT_EQ(object.tenant, tenant);
+    }
+    return ids;
+  };
+  EXPECT_EQ(listed("", "alice"), std::vector{of_alice.id});
+  EXPECT_EQ(listed("", "bob"), std::vector{of_bob.id});
+  EXPECT_EQ(listed("", "carol"), std::vector<Digest>{});
+  EXPECT_EQ(listed("acme", "alice"), std::vector{of_acme.id});
+  EXPECT_EQ(listed("acme", "bob"), std::vector<Digest>{});
+  std::vector<Digest> unbound = {isolated.id, unscoped.id};
+  std::ranges::sort(unbound);
+  EXPECT_EQ(listed("", ""), unbound);
+  EXPECT_EQ(server_->admin().list({}, 100, "", kDeadlineMs)->objects.size(), 5u);
+  EXPECT_FALSE(server_->admin().list({}, 100, "", kDeadlineMs)->scope.has_value());
+
+  ObjectFilter filter;
+  filter.scope = "alice";
+  const auto code_of = [](const auto& result) { return result.status().code(); };
+  EXPECT_EQ(code_of(server_->admin().list(filter, 100, "", kDeadlineMs)),
+            StatusCode::kInvalidArgument);
+  EXPECT_EQ(code_of(server_->admin().clear(filter, kDeadlineMs)), StatusCode::kInvalidArgument);
+  filter.tenant = "nobody";
+  EXPECT_EQ(code_of(server_->admin().list(filter, 100, "", kDeadlineMs)), StatusCode::kNotFound);
+  EXPECT_EQ(code_of(server_->admin().clear(filter, kDeadlineMs)), StatusCode::kNotFound);
+  filter.tenant = "";
+  EXPECT_EQ(server_->admin().clear(filter, kDeadlineMs).value(), 1u);
+  EXPECT_EQ(listed("", "alice"), std::vector<Digest>{});
+  EXPECT_TRUE(finds(*bob, of_bob));
+  EXPECT_TRUE(finds(*acme, of_acme));
+  for (auto* client : {&alice, &bob, &acme}) client->reset();
+  crash();
+  start();
+  EXPECT_EQ(listed("", "bob"), std::vector{of_bob.id});
+  EXPECT_EQ(listed("", "alice"), std::vector<Digest>{});
+  EXPECT_EQ(listed("acme", "alice"), std::vector{of_acme.id});
+}
+
 TEST_F(ScopeTest, BadRequests) {
   start();
   wire::ScopeRequest request;

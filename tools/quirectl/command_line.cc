@@ -26,11 +26,21 @@ void add_id_arguments(CLI::App* command, Arguments& arguments) {
       ->expected(1, static_cast<int>(kIdArgumentsMax));
 }
 
-CLI::Option* add_filter(CLI::App* command, Arguments& arguments) {
+void add_filter(CLI::App* command, Arguments& arguments) {
   command->add_option("--model", arguments.filter.model, "Model: name, id, or its first digits");
   command->add_option("--tier", arguments.filter.tier, "Tier: gpu, host, nvme or rocks")
       ->check(CLI::IsMember({"gpu", "host", "nvme", "rocks"}));
-  return command->add_option("--tenant", arguments.tenant, "Tenant; \"\" is the default one");
+  command->add_option("--tenant", arguments.tenant, "Tenant; \"\" is the default one");
+  command->add_option(
+      "--scope", arguments.scope,
+      "Label of one of the tenant's scopes (the default tenant's where none is given); \"\": what "
+      "is bound to none");
+}
+
+// Of these an empty one says something, too.
+void read_filter(const CLI::App* command, Arguments& arguments) {
+  if (command->count("--tenant") != 0) arguments.filter.tenant = arguments.tenant;
+  if (command->count("--scope") != 0) arguments.filter.scope = arguments.scope;
 }
 
 }  // namespace
@@ -64,11 +74,12 @@ void add_reading_commands(CLI::App& app, Arguments& arguments, Action& action) {
 
   auto* ls = add_command(app, "ls", "List stored objects",
                          "  quirectl ls --tier host\n  quirectl ls --model qwen --limit 20\n"
+                         "  quirectl ls --tenant acme --scope alice\n"
                          "  quirectl ls --limit 0 -o json");
-  auto* tenant = add_filter(ls, arguments);
+  add_filter(ls, arguments);
   ls->add_option("--limit", arguments.limit, "At most so many; 0 lists all")->capture_default_str();
-  ls->callback([&arguments, &action, tenant] {
-    if (tenant->count() != 0) arguments.filter.tenant = arguments.tenant;
+  ls->callback([&arguments, &action, ls] {
+    read_filter(ls, arguments);
     action = [&] { return exit_code(run_ls(arguments.global, arguments.filter, arguments.limit)); };
   });
 
@@ -105,6 +116,7 @@ void add_reading_commands(CLI::App& app, Arguments& arguments, Action& action) {
 
   auto* lookup = add_command(app, "lookup", "Show what is stored for a prompt's token ids",
                              "  quirectl lookup --model qwen --tokens prompt.json\n"
+                             "  quirectl lookup --model qwen --tokens prompt.json --scope alice\n"
                              "  echo '1 2 3 4' | quirectl lookup --model qwen --tokens -");
   lookup->add_option("--model", arguments.model, "Model: name, id, or its first digits")
       ->required();
@@ -113,10 +125,12 @@ void add_reading_commands(CLI::App& app, Arguments& arguments, Action& action) {
                    "File of decimal token ids (- reads standard input)")
       ->required();
   lookup->add_option("--tenant", arguments.tenant, "Tenant; the default one where not given");
+  lookup->add_option("--scope", arguments.scope,
+                     "As a session in this scope finds it; the tenant's own where not given");
   lookup->callback([&] {
     action = [&] {
-      return exit_code(
-          run_lookup(arguments.global, arguments.model, arguments.tokens_path, arguments.tenant));
+      return exit_code(run_lookup(arguments.global, arguments.model, arguments.tokens_path,
+                                  arguments.tenant, arguments.scope));
     };
   });
 }
@@ -154,12 +168,13 @@ void add_changing_commands(CLI::App& app, Arguments& arguments, Action& action) 
   });
 
   auto* clear = add_command(app, "clear", "Remove all objects that match",
-                            "  quirectl clear --model qwen\n  quirectl clear --all --yes");
-  auto* tenant = add_filter(clear, arguments);
+                            "  quirectl clear --model qwen\n  quirectl clear --scope alice --yes\n"
+                            "  quirectl clear --all --yes");
+  add_filter(clear, arguments);
   clear->add_flag("--all", arguments.all, "Every object");
   clear->add_flag("-y,--yes", arguments.yes, "Do not ask");
-  clear->callback([&arguments, &action, tenant] {
-    if (tenant->count() != 0) arguments.filter.tenant = arguments.tenant;
+  clear->callback([&arguments, &action, clear] {
+    read_filter(clear, arguments);
     action = [&] {
       return exit_code(run_clear(arguments.global, arguments.filter, arguments.all, arguments.yes));
     };

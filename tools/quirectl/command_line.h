@@ -18,6 +18,7 @@ struct Arguments {
   std::string timeout;
   FilterOptions filter;
   std::string tenant;
+  std::string scope;
   uint64_t limit = 1000;
   std::string id;
   std::vector<std::string> ids;

@@ -70,6 +70,8 @@ std::string describe(const FilterOptions& filter, bool all) {
   std::string text = "every object";
   if (!filter.model.empty()) text += " of model " + filter.model;
   if (filter.tenant) text += " of tenant \"" + *filter.tenant + "\"";
+  if (filter.scope)
+    text += filter.scope->empty() ? " in no scope" : " in scope \"" + *filter.scope + "\"";
   if (!filter.tier.empty()) text += " that tier " + filter.tier + " holds";
   return text;
 }
@@ -176,11 +178,12 @@ Status run_rm(const GlobalOptions& global, const std::vector<std::string>& ids, 
 }
 
 Status run_clear(const GlobalOptions& global, const FilterOptions& options, bool all, bool yes) {
-  const bool empty = options.model.empty() && options.tier.empty() && !options.tenant;
+  const bool empty =
+      options.model.empty() && options.tier.empty() && !options.tenant && !options.scope;
   if (all != empty)
     return {StatusCode::kInvalidArgument,
             all ? "give --all or a filter, not both"
-                : "say what to remove: --model, --tier, --tenant, or --all"};
+                : "say what to remove: --model, --tier, --tenant, --scope, or --all"};
   ControlClient client = connect(global, kLongTimeoutMs);
   QUIRE_ASSIGN_OR_RETURN(pb::ObjectFilter filter, resolve_filter(client, options));
   if (!yes) QUIRE_RETURN_IF_ERROR(confirm(describe(options, all)));
@@ -258,13 +261,15 @@ Status run_models(const GlobalOptions& global) {
 }
 
 Status run_lookup(const GlobalOptions& global, const std::string& model_text,
-                  const std::string& tokens_path, const std::string& tenant) {
+                  const std::string& tokens_path, const std::string& tenant,
+                  const std::string& scope) {
   QUIRE_ASSIGN_OR_RETURN(const std::vector<uint32_t> tokens, read_tokens(tokens_path));
   ControlClient client = connect(global);
   QUIRE_ASSIGN_OR_RETURN(const std::string model, resolve_model(client, model_text));
   pb::LookupRequest request;
   request.set_model(model);
   request.set_tenant(tenant);
+  request.set_scope(scope);
   request.mutable_tokens()->Add(tokens.begin(), tokens.end());
   QUIRE_ASSIGN_OR_RETURN(const pb::LookupResponse response, client.call(request));
   if (!global.json) {

@@ -36,6 +36,7 @@ struct FilterOptions {
   std::string model;  // id, unique id prefix, or name
   std::string tier;
   std::optional<std::string> tenant;
+  std::optional<std::string> scope;
 };
 
 // Each prints its result to standard output and returns OK, or returns the error to print.
@@ -62,7 +63,8 @@ Status run_verdict_set(const GlobalOptions& global, const std::string& model,
 Status run_verdict_clear(const GlobalOptions& global, const std::string& model);
 // tokens_path "-" reads standard input.
 Status run_lookup(const GlobalOptions& global, const std::string& model,
-                  const std::string& tokens_path, const std::string& tenant);
+                  const std::string& tokens_path, const std::string& tenant,
+                  const std::string& scope);
 
 struct HintOptions {
   std::optional<uint32_t> steps;

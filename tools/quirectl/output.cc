@@ -117,6 +117,7 @@ Json to_json(const pb::Object& object) {
   json["object"] = to_hex(object.object());
   json["model"] = to_hex(object.model());
   json["tenant"] = object.tenant();
+  json["scope"] = object.scope().empty() ? Json(nullptr) : Json(to_hex(object.scope()));
   json["context"] = context_text(object.context_kind());
   json["codec"] = codec_text(object.codec());
   json["frame"] = frame_text(object.frame());
@@ -206,6 +207,7 @@ std::string object_details(const pb::Object& object, uint64_t now_wall_ms) {
   return line("id", to_hex(object.representation())) + line("variant", to_hex(object.variant())) +
          line("object", to_hex(object.object())) + line("model", to_hex(object.model())) +
          line("tenant", object.tenant().empty() ? "-" : object.tenant()) +
+         line("scope", object.scope().empty() ? "-" : to_hex(object.scope())) +
          line("context", context_text(object.context_kind())) +
          line("codec", codec_text(object.codec())) + line("frame", frame_text(object.frame())) +
          line("tokens", std::to_string(object.n_tokens())) +

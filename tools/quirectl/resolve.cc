@@ -106,11 +106,30 @@ Expected<std::string> resolve_model(ControlClient& client, const std::string& te
   return found.front();
 }
 
+namespace {
+
+// A server that does not know scopes in filters would take everything else for what is wanted.
+Status check_scope_known(ControlClient& client, const pb::ObjectFilter& filter) {
+  pb::ListRequest request;
+  *request.mutable_filter() = filter;
+  request.set_limit(1);
+  QUIRE_ASSIGN_OR_RETURN(const pb::ListResponse response, client.call(request));
+  if (response.scope().empty())
+    return {StatusCode::kUnsupported, "this server is too old to tell scopes apart"};
+  return Status::ok();
+}
+
+}  // namespace
+
 Expected<pb::ObjectFilter> resolve_filter(ControlClient& client, const FilterOptions& options) {
   pb::ObjectFilter filter;
   QUIRE_ASSIGN_OR_RETURN(const pb::Tier tier, parse_tier(options.tier));
   filter.set_tier(tier);
   if (options.tenant) filter.set_tenant(*options.tenant);
+  if (options.scope) {
+    filter.set_scope(*options.scope);
+    QUIRE_RETURN_IF_ERROR(check_scope_known(client, filter));
+  }
   if (!options.model.empty()) {
     QUIRE_ASSIGN_OR_RETURN(const std::string model, resolve_model(client, options.model));
     filter.set_model(model);

@@ -1,5 +1,9 @@
 """Scopes, feedback and statistics, against a quired of its own."""
 
+import json
+import socket
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +11,7 @@ import pytest
 import quire
 from quire import ids, statistics
 from quire.statistics import Statistics, VectorType
+from support import BIN, run_server
 
 TOKENS = list(range(100, 164))
 
@@ -75,6 +80,49 @@ def test_damaged_blocks_are_refused() -> None:
             statistics.parse(block[:size])
     with pytest.raises(quire.VersionMismatch):
         statistics.parse(block[:8] + b"\x02" + block[9:])
+
+
+@pytest.fixture(scope="module")
+def steered_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """A quired with a control plane: its socket and its control address."""
+    if not (BIN / "quirectl").is_file():
+        pytest.skip(f"no quirectl at {BIN}")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    for path in run_server(tmp_path_factory, control=address):
+        yield path, address
+
+
+def test_quirectl_by_scope(steered_server: tuple[str, str], model: quire.Model) -> None:
+    path, address = steered_server
+
+    def quirectl(*arguments: str) -> dict:
+        command = [str(BIN / "quirectl"), *arguments, "--server", address, "-o", "json"]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        return json.loads(result.stdout)
+
+    stored: dict[str, bytes] = {}
+    for label in ("alice", "bob", ""):
+        with quire.connect(path, scope=label) as session:
+            session.register_model("tiny", model)
+            context = quire.Context(
+                kind=quire.ContextKind.SYNTHETIC, neighbours=(b"\x05" * 32,), scope=session.scope
+            )
+            stored[label] = put_kv(session, model, context)
+    for label, representation in stored.items():
+        objects = quirectl("ls", "--scope", label)["objects"]
+        assert [one["id"] for one in objects] == [representation.hex()]
+        scope = ids.scope_id(b"", label)
+        assert objects[0]["scope"] == (scope.hex() if label else None)
+    assert len(quirectl("ls")["objects"]) == 3
+    assert quirectl("clear", "--scope", "alice", "--yes") == {"removed": 1}
+    left = {one["id"] for one in quirectl("ls")["objects"]}
+    assert left == {stored["bob"].hex(), stored[""].hex()}
+    with quire.connect(path, scope="alice") as session:
+        assert session.resolve(model.id, TOKENS) == []
+    with quire.connect(path, scope="bob") as session:
+        assert [m.representation for m in session.resolve(model.id, TOKENS)] == [stored["bob"]]
 
 
 def put_kv(client: quire.Client, model: quire.Model, context: quire.Context | None = None) -> bytes:

@@ -151,6 +151,53 @@ TEST_F(ControlServerTest, ListFiltersAndChecksItsInput) {
   EXPECT_TRUE(refused(bad));
 }
 
+TEST_F(ControlServerTest, ScopesAreThoseOfATenant) {
+  const Digest alice = scope_id({}, "alice");
+  admin_.add_object(test_id({1})).scope = alice;
+  admin_.add_object(test_id({2}));
+  admin_.add_object(test_id({3})).tenant = "acme";
+  admin_.objects[test_id({3})].scope = alice;
+  pb::ListRequest request;
+  const auto list = [&] {
+    pb::ListResponse response;
+    EXPECT_TRUE(call(&Stub::List, request, response).ok());
+    return response;
+  };
+  EXPECT_EQ(list().objects_size(), 3);
+  EXPECT_EQ(list().scope(), "");
+  // Of the default tenant where none is named.
+  request.mutable_filter()->set_scope("alice");
+  ASSERT_EQ(list().objects_size(), 1);
+  EXPECT_EQ(list().objects(0).representation(), bytes_of(test_id({1})));
+  EXPECT_EQ(list().objects(0).scope(), bytes_of(alice));
+  EXPECT_EQ(list().scope(), bytes_of(alice));
+  request.set_id_prefix("01");
+  EXPECT_EQ(list().objects_size(), 1);
+  EXPECT_EQ(list().scope(), bytes_of(alice));
+  request.clear_id_prefix();
+  request.mutable_filter()->set_tenant("acme");
+  ASSERT_EQ(list().objects_size(), 1);
+  EXPECT_EQ(list().objects(0).tenant(), "acme");
+  request.mutable_filter()->clear_tenant();
+  request.mutable_filter()->set_scope("");
+  ASSERT_EQ(list().objects_size(), 1);
+  EXPECT_EQ(list().objects(0).scope(), "");
+  EXPECT_EQ(list().scope(), std::string(32, '\0'));
+  request.mutable_filter()->set_scope(std::string(65, 's'));
+  pb::ListResponse refused;
+  const grpc::Status status = call(&Stub::List, request, refused);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+
+  pb::ClearRequest clear;
+  pb::ClearResponse cleared;
+  clear.mutable_filter()->set_scope("alice");
+  EXPECT_TRUE(call(&Stub::Clear, clear, cleared).ok());
+  EXPECT_EQ(cleared.removed(), 1u);
+  EXPECT_EQ(admin_.objects.size(), 2u);
+  clear.set_all(true);
+  EXPECT_EQ(call(&Stub::Clear, clear, cleared).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+}
+
 TEST_F(ControlServerTest, IdPrefixesFindWholeAndHalfBytes) {
   for (int high = 0; high < 256; ++high)
     for (int low = 0; low < 12; ++low) admin_.add_object(test_id({uint8_t(high), uint8_t(low)}));

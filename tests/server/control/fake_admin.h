@@ -47,6 +47,7 @@ class FakeAdmin final : public AdminApi {
   std::vector<ModelInfo> model_infos;
   std::vector<TenantInfo> tenant_infos;
   ServerStats server_stats;
+  bool knows_scopes = true;   // else as an older server: a filter's scope is not seen
   bool list_repeats = false;  // every page is the first one and promises another
 
   std::unique_lock<std::mutex> lock() { return std::unique_lock(mutex_); }
@@ -114,10 +115,11 @@ class FakeAdmin final : public AdminApi {
     QUIRE_RETURN_IF_ERROR(enter(guard, deadline_ms));
     if (!page_token.empty() && page_token.size() != sizeof(Digest))
       return Status(StatusCode::kInvalidArgument, "page token: not one of this server");
-    if (list_repeats) return ListPage{{}, std::string(sizeof(Digest), 'x')};
+    if (list_repeats) return ListPage{{}, std::string(sizeof(Digest), 'x'), {}};
     Digest after;
     std::copy(page_token.begin(), page_token.end(), after.bytes.begin());
     ListPage page;
+    if (filter.scope && knows_scopes) page.scope = scope_id({}, *filter.scope);
     auto it = page_token.empty() ? objects.begin() : objects.upper_bound(after);
     for (; it != objects.end(); ++it) {
       if (!matches(filter, it->second)) continue;
@@ -280,7 +282,8 @@ class FakeAdmin final : public AdminApi {
     return &found->second;
   }
 
-  static bool matches(const ObjectFilter& filter, const ObjectInfo& object) {
+  bool matches(const ObjectFilter& filter, const ObjectInfo& object) const {
+    if (filter.scope && knows_scopes && scope_id({}, *filter.scope) != object.scope) return false;
     if (filter.model && *filter.model != object.model) return false;
     if (filter.tenant && *filter.tenant != object.tenant) return false;
     return !filter.tier ||

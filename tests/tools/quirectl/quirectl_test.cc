@@ -208,6 +208,43 @@ TEST_F(QuirectlTest, LsPagesAndFilters) {
   EXPECT_TRUE(contains(table.err, "there are more")) << table.err;
 }
 
+TEST_F(QuirectlTest, ScopesAreListedAndCleared) {
+  const Digest alice = scope_id({}, "alice");
+  admin_.add_object(test_id({1})).scope = alice;
+  admin_.add_object(test_id({2}));
+  admin_.add_object(test_id({3})).tenant = "acme";
+  admin_.objects[test_id({3})].scope = alice;
+  const json own = run_json({"ls", "--scope", "alice"});
+  ASSERT_EQ(own["objects"].size(), 1u);
+  EXPECT_EQ(own["objects"][0]["id"], test_id({1}).to_hex());
+  EXPECT_EQ(own["objects"][0]["scope"], alice.to_hex());
+  EXPECT_EQ(run_json({"ls", "--scope", "bob"})["objects"].size(), 0u);
+  EXPECT_EQ(run_json({"ls", "--scope", "alice", "--tenant", "acme"})["objects"].size(), 1u);
+  const json unbound = run_json({"ls", "--scope", ""});
+  ASSERT_EQ(unbound["objects"].size(), 1u);
+  EXPECT_EQ(unbound["objects"][0]["scope"], nullptr);
+  EXPECT_TRUE(contains(run({"stat", test_id({1}).to_hex()}).out, alice.to_hex()));
+  EXPECT_EQ(run({"ls", "--scope", std::string(65, 's')}).exit_code, kExitUsage);
+
+  const Result asked = run({"clear", "--scope", "alice"}, "", "n\n");
+  EXPECT_TRUE(contains(asked.err, "every object in scope \"alice\" (")) << asked.err;
+  EXPECT_EQ(run({"clear", "--scope", "alice", "--all", "--yes"}).exit_code, kExitUsage);
+  EXPECT_EQ(admin_.objects.size(), 3u);
+  EXPECT_EQ(run_json({"clear", "--scope", "alice", "--yes"})["removed"], 1);
+  EXPECT_FALSE(admin_.objects.contains(test_id({1})));
+
+  // An older server would list and remove what is in any scope.
+  admin_.knows_scopes = false;
+  for (const std::string command : {"ls", "clear"}) {
+    std::vector<std::string> arguments = {command, "--tenant", "acme", "--scope", "bob"};
+    if (command == "clear") arguments.push_back("--yes");
+    const Result refused = run(arguments);
+    EXPECT_EQ(refused.exit_code, kExitError);
+    EXPECT_TRUE(contains(refused.err, "too old")) << refused.err;
+  }
+  EXPECT_EQ(admin_.objects.size(), 2u);
+}
+
 TEST_F(QuirectlTest, AListThatDoesNotAdvanceIsAnError) {
   admin_.list_repeats = true;
   for (const std::vector<std::string>& arguments :
@@ -317,6 +354,10 @@ TEST_F(QuirectlTest, ModelsAndLookup) {
     EXPECT_EQ(found["entries"][0]["id"], test_id({0xee}).to_hex());
     EXPECT_EQ(found["entries"][0]["tier"], "nvme");
   }
+  EXPECT_EQ(admin_.last_scope(), "");
+  run_json({"lookup", "--model", "tiny", "--tokens", path, "--tenant", "acme", "--scope", "alice"});
+  EXPECT_EQ(admin_.last_scope(), "alice");
+  EXPECT_EQ(admin_.last_tenant(), "acme");
   const Result piped = run({"lookup", "--model", "tiny", "--tokens", "-"}, "1 2 3 4");
   EXPECT_EQ(piped.exit_code, kExitOk) << piped.err;
   EXPECT_TRUE(contains(piped.out, "3 of 4 tokens are stored (75.0%)")) << piped.out;
@@ -434,6 +475,8 @@ TEST_F(QuirectlTest, HelpHasExamplesAndWrongUsageIsTwo) {
                 contains(help.out, std::string("| quirectl ") + command))
         << help.out;
   }
+  for (const char* command : {"ls", "clear", "lookup"})
+    EXPECT_TRUE(contains(run({command, "--help"}).out, "--scope alice")) << command;
   const Result help = run({"--help"});
   EXPECT_TRUE(contains(help.out, "Exit codes")) << help.out;
   EXPECT_TRUE(contains(help.out, "QUIRE_CONTROL")) << help.out;
