@@ -41,11 +41,6 @@ bool is_lossless(const Match& match) {
   return codec.is_ok() && (*codec)->lossless;
 }
 
-// Of variants of equal rank the least one is used.
-auto load_order(const Match& match) {
-  return std::make_tuple(!is_lossless(match), match.tier, match.load_us, match.codec);
-}
-
 bool is_listed(const Match& match, const PlanPreferences& preferences) {
   const auto& prefixes = preferences.fixed_prefixes;
   return std::find(prefixes.begin(), prefixes.end(), match.context_reference) != prefixes.end();
@@ -131,7 +126,14 @@ struct ChunkCandidate {
   const Match* match;
   uint32_t rank;
   uint64_t shorter_by;  // than the prompt: the text of a variant that is its beginning; else 0
+  bool lossy;
 };
+
+// Of variants of equal rank the least one is used.
+auto load_order(const ChunkCandidate& candidate) {
+  const Match& match = *candidate.match;
+  return std::make_tuple(candidate.lossy, match.tier, match.load_us, match.codec);
+}
 
 std::vector<ChunkCandidate> chunk_candidates(std::span<const Match> matches,
                                              const PlanPreferences& preferences) {
@@ -146,13 +148,13 @@ std::vector<ChunkCandidate> chunk_candidates(std::span<const Match> matches,
     const bool behind_own = prompt && own[i] && !is_listed(match, preferences);
     const uint64_t shorter_by = behind_own ? prompt->tokens.size() - match.base_position : 0;
     if (const auto rank = context_rank(match, behind_own, preferences))
-      candidates.push_back({&match, *rank, shorter_by});
+      candidates.push_back({&match, *rank, shorter_by, !is_lossless(match)});
   }
   const auto order = [](const ChunkCandidate& candidate) {
     return std::tuple_cat(
         std::make_tuple(candidate.match->token_begin, UINT32_MAX - candidate.match->n_tokens,
                         candidate.rank, candidate.shorter_by),
-        load_order(*candidate.match));
+        load_order(candidate));
   };
   std::stable_sort(candidates.begin(), candidates.end(),
                    [&](const auto& a, const auto& b) { return order(a) < order(b); });
@@ -174,16 +176,16 @@ bool fit(Segment& segment, uint32_t covered, uint32_t limit) {
 
 // The best of the alternatives for one range that stand as computed behind the runs, else nullptr.
 const Match* exact_alternative(std::span<const ChunkCandidate> alternatives, PromptRuns& runs) {
-  const Match* best = nullptr;
+  const ChunkCandidate* best = nullptr;
   // Of equals the first of all matches: what they stood behind is the same now.
-  const auto order = [](const Match* match) {
-    return std::tuple_cat(load_order(*match), std::make_tuple(match));
+  const auto order = [](const ChunkCandidate& candidate) {
+    return std::tuple_cat(load_order(candidate), std::make_tuple(candidate.match));
   };
   for (const ChunkCandidate& candidate : alternatives)
     if (runs.stands_as_computed(*candidate.match) &&
-        (best == nullptr || order(candidate.match) < order(best)))
-      best = candidate.match;
-  return best;
+        (best == nullptr || order(candidate) < order(*best)))
+      best = &candidate;
+  return best == nullptr ? nullptr : best->match;
 }
 
 // Builds a plan's segments from the first token on.
