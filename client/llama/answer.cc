@@ -167,9 +167,10 @@ double kl_divergence(std::span<const float> p_logits, std::span<const float> q_l
   double kl = 0;
   for (size_t i = 0; i < p_logits.size(); ++i) {
     const double log_p = p_logits[i] - p_norm;
-    kl += std::exp(log_p) * (log_p - (q_logits[i] - q_norm));
+    const double p = std::exp(log_p);
+    if (p != 0) kl += p * (log_p - (q_logits[i] - q_norm));
   }
-  return std::max(0.0, kl);
+  return std::max(kl, 0.0);  // in this order NaN stays what it is
 }
 
 TokenId top_token(std::span<const float> logits) {

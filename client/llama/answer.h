@@ -56,7 +56,7 @@ struct AnswerStart {
 // that do not fit each other), and those of LlamaEngine.
 Expected<AnswerStart> start_answer(LlamaEngine& engine, const AnswerInput& input);
 
-// sum p ln(p / q) of the softmaxes of two logit rows, in nats.
+// sum p ln(p / q) of the softmaxes of two logit rows, in nats; NaN where a logit is.
 double kl_divergence(std::span<const float> p_logits, std::span<const float> q_logits);
 TokenId top_token(std::span<const float> logits);
 

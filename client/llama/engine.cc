@@ -19,7 +19,7 @@ constexpr uint32_t kDefaultThreadsMax = 2;
 // Cells of a context are padded to this by libllama.
 constexpr uint32_t kContextTokensMin = 256;
 
-std::string with_log(std::string text) {
+std::string with_log(const std::string& text) {
   const std::string log = llama_log_text();
   return log.empty() ? text : text + ": " + log;
 }
@@ -349,7 +349,8 @@ Expected<std::vector<std::vector<float>>> LlamaEngine::force(std::span<const Tok
   std::vector<std::vector<float>> rows;
   for (size_t i = 0; i < tokens.size(); ++i) {
     const float* values = llama_get_logits_ith(impl_->context, static_cast<int32_t>(i));
-    if (values == nullptr) return Status(StatusCode::kInternal, "libllama has no logits");
+    if (values == nullptr)
+      return impl_->fail(Status(StatusCode::kInternal, "libllama has no logits"));
     rows.emplace_back(values, values + impl_->n_vocab);
   }
   return rows;

@@ -178,7 +178,8 @@ void GraphHooks::learn(ggml_tensor* tensor) {
     layer->yarn_beta_fast = reals[4];
     layer->yarn_beta_slow = reals[5];
     const ggml_tensor* factors = tensor->src[2];
-    if (in_host_memory(factors) && factors->type == GGML_TYPE_F32) {
+    if (in_host_memory(factors) && factors->type == GGML_TYPE_F32 &&
+        factors->ne[0] >= layer->rotary_dims / 2) {
       const auto* values = static_cast<const float*>(factors->data);
       layer->rope_factors.assign(values, values + layer->rotary_dims / 2);
     }
@@ -244,7 +245,7 @@ void GraphHooks::patch(ggml_tensor* tensor) {
 
 void GraphHooks::patch_positions(ggml_tensor* positions) {
   if (!once(positions)) return;
-  if (!in_host_memory(positions) || positions->type != GGML_TYPE_I32 ||
+  if (positions == nullptr || !in_host_memory(positions) || positions->type != GGML_TYPE_I32 ||
       positions->ne[0] != graph_tokens_) {
     fail("positions have an unknown shape");
     return;
@@ -257,7 +258,7 @@ void GraphHooks::patch_positions(ggml_tensor* positions) {
 
 void GraphHooks::patch_destinations(ggml_tensor* indices, const ggml_tensor* cache, bool key) {
   if (!once(indices)) return;
-  if (!in_host_memory(indices) || indices->type != GGML_TYPE_I64 ||
+  if (indices == nullptr || !in_host_memory(indices) || indices->type != GGML_TYPE_I64 ||
       indices->ne[0] % graph_tokens_ != 0) {
     fail("cache indices have an unknown shape");
     return;

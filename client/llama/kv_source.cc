@@ -27,7 +27,8 @@ class MemorySource final : public KvSource {
     std::vector<Match> matches;
     for (const auto& [id, object] : objects_) {
       const RepresentationHeader& header = object.header;
-      if (header.model != model || header.tokens.size() > tokens.size()) continue;
+      if (header.model != model || header.tokens.empty() || header.tokens.size() > tokens.size())
+        continue;
       if (header.context.kind == ContextKind::kContextual) {
         add_prefix(object, model, tokens, matches);
       } else {

@@ -125,6 +125,10 @@ Status LlamaEngine::Impl::make_descriptor() {
       return unsupported("a KV cache that is not in host memory");
     }
     if (graph.kv_heads == 0) graph.kv_heads = default_heads;
+    if (key->ne[0] % graph.kv_heads != 0 || value->ne[0] % graph.kv_heads != 0 ||
+        (graph.has_rope && key->ne[0] != int64_t{graph.kv_heads} * graph.key_dims)) {
+      return unsupported("a KV cache whose rows are not whole heads");
+    }
     LayerDescriptor layer;
     layer.attention = graph.sliding ? AttentionKind::kSlidingWindow : AttentionKind::kFull;
     layer.window_tokens = graph.window_tokens;

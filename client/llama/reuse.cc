@@ -173,7 +173,7 @@ Status LlamaEngine::Impl::recompute_one_pass(std::span<const uint32_t> rows,
   hooks.end_behind(end);
   hooks.start_rows(rows, size);
   const Status ran = decode(batch);
-  const Status patched = hooks.stop();
+  Status patched = hooks.stop();
   llama_memory_seq_rm(llama_get_memory(context), kScratchSequence, -1, -1);
   QUIRE_RETURN_IF_ERROR(ran);
   return patched;

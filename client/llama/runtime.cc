@@ -144,11 +144,14 @@ Expected<Digest> file_digest(const std::string& path, const std::string& directo
   if (!digest) return digest;
   std::filesystem::create_directories(directory + "/digests", error);
   const std::string temporary = memory + "." + std::to_string(::getpid());
+  bool written = false;
   {
     std::ofstream out(temporary);
-    out << memory_line(file) << "\n" << digest->to_hex() << "\n";
+    out << memory_line(file) << "\n" << digest->to_hex() << "\n" << std::flush;
+    written = out.good();
   }
-  std::filesystem::rename(temporary, memory, error);
+  if (written) std::filesystem::rename(temporary, memory, error);
+  if (!written || error) std::filesystem::remove(temporary, error);
   return digest;
 }
 

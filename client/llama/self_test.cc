@@ -305,7 +305,7 @@ class SelfTest {
 
 Status LlamaEngine::Impl::run_self_test() {
   SelfTest test(*this);
-  const Status status = test.run();
+  Status status = test.run();
   clear(true);
   return status;
 }

@@ -235,6 +235,13 @@ TEST(Divergence, IsZeroForEqualAndRightForKnownLogits) {
   EXPECT_EQ(kl_divergence(p, p), 0.0);
   EXPECT_NEAR(kl_divergence(p, q), 0.25 * std::log(0.5) + 0.75 * std::log(1.5), 1e-7);
   EXPECT_EQ(top_token(p), 1u);
+  // A token that cannot be costs nothing; a logit that is no number is no agreement.
+  const std::vector<float> cut = {-INFINITY, 2.0f};
+  EXPECT_NEAR(kl_divergence(cut, q), std::log(2.0), 1e-7);
+  EXPECT_TRUE(std::isinf(kl_divergence(q, cut)));
+  const std::vector<float> broken = {0.0f, NAN};
+  EXPECT_TRUE(std::isnan(kl_divergence(p, broken)));
+  EXPECT_TRUE(std::isnan(kl_divergence(broken, p)));
 }
 
 }  // namespace

@@ -211,10 +211,12 @@ TEST_P(EarlyEnd, AnInterruptedPassIsNotRepeated) {
     return false;
   });
   std::vector<float> mass;
-  const Status status = engine_->append_with_mass(question_, {true, depth_}, &mass);
+  uint32_t layers_run = 0;
+  const Status status = engine_->append_with_mass(question_, {true, depth_}, &mass, &layers_run);
   impl().options.abort_flag = before;
   EXPECT_EQ(status.code(), StatusCode::kCancelled);
   EXPECT_EQ(n_ends_, 1u);
+  EXPECT_EQ(layers_run, depth_) << "no second attempt";
   EXPECT_TRUE(engine_->ends_early());
   EXPECT_EQ(engine_->size(), 0u);
   EXPECT_TRUE(log_.empty());
