@@ -40,8 +40,8 @@ struct LlamaOptions {
   uint32_t n_ubatch = 512;  // tokens per graph
   uint32_t n_threads = 0;   // 0: min(2, cores)
   LlamaKvType kv_type = LlamaKvType::kF16;
-  // Runs the engine's own check of recompute and rope (about 1 s); without it recompute() trusts
-  // the library's graph.
+  // Runs the engine's own check of recompute, rope and early ends (1 to 2 s); without it
+  // recompute() trusts the library's graph, and a pass finds out itself that it does not end.
   bool self_test = true;
   // Where digests of model files are remembered by (path, size, mtime); empty: the user's cache
   // directory.
