@@ -31,6 +31,8 @@ VARIANTS: dict[str, str] = {
     "that are not in the prompt; 1",
     "similar[:N]": "behind the system prefix and the N passages of all documents that are most "
     "like the chunk, as quire-warm --neighbours does; 1",
+    "anew": "as sys, also what has a context of its own (reports of agents): computed once more "
+    "after it was written",
     "beside[:N]": "as neighbours, but chunks of the prompt itself: as if the future were known; 1",
 }
 _ALIASES = {"isolated": "iso", "link0": "sink", "fill": "filler", "syn": "neighbours"}
@@ -38,6 +40,7 @@ _COUNTED = {"sink": DUMMY_TOKENS, "neighbours": 1, "similar": 1, "beside": 1}
 _KINDS = {
     "iso": ContextKind.ISOLATED,
     "sys": ContextKind.FIXED_PREFIX,
+    "anew": ContextKind.FIXED_PREFIX,
     "filler": ContextKind.FIXED_PREFIX,
     "sink": ContextKind.DUMMY_SINK,
     "neighbours": ContextKind.SYNTHETIC,
@@ -107,11 +110,13 @@ def _behind_similar(prompt: Prompt, chunk: TokenRun, n: int) -> Recipe:
 
 def recipe_of(variant: Variant, prompt: Prompt, index: int, sink_token: int) -> Recipe:
     """How chunk ``index`` of a prompt is computed. A chunk with a context of its own (edited code,
-    reports) is computed in that, whatever the variant."""
+    reports) is computed in that, whatever the variant but ``anew``."""
     chunk = prompt.chunks[index]
+    system = prompt.system_tokens
+    if variant.name == "anew":
+        return behind_prefix(system)
     if chunk.behind is not None:
         return in_context(chunk.behind)
-    system = prompt.system_tokens
     if variant.name == "iso":
         return isolated()
     if variant.name == "sys":

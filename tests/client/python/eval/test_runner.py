@@ -18,7 +18,7 @@ from quire.eval.measure import Oracle, compare, rows_digest, runs_of, says
 from quire.eval.records import RunFolder, read_lines
 from quire.eval.runner import Options, PromptRun
 from quire.eval.session import run_session
-from quire.eval.variants import parse_variant
+from quire.eval.variants import parse_variant, recipe_of
 from quire.transformers import Engine
 from quire.transformers.policies import PolicyNeeds
 from quire.transformers.recipes import Recipe
@@ -131,7 +131,7 @@ def test_shared_prefills_equal_separate_ones(
 
 
 @pytest.mark.parametrize(
-    "variant", ["iso", "sys", "sink:4", "filler", "neighbours:2", "similar:2", "beside:1", "sys&beside:1"]
+    "variant", ["iso", "sys", "sink:4", "filler", "neighbours:2", "similar:2", "anew", "beside:1", "sys&beside:1"]
 )
 def test_variants(subject: Subject, variant: str) -> None:
     prompt = subject.generator.prompt("needle", 0)
@@ -139,6 +139,15 @@ def test_variants(subject: Subject, variant: str) -> None:
     policy = "least-cfo/reuse" if "&" in variant else "reuse"
     lines = run.run(Cell(policy, variant, "none")).results
     assert len(lines) == 3 and all(line["charge"] == 0.0 for line in lines)
+
+
+def test_reports_keep_their_writers_context_or_are_computed_anew(subject: Subject) -> None:
+    prompt = subject.generator.prompt("relay", 0)
+    report, system = prompt.chunks[0], prompt.system_tokens
+    assert report.behind is not None and len(report.behind) > len(system)
+    for name, lead in [("sys", report.behind), ("iso", report.behind), ("anew", system)]:
+        recipe = recipe_of(parse_variant(name), prompt, 0, subject.encoder.sink_token)
+        assert np.array_equal(recipe.lead, lead), name
 
 
 class Stop(KeyboardInterrupt):
