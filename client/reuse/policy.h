@@ -88,9 +88,9 @@ class RowPolicy {
 //  "query-value:B"  the default: mass times value norm (VATP, arXiv 2406.12335), summed with the
 //               token before and the one behind inside the chunk; chunks that stand as they were
 //               computed (Segment::exact) left out; B pays for the question's pass too, which ends
-//               where it would take more than half of it. Equal weight: lower index first. B = 1:
-//               all chunk tokens. Equal rows: client/python/quire/transformers/policies. Wants
-//               exact variants first, then synthetic ones, then the others.
+//               where it would take more than a third of it. Equal weight: lower index first.
+//               B = 1: all chunk tokens. Equal rows: client/python/quire/transformers/policies.
+//               Wants exact variants first, then synthetic ones, then the others.
 // Anything else: kInvalidArgument with the list above.
 inline constexpr std::string_view kDefaultPolicy = "query-value:0.15";
 Expected<std::unique_ptr<RowPolicy>> parse_policy(std::string_view text);

@@ -11,7 +11,7 @@ namespace quire::reuse {
 namespace {
 
 // What the question's pass may take of the charge.
-constexpr double kAskedShareMax = 0.5;
+constexpr double kAskedShareMax = 1.0 / 3;
 // A budget of whole rows may come out a little below, in doubles.
 constexpr double kRowRounding = 1e-9;
 

@@ -17,7 +17,7 @@ class QueryValue final : public RowPolicy {
   QueryValue(double charge, std::string name);
   PolicyNeeds needs() const override;
   std::string name() const override { return name_; }
-  // Ends at the last full-attention layer that takes no more than half of the charge.
+  // Ends at the last full-attention layer that takes no more than a third of the charge.
   uint32_t question_layers(const Plan& plan, const AttentionLayers& layers) const override;
 
  private:

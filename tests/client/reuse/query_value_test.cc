@@ -88,19 +88,19 @@ TEST(QueryValue, ThePassOfTheQuestionIsInTheCharge) {
   EXPECT_EQ(choose(5.0 / 9 + 2.5 / 9, small_plan(), kMass, {}), (Rows{4, 5}));
 }
 
-TEST(QueryValue, ThePassEndsWhereItTakesHalfOfTheCharge) {
+TEST(QueryValue, ThePassEndsWhereItTakesAThirdOfTheCharge) {
   const Plan plan = small_plan();
   const std::vector<uint32_t> full = {0, 1};
   const auto layers = [&](double charge) {
     return policy_of(charge)->question_layers(plan, {4, full});
   };
-  EXPECT_EQ(layers(4.01 * kAsked), 2u);
-  EXPECT_EQ(layers(3.9 * kAsked), 1u);
-  EXPECT_EQ(layers(2.01 * kAsked), 1u);
-  EXPECT_EQ(layers(1.9 * kAsked), 0u);
-  const std::vector<uint32_t> deep = {2, 3};
-  EXPECT_EQ(policy_of(5 * kAsked)->question_layers(plan, {4, deep}), 0u);
-  EXPECT_EQ(policy_of(6.01 * kAsked)->question_layers(plan, {4, deep}), 3u);
+  EXPECT_EQ(layers(6.01 * kAsked), 2u);
+  EXPECT_EQ(layers(5.9 * kAsked), 1u);
+  EXPECT_EQ(layers(3.01 * kAsked), 1u);
+  EXPECT_EQ(layers(2.9 * kAsked), 0u);
+  const std::vector<uint32_t> deep = {1, 3};
+  EXPECT_EQ(policy_of(5.9 * kAsked)->question_layers(plan, {4, deep}), 0u);
+  EXPECT_EQ(policy_of(6.01 * kAsked)->question_layers(plan, {4, deep}), 2u);
   const Plan nothing{{segment(SegmentKind::kFresh, 0, 3)}, 3};
   EXPECT_EQ(policy_of(0.9)->question_layers(nothing, {4, full}), 0u);
   // Others pay nothing for it.

@@ -48,17 +48,17 @@ def test_the_pass_of_the_question_is_in_the_charge() -> None:
     assert choose(2 * ASKED + 2.9 / 9, deep) == [4, 5]
 
 
-def test_the_pass_ends_where_it_takes_half_of_the_charge() -> None:
+def test_the_pass_ends_where_it_takes_a_third_of_the_charge() -> None:
     plan, shape = make_plan(), make_shape((0, 0, 8, 8))
-    assert QueryValue(4.01 * ASKED).question_layers(plan, shape) == (0, 1)
-    assert QueryValue(3.9 * ASKED).question_layers(plan, shape) == (0,)
-    assert QueryValue(2.01 * ASKED).question_layers(plan, shape) == (0,)
-    assert QueryValue(1.9 * ASKED).question_layers(plan, shape) == ()
+    assert QueryValue(6.01 * ASKED).question_layers(plan, shape) == (0, 1)
+    assert QueryValue(5.9 * ASKED).question_layers(plan, shape) == (0,)
+    assert QueryValue(3.01 * ASKED).question_layers(plan, shape) == (0,)
+    assert QueryValue(2.9 * ASKED).question_layers(plan, shape) == ()
     chosen = parse_policy("neighbours/query-value:0.5")
     assert chosen.question_layers(plan, shape) == (0,)
     assert chosen.needs(shape).question_layers(shape) == (0, 1)
     # Beside others too: what a deeper pass would cost is not taken off its rows.
-    both = Union([Epic(1), QueryValue(2.01 * ASKED)])
+    both = Union([Epic(1), QueryValue(3.01 * ASKED)])
     assert both.question_layers(plan, shape) == (0,)
     asked = Union([Epic(1), QueryValue(ASKED + 3 / 9)])
     given = given_mass({0: MASS, 1: [0.0] * 17})

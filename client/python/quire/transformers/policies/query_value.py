@@ -8,7 +8,7 @@ as separators are, change nothing when they are computed again. Then:
   out: with chunks computed behind the prompt's own prefix that is the first one, whole or without
   a head that the exact prefix covers;
 - B is the whole charge: what the question's first pass costs is taken off the rows, and the pass
-  ends where it would take more than half of it.
+  ends where it would take more than a third of it.
 Departure from VATP: the norm is L2.
 How the parts were chosen, and what did not help: docs/decisions/013-query-value.md.
 """
@@ -36,7 +36,7 @@ from .base import (
 from .candidates import exact_cells, is_exact, neighbours_missing
 
 # What the question's pass may take of the charge: it ends at the last layer it can pay for.
-ASKED_SHARE_MAX = 0.5
+ASKED_SHARE_MAX = 1 / 3
 REACH = 1  # tokens on either side whose weight a token's own is summed with
 
 
