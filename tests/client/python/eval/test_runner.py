@@ -131,7 +131,8 @@ def test_shared_prefills_equal_separate_ones(
 
 
 @pytest.mark.parametrize(
-    "variant", ["iso", "sys", "sink:4", "filler", "neighbours:2", "similar:2", "anew", "beside:1", "sys&beside:1"]
+    "variant",
+    ["iso", "sys", "sink:4", "filler", "neighbours:2", "similar:2", "anew", "beside:1", "sys&beside:1"],
 )
 def test_variants(subject: Subject, variant: str) -> None:
     prompt = subject.generator.prompt("needle", 0)
