@@ -36,9 +36,13 @@ bool worth_loading(const Match& match, const PlanPreferences& preferences) {
   return !(preferences.skip_slow && costs_known && match.load_us > match.recompute_us);
 }
 
-bool is_lossless(const Match& match) {
-  const auto codec = find_codec(static_cast<CodecId>(match.codec));
-  return codec.is_ok() && (*codec)->lossless;
+// find_codec() would word an error for each match of an unknown codec.
+bool is_lossless(uint16_t id) {
+  const auto known = codecs();
+  const auto found = std::find_if(known.begin(), known.end(), [id](const CodecInfo& codec) {
+    return static_cast<uint16_t>(codec.id) == id;
+  });
+  return found != known.end() && found->lossless;
 }
 
 bool is_listed(const Match& match, const PlanPreferences& preferences) {
@@ -122,17 +126,32 @@ std::vector<Segment> prefix_segments(std::span<const Match> matches,
   return segments;
 }
 
+// Made once for each match: numbers that are smaller where it is the better one.
 struct ChunkCandidate {
   const Match* match;
-  uint32_t rank;
-  uint64_t shorter_by;  // than the prompt: the text of a variant that is its beginning; else 0
-  bool lossy;
+  uint64_t range;    // ranges that begin earlier, of these the longer ones
+  uint64_t context;  // context_rank(), then variants behind a longer beginning of the prompt
+  uint64_t cost;     // what loads sooner, the nearer tier, a lossless codec, the smaller codec id
 };
 
-// Of variants of equal rank the least one is used.
-auto load_order(const ChunkCandidate& candidate) {
-  const Match& match = *candidate.match;
-  return std::make_tuple(candidate.lossy, match.tier, match.load_us, match.codec);
+bool comes_before(const ChunkCandidate& a, const ChunkCandidate& b) {
+  if (a.range != b.range) return a.range < b.range;
+  return a.context != b.context ? a.context < b.context : a.cost < b.cost;
+}
+
+// Of variants that are only nearly right. What a codec costs is far below what stale rows cost
+// (docs/fidelity.md), so it is no reason to load from further away.
+uint64_t load_cost(const Match& match) {
+  const uint64_t lossy = is_lossless(match.codec) ? 0 : 1;
+  return uint64_t{match.load_us} << 32 | uint64_t{static_cast<uint8_t>(match.tier)} << 24 |
+         lossy << 16 | match.codec;
+}
+
+// Of variants that stand as computed, where what a codec costs is all there is to lose.
+uint64_t exact_cost(const Match& match) {
+  const uint64_t lossy = is_lossless(match.codec) ? 0 : 1;
+  return lossy << 56 | uint64_t{static_cast<uint8_t>(match.tier)} << 48 |
+         uint64_t{match.load_us} << 16 | match.codec;
 }
 
 std::vector<ChunkCandidate> chunk_candidates(std::span<const Match> matches,
@@ -146,18 +165,17 @@ std::vector<ChunkCandidate> chunk_candidates(std::span<const Match> matches,
         !worth_loading(match, preferences))
       continue;
     const bool behind_own = prompt && own[i] && !is_listed(match, preferences);
+    const auto rank = context_rank(match, behind_own, preferences);
+    if (!rank) continue;
+    // Below 2^32: a prompt has at most kPromptTokensMax tokens.
     const uint64_t shorter_by = behind_own ? prompt->tokens.size() - match.base_position : 0;
-    if (const auto rank = context_rank(match, behind_own, preferences))
-      candidates.push_back({&match, *rank, shorter_by, !is_lossless(match)});
+    candidates.push_back(
+        {.match = &match,
+         .range = uint64_t{match.token_begin} << 32 | (UINT32_MAX - match.n_tokens),
+         .context = uint64_t{*rank} << 32 | shorter_by,
+         .cost = load_cost(match)});
   }
-  const auto order = [](const ChunkCandidate& candidate) {
-    return std::tuple_cat(
-        std::make_tuple(candidate.match->token_begin, UINT32_MAX - candidate.match->n_tokens,
-                        candidate.rank, candidate.shorter_by),
-        load_order(candidate));
-  };
-  std::stable_sort(candidates.begin(), candidates.end(),
-                   [&](const auto& a, const auto& b) { return order(a) < order(b); });
+  std::stable_sort(candidates.begin(), candidates.end(), comes_before);
   return candidates;
 }
 
@@ -176,16 +194,14 @@ bool fit(Segment& segment, uint32_t covered, uint32_t limit) {
 
 // The best of the alternatives for one range that stand as computed behind the runs, else nullptr.
 const Match* exact_alternative(std::span<const ChunkCandidate> alternatives, PromptRuns& runs) {
-  const ChunkCandidate* best = nullptr;
+  const Match* best = nullptr;
   // Of equals the first of all matches: what they stood behind is the same now.
-  const auto order = [](const ChunkCandidate& candidate) {
-    return std::tuple_cat(load_order(candidate), std::make_tuple(candidate.match));
-  };
+  const auto order = [](const Match* match) { return std::make_pair(exact_cost(*match), match); };
   for (const ChunkCandidate& candidate : alternatives)
     if (runs.stands_as_computed(*candidate.match) &&
-        (best == nullptr || order(candidate) < order(*best)))
-      best = &candidate;
-  return best == nullptr ? nullptr : best->match;
+        (best == nullptr || order(candidate.match) < order(best)))
+      best = candidate.match;
+  return best;
 }
 
 // Builds a plan's segments from the first token on.

@@ -76,7 +76,7 @@ struct PlanPreferences {
   uint32_t fresh_tail_tokens = 1;
   // Leave a match alone where the store estimates load_us > recompute_us (where both are known).
   bool skip_slow = true;
-  // Codecs the caller can decode; empty = all.
+  // Codecs the caller can decode and bear; empty = all.
   std::vector<uint16_t> codecs;
   // Without it no chunk is exact.
   std::optional<PromptIdentity> prompt;
@@ -93,9 +93,11 @@ struct PlanPreferences {
 //    begins); synthetic where preferences.synthetic_first; fixed_prefix in the order of
 //    fixed_prefixes, then behind a beginning of preferences.prompt (longer ones first); isolated;
 //    dummy_sink; fixed_prefix behind another text; else synthetic. Contextual, delta and decode
-//    variants are never used as chunks. Equal rank: a lossless codec, then the nearer tier, then
-//    smaller load_us, then smaller codec id, then the one that matches name first (a match does not
-//    say when it was stored).
+//    variants are never used as chunks. Equal rank: smaller load_us, then the nearer tier, then a
+//    lossless codec (what a codec costs is far below what stale rows cost: docs/fidelity.md;
+//    whoever cannot bear one leaves it out of codecs), then smaller codec id, then the one that
+//    matches name first (a match does not say when it was stored). Among those that stand as they
+//    were computed: a lossless codec, then the nearer tier, then smaller load_us;
 //  - Segment::exact is set for the first of these kinds alone. kInvalidArgument: prompt.tokens is
 //    not n_tokens long.
 Expected<Plan> make_plan(uint32_t n_tokens, std::span<const Match> matches,

@@ -293,6 +293,47 @@ TEST_F(ExactChunks, AnExactTailIsPreferredAndLeftAlone) {
   EXPECT_EQ(rows->front(), 50u);
 }
 
+// What stands as computed is lossless if it can be, wherever it lies; what does not comes from
+// where it loads soonest.
+TEST_F(ExactChunks, CopiesOfOneVariant) {
+  const auto copy = [](Match match, uint16_t codec, wire::TierId tier, uint32_t load_us) {
+    match.codec = codec;
+    match.tier = tier;
+    match.load_us = load_us;
+    return match;
+  };
+  using wire::TierId;
+  PlanPreferences preferences;
+  preferences.prompt = prompt();
+  for (const bool exact : {true, false}) {
+    const Match variant = behind_prefix(50, exact ? 50 : 20);
+    const Match worst = copy(variant, exact ? 16 : 1, TierId::kNvme, exact ? 1 : 401);
+    std::vector<Match> best_first = {copy(variant, 2, TierId::kHost, 60),
+                                     copy(variant, 5, TierId::kHost, 60),
+                                     copy(variant, 1, TierId::kHost, 61),
+                                     copy(variant, 1, TierId::kNvme, 9),
+                                     copy(variant, 16, TierId::kGpu, 30),
+                                     copy(variant, 17, TierId::kHost, 20),
+                                     worst};
+    if (!exact)
+      best_first = {copy(variant, 17, TierId::kHost, 20),
+                    copy(variant, 16, TierId::kGpu, 30),
+                    copy(variant, 2, TierId::kHost, 60),
+                    copy(variant, 1, TierId::kNvme, 60),
+                    copy(variant, 1, TierId::kNvme, 400),
+                    copy(variant, 16, TierId::kNvme, 400),
+                    worst};
+    std::vector<Match> left(best_first.rbegin(), best_first.rend());
+    while (!left.empty()) {
+      const auto plan = make_plan(90, left, preferences);
+      ASSERT_TRUE(plan.is_ok());
+      EXPECT_EQ(plan->segments[1].exact, exact);
+      EXPECT_EQ(plan->segments[1].match_index, left.size() - 1) << exact;
+      left.pop_back();
+    }
+  }
+}
+
 TEST_F(ExactChunks, BehindABeginningOfThePrompt) {
   Match other = behind_prefix(50, 10);
   other.context_reference.bytes[0] ^= 1;

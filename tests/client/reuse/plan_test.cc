@@ -138,9 +138,9 @@ TEST(MakePlan, EqualContextsByLoadTime) {
   EXPECT_EQ(plan->segments[0].match_index, 1u);
 }
 
-// Lossless before near, near before soon, soon before a smaller codec id, then what comes first;
-// all of it within one kind of context.
-TEST(MakePlan, EqualContextsByCodecAndTier) {
+// Soon before near, near before lossless, lossless before a smaller codec id, then what comes
+// first; all of it within one kind of context.
+TEST(MakePlan, EqualContextsByLoadTimeAndCodec) {
   const auto stored = [](CodecId codec, wire::TierId tier, uint32_t load_us) {
     Match match = chunk(0, 50, ContextKind::kSynthetic);
     match.codec = static_cast<uint16_t>(codec);
@@ -149,16 +149,17 @@ TEST(MakePlan, EqualContextsByCodecAndTier) {
     return match;
   };
   using wire::TierId;
-  std::vector<Match> best_first = {stored(CodecId::kRawBf16, TierId::kHost, 30),
-                                   stored(CodecId::kBf16Exp4, TierId::kHost, 30),
-                                   stored(CodecId::kRawBf16, TierId::kNvme, 90),
-                                   stored(CodecId::kInt8Channel, TierId::kGpu, 9),
-                                   stored(CodecId::kInt8Channel, TierId::kHost, 5),
+  std::vector<Match> best_first = {stored(CodecId::kInt8Channel, TierId::kHost, 5),
                                    stored(CodecId::kInt8Channel, TierId::kHost, 6),
                                    stored(static_cast<CodecId>(999), TierId::kHost, 6),
-                                   stored(CodecId::kInt8Channel, TierId::kNvme, 1),
-                                   stored(CodecId::kInt8Channel, TierId::kNone, 1),
-                                   stored(CodecId::kInt8Channel, TierId::kNone, 1)};
+                                   stored(CodecId::kRawF16, TierId::kNvme, 6),
+                                   stored(CodecId::kInt8Channel, TierId::kGpu, 9),
+                                   stored(CodecId::kRawBf16, TierId::kHost, 30),
+                                   stored(CodecId::kBf16Exp4, TierId::kHost, 30),
+                                   stored(CodecId::kRawBf16, TierId::kNvme, 90),
+                                   stored(CodecId::kInt8Channel, TierId::kNvme, 90),
+                                   stored(CodecId::kRawBf16, TierId::kNone, UINT32_MAX),
+                                   stored(CodecId::kRawBf16, TierId::kNone, UINT32_MAX)};
   for (uint32_t seed = 0; seed < 50; ++seed) {
     std::vector<Match> left = best_first;
     std::shuffle(left.begin(), left.end() - 1, std::mt19937(seed));
@@ -174,8 +175,16 @@ TEST(MakePlan, EqualContextsByCodecAndTier) {
       left.erase(left.begin() + at);
     }
   }
-  const std::vector<Match> kinds = {stored(CodecId::kRawBf16, TierId::kGpu, 1), chunk(0, 50)};
+  std::vector<Match> kinds = {stored(CodecId::kRawBf16, TierId::kGpu, 1), chunk(0, 50)};
+  kinds[1].load_us = UINT32_MAX;
   EXPECT_EQ(make_plan(60, kinds)->segments[0].match_index, 1u);
+  // A caller to whom the codec's loss matters refuses the codec.
+  const std::vector<Match> copies = {stored(CodecId::kRawBf16, TierId::kNvme, 400),
+                                     stored(CodecId::kInt8Channel, TierId::kHost, 20)};
+  EXPECT_EQ(make_plan(60, copies)->segments[0].match_index, 1u);
+  PlanPreferences lossless;
+  lossless.codecs = {static_cast<uint16_t>(CodecId::kRawBf16)};
+  EXPECT_EQ(make_plan(60, copies, lossless)->segments[0].match_index, 0u);
 }
 
 // As Python's twin of this order has it (client/python/quire/transformers/sources.py).

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,17 @@ class StoredStatistics:
 
 
 UNKNOWN = StoredStatistics()
+
+
+@dataclass(frozen=True)
+class _Before:
+    """The runs before a token, by their digests and object ids. variants: of the chunk that begins
+    there, by its end, the id of the variant computed behind these runs."""
+
+    digests: tuple[bytes, ...]
+    objects: tuple[bytes, ...]
+    n_prefix: int
+    variants: dict[int, bytes] = field(default_factory=dict)
 
 
 def chunk_stats(found: Statistics) -> ChunkStats | None:
@@ -119,26 +130,39 @@ class VariantChoice:
         self._digests: dict[tuple[int, int], bytes] = {}
         self._objects: dict[tuple[int, int], bytes] = {}
         self._prefixes: dict[int, bytes] = {}
+        # What stands before the places of the segments that were asked about last.
+        self._segments: tuple[Segment, ...] = ()
+        self._names: dict[bytes, bytes] = {}
+        self._befores: dict[int, _Before] = {}
 
     def choose(self, segments: Sequence[Segment], usable: Sequence[Match]) -> list[Segment]:
-        """The same cuts with the variant of least rank_candidate(). Of equals, the fixed_prefix one
-        that is listed first or behind the longest beginning of the prompt; the one computed behind
-        more of what stands before it; the one that the plan had. Of those that stand as they were
-        computed: a lossless codec, the nearer tier, the least load_us, the smaller codec id, the
-        first of usable. A chunk whose variants are all refused is fresh."""
+        """The same cuts with the variant of least rank_candidate(). Of equals, the one that stands
+        as it was computed; the one computed behind more of what stands before it, which a text that
+        is listed or the prompt's beginning is one run of; of fixed_prefix ones, the one that is
+        listed first or behind the longest beginning; the one that the plan had; the least load_us,
+        the nearer tier, a lossless codec, the smaller codec id, the first of usable. Of those that
+        stand as they were computed: a lossless codec, the nearer tier, the least load_us. A chunk
+        whose variants are all refused is fresh."""
+        offered: dict[tuple[int, int], list[Match]] = {}
+        for match in usable:
+            if _is_chunk(match):
+                offered.setdefault((match.token_begin, match.n_tokens), []).append(match)
         return [
-            self._chosen(segment, segments, usable)
+            self._chosen(segment, segments, offered)
             if segment.kind == SegmentKind.CHUNK and segment.match is not None
             else segment
             for segment in segments
         ]
 
     def _chosen(
-        self, segment: Segment, segments: Sequence[Segment], usable: Sequence[Match]
+        self,
+        segment: Segment,
+        segments: Sequence[Segment],
+        chunks: Mapping[tuple[int, int], Sequence[Match]],
     ) -> Segment:
         own = segment.match
         assert own is not None
-        offered = [match for match in usable if match == own or _alternative(own, match)]
+        offered = chunks[own.token_begin, own.n_tokens]
         ranks = [self._order(match, own, self.candidate(match, segments)) for match in offered]
         best = ranks.index(min(ranks))
         if not np.isfinite(ranks[best][0]):
@@ -146,40 +170,43 @@ class VariantChoice:
         return replace(segment, match=offered[best])
 
     def _order(self, match: Match, own: Match, one: VariantCandidate) -> tuple[float, ...]:
-        exact = is_exact(one)
+        rank, lossy = self._policy.rank_candidate(one), match.codec > LOSSLESS_CODECS_MAX
+        if is_exact(one):
+            return (rank, False, lossy, match.tier, match.load_us, match.codec)
         return (
-            self._policy.rank_candidate(one),
-            *self._prefix_order(match, one),
-            -len(one.before) if exact else -len(set(one.lead) & set(one.before)),
-            not exact and match != own,
-            match.codec > LOSSLESS_CODECS_MAX,
-            match.tier,
+            rank,
+            True,
+            *self._context_order(match, one),
+            match != own,
             match.load_us,
+            match.tier,
+            lossy,
             match.codec,
         )
 
-    def _prefix_order(self, match: Match, one: VariantCandidate) -> tuple[int, int]:
-        """Of fixed_prefix variants that do not stand as they were computed."""
-        if match.context_kind != ContextKind.FIXED_PREFIX or is_exact(one):
-            return (0, 0)
+    def _context_order(self, match: Match, one: VariantCandidate) -> tuple[int, int, int]:
+        if match.context_kind != ContextKind.FIXED_PREFIX:
+            return (-len(set(one.lead) & set(one.before)), 0, 0)
         place = self._places.get(match.context_reference)
         if place is not None:
-            return (place, 0)
-        return (len(self._places), -match.base_position if one.own_prefix else 0)
+            return (-1, place, 0)
+        shorter_by = len(self._tokens) - match.base_position if one.own_prefix else 0
+        return (-int(one.own_prefix), len(self._places), shorter_by)
 
     def candidate(self, match: Match, segments: Sequence[Segment]) -> VariantCandidate:
-        before = runs_before(segments, match.token_begin)
+        before = self._before(segments, match.token_begin)
+        fixed = match.context_kind == ContextKind.FIXED_PREFIX
         return VariantCandidate(
             match.context_kind,
             match.phase,
             match.n_tokens,
             self.known.get(match.variant, UNKNOWN).stats,
             self.lead_of(match, segments),
-            tuple(self._digest_of(run) for run in before),
-            sum(run.is_prefix for run in before),
+            before.digests,
+            before.n_prefix,
             self._digest_of(Run(0, match.token_begin, True)),
             match.base_position == match.token_begin,
-            match.context_reference in self._places or self._begins_with(match),
+            not fixed or match.context_reference in self._places or self._begins_with(match),
         )
 
     def lead_of(self, match: Match, segments: Sequence[Segment]) -> tuple[bytes, ...]:
@@ -188,15 +215,28 @@ class VariantChoice:
         if match.context_kind == ContextKind.FIXED_PREFIX:
             text = self._tokens[: match.base_position]
             return (run_digest(text) if self._begins_with(match) else match.context_reference,)
-        before = runs_before(segments, match.token_begin)
+        before = self._before(segments, match.token_begin)
         if self._stands_behind(match, before):
-            return tuple(self._digest_of(run) for run in before)
-        runs = [*runs_before(segments, len(self._tokens)), *before]
-        names = {self._object_of(run): run for run in runs}
+            return before.digests
+        parts = dict(zip(before.objects, before.digests, strict=True))
         return tuple(
-            self._digest_of(names[name]) if name in names else name
+            parts.get(name) or self._names.get(name, name)
             for name in self.known.get(match.variant, UNKNOWN).neighbours
         )
+
+    def _before(self, segments: Sequence[Segment], token_begin: int) -> _Before:
+        if self._segments != (asked := tuple(segments)):
+            runs = runs_before(asked, len(self._tokens))
+            self._names = {self._object_of(run): self._digest_of(run) for run in runs}
+            self._segments, self._befores = asked, {}
+        if token_begin not in self._befores:
+            runs = runs_before(self._segments, token_begin)
+            self._befores[token_begin] = _Before(
+                tuple(self._digest_of(run) for run in runs),
+                tuple(self._object_of(run) for run in runs),
+                sum(run.is_prefix for run in runs),
+            )
+        return self._befores[token_begin]
 
     def _begins_with(self, match: Match) -> bool:
         """Whether the text that a match's context names is the beginning of the prompt."""
@@ -204,20 +244,21 @@ class VariantChoice:
         whole = 0 < n <= len(self._tokens)
         return whole and match.context_reference == self._prefix_of(n)
 
-    def _stands_behind(self, match: Match, runs: Sequence[Run]) -> bool:
+    def _stands_behind(self, match: Match, before: _Before) -> bool:
         """Whether a synthetic variant's id proves that it was computed behind these runs."""
         if (
             match.context_kind != ContextKind.SYNTHETIC
             or match.phase != Phase.PREFILL
             or match.base_position != match.token_begin
-            or not 0 < len(runs) <= _CONTEXT_IDS_MAX
+            or not 0 < len(before.objects) <= _CONTEXT_IDS_MAX
         ):
             return False
-        names = tuple(self._object_of(run) for run in runs)
-        context = Context(ContextKind.SYNTHETIC, neighbours=names, scope=self._scope)
         end = match.token_begin + match.n_tokens
-        own = self._object_of(Run(match.token_begin, end, False))
-        return match.variant == ids.variant_id(own, context)
+        if end not in before.variants:
+            own = self._object_of(Run(match.token_begin, end, False))
+            context = Context(ContextKind.SYNTHETIC, neighbours=before.objects, scope=self._scope)
+            before.variants[end] = ids.variant_id(own, context)
+        return match.variant == before.variants[end]
 
     def _digest_of(self, run: Run) -> bytes:
         key = (run.begin, run.end)
@@ -239,11 +280,10 @@ class VariantChoice:
         return self._prefixes[n_tokens]
 
 
-def _alternative(own: Match, other: Match) -> bool:
-    """Whether another match is the same run of tokens, usable as a chunk."""
+def _is_chunk(match: Match) -> bool:
+    """Whether plans use it as a chunk."""
     return (
-        other.kind == MatchKind.CHUNK
-        and (other.token_begin, other.n_tokens) == (own.token_begin, own.n_tokens)
-        and other.phase == Phase.PREFILL
-        and other.context_kind not in _NOT_CHUNKS
+        match.kind == MatchKind.CHUNK
+        and match.phase == Phase.PREFILL
+        and match.context_kind not in _NOT_CHUNKS
     )

@@ -12,7 +12,7 @@ import quire
 from policy_examples import Source
 from quire import Context, ContextKind, Match, MatchKind, SegmentKind, ids
 from quire.transformers import PlanSegment, ReusePlan
-from quire.transformers.policies import QueryValue
+from quire.transformers.policies import QueryValue, parse_policy
 from quire.transformers.policies.candidates import is_exact, neighbours_missing, stands_as_computed
 from quire.transformers.sources import LOSSLESS_CODECS_MAX
 from quire.transformers.stored_variants import StoredStatistics, VariantChoice
@@ -253,3 +253,77 @@ def test_all_kinds_were_chosen(seen: set[str]) -> None:
     }
     wanted |= {"lossless HOST", "lossy HOST", "lossless ROCKS", "differs"}
     assert wanted <= seen, wanted - seen
+
+
+def bare_choice(policy: str, **more: object) -> tuple[VariantChoice, list[quire.Segment], list[Match]]:
+    """A prompt of a prefix and two chunks, without a store; what the second may have been computed
+    in: behind all before it, behind the prefix and another text, behind the prefix as a text."""
+    random = np.random.default_rng(3)
+    runs = [words(random, 20), words(random, 30), words(random, 40)]
+    prompt = np.concatenate([*runs, words(random, 9)])
+    model, salt = b"\x01" * 32, b"\x02" * 16
+
+    def name_of(run: np.ndarray) -> bytes:
+        return ids.object_id(model, run, salt)
+
+    def match(context: Context, base_position: int) -> Match:
+        variant = ids.variant_id(name_of(runs[2]), context)
+        known[variant] = StoredStatistics(None, context.neighbours)
+        return Match(
+            MatchKind.CHUNK,
+            50,
+            40,
+            variant=variant,
+            context_reference=context.reference,
+            context_kind=context.kind,
+            base_position=base_position,
+        )
+
+    known: dict[bytes, StoredStatistics] = {}
+    names = tuple(name_of(run) for run in runs[:2])
+    beginning = ids.prefix_digest(model, runs[0], salt)
+    matches = [
+        match(Context(ContextKind.FIXED_PREFIX, reference=beginning), 20),
+        match(Context(ContextKind.SYNTHETIC, neighbours=names[::-1]), 50),
+        match(Context(ContextKind.SYNTHETIC, neighbours=names), 50),
+    ]
+    segments = [
+        quire.Segment(SegmentKind.PREFIX, 0, 20),
+        quire.Segment(SegmentKind.FRESH, 20, 30),
+        quire.Segment(SegmentKind.CHUNK, 50, 40, match=matches[0]),
+        quire.Segment(SegmentKind.FRESH, 90, 9),
+    ]
+    return VariantChoice(model, salt, prompt, parse_policy(policy), known, **more), segments, matches
+
+
+@pytest.mark.parametrize("policy", ["neighbours/query:0.2", "neighbours/query-value:0.2", "query-value:0.2"])
+def test_kinds_of_one_rank(policy: str) -> None:
+    """To neighbours/ everything is equal here: what stands as it was computed goes first, then what
+    has more of its context in place; the text in front of everything is one run."""
+    choice, segments, matches = bare_choice(policy)
+    assert choice.choose(segments, matches)[2].match == matches[2]
+    if policy == "neighbours/query:0.2":
+        ranks = {parse_policy(policy).rank_candidate(choice.candidate(m, segments)) for m in matches}
+        assert len(ranks) == 1
+    assert choice.choose(segments, matches[:2])[2].match == matches[1]
+    assert choice.choose(segments, matches[:1])[2].match == matches[0]
+    # Other segments: nothing is kept of what stood before.
+    joined = [quire.Segment(SegmentKind.FRESH, 0, 50), *segments[2:]]
+    assert not is_exact(choice.candidate(matches[2], joined))
+    assert is_exact(choice.candidate(matches[2], segments))
+
+
+def test_copies_of_one_variant() -> None:
+    """What stands as it was computed is lossless if it can be; the rest loads as soon as it can."""
+    choice, segments, matches = bare_choice("query-value:0.2")
+    alone = Match(MatchKind.CHUNK, 50, 40, codec=2)
+    for match in matches[1:]:
+        raw = replace(match, codec=2, tier=quire.Tier.NVME, load_us=400)
+        int8 = replace(match, codec=16, tier=quire.Tier.HOST, load_us=20)
+        for offered in ([raw, int8], [int8, raw]):
+            planned = quire.plan(99, offered, policy="reuse", fresh_tail_tokens=9)[1].match
+            assert planned == int8
+            for own in (int8, alone):
+                cuts = [*segments[:2], replace(segments[2], match=own), segments[3]]
+                chosen = choice.choose(cuts, [alone, *offered])[2].match
+                assert chosen == (raw if match == matches[2] else int8)
