@@ -102,9 +102,7 @@ Expected<uint64_t> look(LlamaEngine& engine, const AnswerInput& input, const Lay
   return token_layers + tail.size() * layers_run;
 }
 
-}  // namespace
-
-Expected<AnswerStart> start_answer(LlamaEngine& engine, const AnswerInput& input) {
+Expected<AnswerStart> load_and_run(LlamaEngine& engine, const AnswerInput& input) {
   QUIRE_RETURN_IF_ERROR(check_input(input));
   AnswerStart start;
   start.question_layers = question_layers(engine, input);
@@ -133,12 +131,8 @@ Expected<AnswerStart> start_answer(LlamaEngine& engine, const AnswerInput& input
         static_cast<double>(token_layers) / (static_cast<double>(engine.n_layers()) *
                                              input.plan->tokens_of(reuse::SegmentKind::kChunk));
     // The rows are those of a pass that ends where the policy meant it to.
-    auto chosen = input.policy->select_rows(*input.plan, start.column_mass, pass);
-    if (!chosen) {
-      engine.clear();  // above the pass the question has no KV: nothing may go on from here
-      return chosen.status();
-    }
-    start.rows = std::move(*chosen);
+    QUIRE_ASSIGN_OR_RETURN(start.rows,
+                           input.policy->select_rows(*input.plan, start.column_mass, pass));
     rows = merge_rows(start.rows, layout.gaps);
     start.timeline.question_us = watch.lap_us();
   }
@@ -152,6 +146,15 @@ Expected<AnswerStart> start_answer(LlamaEngine& engine, const AnswerInput& input
   start.timeline.recompute_us = watch.lap_us();
   const AnswerTimeline& times = start.timeline;
   start.timeline.total_us = times.load_us + times.question_us + times.recompute_us;
+  return start;
+}
+
+}  // namespace
+
+Expected<AnswerStart> start_answer(LlamaEngine& engine, const AnswerInput& input) {
+  Expected<AnswerStart> start = load_and_run(engine, input);
+  // Gaps may be empty, and above the pass nothing has its KV: nothing may go on from there.
+  if (!start) engine.clear();
   return start;
 }
 

@@ -53,7 +53,8 @@ struct AnswerStart {
 
 // Leaves the engine with the whole prompt as its live sequence and the last token's logits: ask
 // engine.logits(), then generate() or force(). Errors: kInvalidArgument (plan, tokens and bytes
-// that do not fit each other), and those of LlamaEngine.
+// that do not fit each other), and those of LlamaEngine and of the policy; the engine is empty
+// then.
 Expected<AnswerStart> start_answer(LlamaEngine& engine, const AnswerInput& input);
 
 // sum p ln(p / q) of the softmaxes of two logit rows, in nats; NaN where a logit is.

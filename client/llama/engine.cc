@@ -185,7 +185,8 @@ Status LlamaEngine::Impl::decode(std::span<const DecodeToken> tokens) {
   } catch (const std::exception& exception) {
     return Status(StatusCode::kInternal, std::string("llama_decode: ") + exception.what());
   }
-  if (abort_wanted(const_cast<std::atomic<bool>*>(options.abort_flag))) {
+  // 2: libllama saw the flag, which may be down again.
+  if (code == 2 || abort_wanted(const_cast<std::atomic<bool>*>(options.abort_flag))) {
     return Status(StatusCode::kCancelled, "interrupted");
   }
   if (code == 1) {

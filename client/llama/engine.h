@@ -10,7 +10,9 @@
 // error messages instead of stderr (process-wide). Errors: kInvalidArgument (ranges, token ids,
 // options), kResourceExhausted (context too small), kCorrupt / kNonFinite (payloads), kUnsupported
 // (models or ropes this engine cannot move), kCancelled (abort flag), kIoError (model file),
-// kInternal (libllama refused). After an error the live sequence is empty.
+// kInternal (libllama refused). After an error of place(), or of a call that had begun to compute,
+// the live sequence is empty; a call that refuses its arguments, or the room they need, leaves it
+// as it was.
 #ifndef QUIRE_CLIENT_LLAMA_ENGINE_H_
 #define QUIRE_CLIENT_LLAMA_ENGINE_H_
 
@@ -205,8 +207,8 @@ class LlamaEngine {
   // empty; returns false to stop.
   Expected<std::vector<TokenId>> generate(uint32_t max_tokens,
                                           const std::function<bool(TokenId)>& on_token = {});
-  // The softmax of the last append_with_mass() that fitted one graph, for checks against other
-  // tools: full-attention layers only, values [layer][head][token][cell].
+  // The softmax of the last append_with_mass(), of its first n_ubatch tokens (one graph), for
+  // checks against other tools: the layers whose mass it took, values [layer][head][token][cell].
   struct Attention {
     uint32_t layers = 0, heads = 0, tokens = 0, cells = 0;
     std::vector<float> values;

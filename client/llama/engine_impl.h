@@ -66,7 +66,7 @@ class LlamaEngine::Impl {
   Status recompute(std::span<const uint32_t> rows, std::span<const TokenId> row_tokens,
                    bool want_logits, uint32_t n_layers, uint32_t* layers_run);
   // One attempt, either way; end: libllama's graph ends behind the attention of layer end - 1; 0:
-  // whole.
+  // whole. An error leaves the rows zero or as they were, and the others as they were.
   Status try_recompute(std::span<const uint32_t> rows, std::span<const TokenId> row_tokens,
                        bool want_logits, uint32_t end);
   Status recompute_one_pass(std::span<const uint32_t> rows, std::span<const TokenId> row_tokens,
@@ -81,9 +81,12 @@ class LlamaEngine::Impl {
   // question_pass.cc
   Status append_with_mass(std::span<const TokenId> tokens, const MassOptions& wanted,
                           bool want_logits, std::vector<float>* mass, uint32_t* layers_run);
-  // One attempt; an error leaves what was there before.
+  // One attempt; an error leaves what was there before, and nothing behind it.
   Status try_mass(std::span<const TokenId> tokens, const MassOptions& wanted, bool want_logits,
                   uint32_t end, std::vector<float>* mass);
+  // Takes away what an attempt left in these cells, in all layers. To mask it is not enough: there
+  // may be values that are no numbers.
+  void zero_cells(std::span<const uint32_t> cells);
   // Calls run(end): n_layers where passes end early here, and once more with 0 where that fails;
   // 0 from then on. layers_run, if any: layers that were computed of each token.
   Status run_to_depth(uint32_t n_layers, uint32_t* layers_run,
@@ -112,14 +115,11 @@ class LlamaEngine::Impl {
   reuse::AngleMode angle_mode = reuse::AngleMode::kExact;
 
   uint32_t size = 0;  // positions [0, size) of the live sequence hold tokens, position i in cell i
-  // Tokens of the live sequence where all of it was computed here from the first on; else empty.
+  // The live sequence's first tokens, as far as they were computed here one behind the other
+  // through all layers.
   std::vector<TokenId> exact_tokens;
   int32_t logits_row = -1;  // batch index of the last logits; -1: none
 };
-
-// The least and the largest distance to say "these are the same planes": relative L2 over rows.
-double plane_distance(const reuse::EnginePlane& a, const reuse::EnginePlane& b,
-                      std::span<const uint32_t> rows, uint32_t heads, uint32_t dims);
 
 }  // namespace quire
 

@@ -143,7 +143,7 @@ bool GraphHooks::on_done(ggml_tensor* tensor) {
   if (gathering_ != nullptr && gathering_->wants(tensor)) gathering_->add(tensor);
   ended_ = is_end(tensor);
   if (!ended_) return true;
-  return end_fault_ && !end_fault_();
+  return end_fault_ && !end_fault_(tensor);
 }
 
 bool GraphHooks::is_end(const ggml_tensor* tensor) const {
@@ -178,11 +178,14 @@ void GraphHooks::learn(ggml_tensor* tensor) {
     layer->yarn_beta_fast = reals[4];
     layer->yarn_beta_slow = reals[5];
     const ggml_tensor* factors = tensor->src[2];
-    if (in_host_memory(factors) && factors->type == GGML_TYPE_F32 &&
-        factors->ne[0] >= layer->rotary_dims / 2) {
-      const auto* values = static_cast<const float*>(factors->data);
-      layer->rope_factors.assign(values, values + layer->rotary_dims / 2);
+    if (factors == nullptr) return;
+    if (!in_host_memory(factors) || factors->type != GGML_TYPE_F32 ||
+        factors->ne[0] < layer->rotary_dims / 2) {
+      layer->rope_mode = kRopeUnknown;
+      return;
     }
+    const auto* values = static_cast<const float*>(factors->data);
+    layer->rope_factors.assign(values, values + layer->rotary_dims / 2);
   } else if (tensor->op == GGML_OP_MUL_MAT_ID) {
     has_experts_ = true;
   } else if (tensor->op == GGML_OP_SOFT_MAX && tensor->src[1] != nullptr) {

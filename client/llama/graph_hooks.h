@@ -18,6 +18,9 @@ struct ggml_tensor;
 
 namespace quire {
 
+// A rope whose factors cannot be read: K of such a layer cannot be moved.
+inline constexpr int32_t kRopeUnknown = -1;
+
 // What a graph tells about one layer. Cache tensors live as long as the context.
 struct LayerGraph {
   ggml_tensor* cache_key = nullptr;
@@ -26,7 +29,7 @@ struct LayerGraph {
   uint32_t kv_heads = 0;
   uint32_t key_dims = 0;
   bool has_rope = false;
-  int32_t rope_mode = 0;
+  int32_t rope_mode = 0;  // ggml's, or kRopeUnknown
   uint32_t rotary_dims = 0;
   uint32_t original_context = 0;
   float rope_base = 0;
@@ -67,8 +70,10 @@ class GraphHooks {
   void end_behind(uint32_t n_layers) { end_layers_ = n_layers; }
   // Nothing but that end.
   void start_plain();
-  // For tests: asked where a graph is about to end early; false: it goes on, as a split one would.
-  void set_end_fault(std::function<bool()> fault) { end_fault_ = std::move(fault); }
+  // For tests: asked where a graph is about to end early, with the softmax that it ends behind;
+  // false: it goes on, as a split one would.
+  using EndFault = std::function<bool(ggml_tensor* softmax)>;
+  void set_end_fault(EndFault fault) { end_fault_ = std::move(fault); }
 
   // The next decode's nodes go to `gathering`, which lives until stop().
   void start_gathering(AttentionGathering& gathering);
@@ -99,7 +104,7 @@ class GraphHooks {
   Mode mode_ = Mode::kOff;
   bool leak_ = false;
   bool has_experts_ = false;
-  std::function<bool()> end_fault_;
+  EndFault end_fault_;
   AttentionGathering* gathering_ = nullptr;
   std::vector<LayerGraph> layers_;
   std::vector<std::vector<float>> mask_rows_;

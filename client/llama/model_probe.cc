@@ -68,7 +68,8 @@ void describe_rope(const LayerGraph& graph, LayerDescriptor& layer) {
     case GGML_ROPE_TYPE_NORMAL:
       layer.rope_style = RopeStyle::kInterleaved;
       break;
-    default:  // several position axes: a shift along one of them is not a move
+    // Several position axes, of which a shift along one is not a move; or kRopeUnknown.
+    default:
       layer.rope_style = RopeStyle::kNeox;
       layer.length_dependent = true;
   }

@@ -3,6 +3,8 @@
 // self test or a pass itself shows it), passes run whole, which is right too, only dearer.
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
+#include <numeric>
 #include <utility>
 
 #include "client/llama/attention_gathering.h"
@@ -45,9 +47,11 @@ Status LlamaEngine::Impl::run_to_depth(uint32_t n_layers, uint32_t* layers_run,
                                        const std::function<Status(uint32_t end)>& run) {
   const auto n_all = static_cast<uint32_t>(descriptor.layers.size());
   const bool early = n_layers != 0 && ends_early;
+  const uint32_t n_before = size;
   Status status = run(early ? n_layers : 0);
   uint32_t n_run = early ? n_layers : n_all;
-  if (early && status.code() == StatusCode::kInternal) {
+  // Where the attempt could not be undone there is nothing to repeat it behind.
+  if (early && status.code() == StatusCode::kInternal && size == n_before) {
     const std::string reason = status.message();
     status = run(0);
     // How far the first one went is not known.
@@ -56,6 +60,23 @@ Status LlamaEngine::Impl::run_to_depth(uint32_t n_layers, uint32_t* layers_run,
   }
   if (layers_run != nullptr) *layers_run = n_run;
   return status.is_ok() ? status : fail(std::move(status));
+}
+
+void LlamaEngine::Impl::zero_cells(std::span<const uint32_t> cells) {
+  for (uint32_t layer = 0; layer < descriptor.layers.size(); ++layer) {
+    const LayerDescriptor& shape = descriptor.layers[layer];
+    for (const Plane plane : {Plane::kKey, Plane::kValue}) {
+      const reuse::EnginePlane cache = cache_plane(layer, plane);
+      const uint32_t dims = plane == Plane::kKey ? shape.key_dims : shape.value_dims;
+      const size_t element_bytes = cache.element == ElementType::kF32 ? 4 : 2;
+      for (uint32_t i = 0; i < shape.kv_heads * dims; ++i) {
+        std::byte* const first =
+            cache.data + i / dims * cache.head_stride + i % dims * cache.dim_stride;
+        for (const uint32_t cell : cells)
+          std::memset(first + cell * cache.token_stride, 0, element_bytes);
+      }
+    }
+  }
 }
 
 Status LlamaEngine::Impl::try_mass(std::span<const TokenId> tokens, const MassOptions& wanted,
@@ -79,6 +100,9 @@ Status LlamaEngine::Impl::try_mass(std::span<const TokenId> tokens, const MassOp
   if (status.is_ok()) status = seen;
   if (!status.is_ok()) {
     QUIRE_RETURN_IF_ERROR(forget_from(n_before));
+    std::vector<uint32_t> cells(tokens.size());
+    std::iota(cells.begin(), cells.end(), n_before);
+    zero_cells(cells);
     return status;
   }
   if (end != 0 && exact_tokens.size() > n_before) exact_tokens.resize(n_before);

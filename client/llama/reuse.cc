@@ -162,7 +162,6 @@ Status LlamaEngine::Impl::check_rows(std::span<const uint32_t> rows, size_t n_ro
 Status LlamaEngine::Impl::recompute_one_pass(std::span<const uint32_t> rows,
                                              std::span<const TokenId> row_tokens, bool want_logits,
                                              uint32_t end) {
-  QUIRE_RETURN_IF_ERROR(check_room(rows.size()));
   // The batch shows the rows as a sequence of their own; the hooks put them where they belong.
   std::vector<DecodeToken> batch;
   batch.reserve(rows.size());
@@ -222,8 +221,10 @@ Status LlamaEngine::place(uint32_t n_tokens, std::span<const KvPiece> pieces,
 Status LlamaEngine::Impl::try_recompute(std::span<const uint32_t> rows,
                                         std::span<const TokenId> row_tokens, bool want_logits,
                                         uint32_t end) {
-  return sequential ? recompute_in_sequence(rows, row_tokens, want_logits, end)
-                    : recompute_one_pass(rows, row_tokens, want_logits, end);
+  Status status = sequential ? recompute_in_sequence(rows, row_tokens, want_logits, end)
+                             : recompute_one_pass(rows, row_tokens, want_logits, end);
+  if (!status.is_ok()) zero_cells(rows);
+  return status;
 }
 
 Status LlamaEngine::Impl::recompute(std::span<const uint32_t> rows,
@@ -233,6 +234,7 @@ Status LlamaEngine::Impl::recompute(std::span<const uint32_t> rows,
   QUIRE_RETURN_IF_ERROR(check_rows(rows, row_tokens.size()));
   QUIRE_RETURN_IF_ERROR(check_tokens(row_tokens));
   if (rows.empty()) return Status::ok();
+  if (!sequential) QUIRE_RETURN_IF_ERROR(check_room(rows.size()));
   QUIRE_RETURN_IF_ERROR(run_to_depth(n_layers, layers_run, [&](uint32_t end) {
     return try_recompute(rows, row_tokens, want_logits, end);
   }));

@@ -104,11 +104,6 @@ void rotate(std::vector<float>& values, const LayerDescriptor& layer, double del
 
 }  // namespace
 
-double plane_distance(const reuse::EnginePlane& a, const reuse::EnginePlane& b,
-                      std::span<const uint32_t> rows, uint32_t heads, uint32_t dims) {
-  return relative_distance(read_rows(a, rows, heads, dims), read_rows(b, rows, heads, dims));
-}
-
 // Runs while options.self_test is set; the engine is empty before and after.
 class SelfTest {
  public:

@@ -148,7 +148,10 @@ TEST_P(Answers, APassThatRunsWholeIsChargedSo) {
   ASSERT_GT(ended->start.question_layers, 0u);
   LlamaEngine::Impl& impl = LlamaEngineTestPeer::impl(*engine_);
   impl.options.log = [](std::string_view /*line*/) {};
-  impl.hooks.set_end_fault([] { return false; });
+  impl.hooks.set_end_fault([](ggml_tensor* softmax) {
+    spoil(softmax);
+    return false;
+  });
   const auto repeated = session_->ask(*prompt, **policy);
   const bool ends_early = engine_->ends_early();
   const auto whole = session_->ask(*prompt, **policy);
@@ -217,6 +220,20 @@ TEST_P(Answers, NothingGoesOnFromAQuestionThatWasOnlyLookedAt) {
   policies.push_back(std::make_unique<Refuses>());
   const auto result = session_->compare(*prompt, policies);
   EXPECT_EQ(result.status().code(), StatusCode::kNonFinite);
+  EXPECT_EQ(engine_->size(), 0u);
+}
+
+// The gap is computed up to the pass's depth, then the question has no room.
+TEST_P(Answers, NothingGoesOnFromAQuestionThatDoesNotFit) {
+  ASSERT_TRUE(session_->store({chunks_[0], chunks_[3]}, false).is_ok());
+  std::string question;
+  while (question.size() < size_t{5} * kContext) question += paragraph(2);
+  const auto prompt = session_->prompt({chunks_[0], chunks_[1], chunks_[3]}, question);
+  ASSERT_TRUE(prompt.is_ok());
+  ASSERT_LT(2 * prompt->question_begin, kContext) << "the gap fits";
+  const auto policy = reuse::parse_policy("query:0.2");
+  ASSERT_TRUE(policy.is_ok());
+  EXPECT_EQ(session_->ask(*prompt, **policy).status().code(), StatusCode::kResourceExhausted);
   EXPECT_EQ(engine_->size(), 0u);
 }
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "ggml.h"
+#include "llama.h"
 #include "tests/client/llama/support.h"
 
 namespace quire::llama_test {
@@ -17,8 +18,9 @@ constexpr uint32_t kQuestion = 9;
 
 class EarlyEnd : public testing::TestWithParam<const char*> {
  protected:
-  void SetUp() override {
-    engine_ = shared_engine(GetParam(), kContext, nullptr);
+  void SetUp() override { start(shared_engine(GetParam(), kContext, nullptr)); }
+  void start(LlamaEngine* engine) {
+    engine_ = engine;
     if (engine_ == nullptr) GTEST_SKIP() << "model " << GetParam() << " is not here";
     impl().options.log = [this](std::string_view line) { log_.emplace_back(line); };
     context_ = chunk_of(*engine_, 0, kTokens);
@@ -26,6 +28,11 @@ class EarlyEnd : public testing::TestWithParam<const char*> {
     const std::vector<uint32_t> full = engine_->full_layers();
     depth_ = full[full.size() / 2] + 1;
     ASSERT_LT(depth_, engine_->n_layers());
+    choose_rows({10, 11, 40});
+  }
+  void choose_rows(std::vector<uint32_t> rows) {
+    rows_ = std::move(rows);
+    row_tokens_.clear();
     for (const uint32_t row : rows_) row_tokens_.push_back(context_[row] ^ 1);
   }
   void TearDown() override {
@@ -39,8 +46,9 @@ class EarlyEnd : public testing::TestWithParam<const char*> {
   LlamaEngine::Impl& impl() const { return LlamaEngineTestPeer::impl(*engine_); }
   // As under a graph in several splits: the callback's end only ends one of them.
   void let_it_go_on() {
-    impl().hooks.set_end_fault([this] {
+    impl().hooks.set_end_fault([this](ggml_tensor* softmax) {
       ++n_ends_;
+      spoil(softmax);
       return false;
     });
   }
@@ -57,8 +65,9 @@ class EarlyEnd : public testing::TestWithParam<const char*> {
     const Status status =
         engine_->append_with_mass(question_, {true, depth_}, &pass.mass, &pass.layers_run);
     EXPECT_TRUE(status.is_ok()) << status.to_string();
-    EXPECT_EQ(engine_->size(), kTokens + kQuestion);
-    pass.below = read_plane(*engine_, depth_ - 1, Plane::kValue, kTokens, kQuestion);
+    const auto n_question = static_cast<uint32_t>(question_.size());
+    EXPECT_EQ(engine_->size(), kTokens + n_question);
+    pass.below = read_plane(*engine_, depth_ - 1, Plane::kValue, kTokens, n_question);
     return pass;
   }
 
@@ -78,10 +87,36 @@ class EarlyEnd : public testing::TestWithParam<const char*> {
 
   LlamaEngine* engine_ = nullptr;
   std::vector<TokenId> context_, question_, row_tokens_;
-  const std::vector<uint32_t> rows_ = {10, 11, 40};
+  std::vector<uint32_t> rows_;
   uint32_t depth_ = 0;
   uint32_t n_ends_ = 0;
   std::vector<std::string> log_;
+};
+
+// Passes and rows of more than one graph.
+class EarlyEndOfManyGraphs : public EarlyEnd {
+ protected:
+  static constexpr uint32_t kGraphTokens = 16;
+  void SetUp() override {
+    const auto path = model_path(GetParam());
+    if (!path) GTEST_SKIP() << "model " << GetParam() << " is not here";
+    LlamaOptions options;
+    options.model_path = *path;
+    options.n_ctx = kContext;
+    options.n_ubatch = kGraphTokens;
+    options.n_threads = 1;
+    options.self_test = false;
+    options.skip_digest = true;
+    auto engine = LlamaEngine::open(options);
+    ASSERT_TRUE(engine.is_ok()) << engine.status().to_string();
+    own_ = std::move(*engine);
+    start(own_.get());
+  }
+  // What lies above every end.
+  std::vector<float> top() const {
+    return read_plane(*engine_, engine_->n_layers() - 1, Plane::kValue, 0, engine_->size());
+  }
+  std::unique_ptr<LlamaEngine> own_;
 };
 
 TEST_P(EarlyEnd, HoldsHere) {
@@ -102,6 +137,8 @@ TEST_P(EarlyEnd, TheSelfTestFindsAGraphThatGoesOn) {
   EXPECT_FALSE(engine_->ends_early());
   EXPECT_FALSE(engine_->self_test().early_end);
   EXPECT_TRUE(engine_->self_test().one_pass) << "nothing else fails";
+  EXPECT_LT(engine_->self_test().rope_error, 0.2) << "nothing of it is left in the cache";
+  EXPECT_TRUE(impl().ropes_hold);
   EXPECT_EQ(n_ends_, 1u);
   ASSERT_EQ(log_.size(), 1u);
   EXPECT_NE(log_[0].find("went on behind its end"), std::string::npos) << log_[0];
@@ -125,7 +162,7 @@ TEST_P(EarlyEnd, TheSelfTestFindsOtherNumbers) {
       impl().early_end_reported = false;
       impl().report.early_end = true;
       n_ends_ = 0;
-      impl().hooks.set_end_fault([&] {
+      impl().hooks.set_end_fault([&](ggml_tensor* /*softmax*/) {
         // The first end is that of a pass, behind half of the tokens; the second that of rows.
         if (n_ends_++ != (of_rows ? 1u : 0u)) return true;
         const reuse::EnginePlane cache = impl().cache_plane(0, plane);
@@ -145,7 +182,7 @@ TEST_P(EarlyEnd, TheSelfTestFindsOtherNumbers) {
 
 // Above the end nothing may be touched.
 TEST_P(EarlyEnd, TheSelfTestFindsTracesAboveTheEnd) {
-  impl().hooks.set_end_fault([&] {
+  impl().hooks.set_end_fault([&](ggml_tensor* /*softmax*/) {
     const reuse::EnginePlane cache = impl().cache_plane(engine_->n_layers() - 1, Plane::kKey);
     std::memset(cache.data + 40 * cache.token_stride, 0x44, sizeof(ggml_fp16_t));
     return true;
@@ -200,12 +237,51 @@ TEST_P(EarlyEnd, RowsThatGoOnAreRepeatedWholeOnce) {
   EXPECT_EQ(log_.size(), 1u);
 }
 
+// What the second graph of the first attempt left in its cells is masked, but not away, while the
+// first graph of the second attempt runs: nothing that is no number may lie there.
+TEST_P(EarlyEndOfManyGraphs, NothingOfThePassThatWentOnIsSeen) {
+  question_ = chunk_of(*engine_, 3, 2 * kGraphTokens + 3);
+  impl().ends_early = false;
+  const Pass whole = look();
+  const std::vector<float> whole_top = top();
+  impl().ends_early = true;
+  let_it_go_on();
+  const Pass repeated = look();
+  EXPECT_EQ(n_ends_, 3u);
+  EXPECT_EQ(repeated.mass, whole.mass);
+  EXPECT_EQ(repeated.below, whole.below);
+  EXPECT_EQ(top(), whole_top);
+  EXPECT_EQ(log_.size(), 1u);
+}
+
+TEST_P(EarlyEndOfManyGraphs, NothingOfTheRowsThatWentOnIsSeen) {
+  std::vector<uint32_t> rows;
+  for (uint32_t row = 1; row < kTokens; ++row)
+    if (row % 32 < 20) rows.push_back(row);
+  choose_rows(std::move(rows));
+  ASSERT_GT(rows_.size(), 2 * kGraphTokens);
+  for (const bool sequential : {false, true}) {
+    engine_->force_sequential(sequential);
+    impl().hooks.set_end_fault(nullptr);
+    impl().ends_early = false;
+    const Rows whole = renew();
+    const std::vector<float> whole_top = top();
+    impl().ends_early = true;
+    let_it_go_on();
+    const Rows repeated = renew();
+    EXPECT_FALSE(engine_->ends_early());
+    EXPECT_EQ(repeated.below, whole.below) << sequential;
+    EXPECT_EQ(top(), whole_top) << sequential;
+    EXPECT_EQ(repeated.layers_run, 2 * engine_->n_layers());
+  }
+}
+
 TEST_P(EarlyEnd, AnInterruptedPassIsNotRepeated) {
   std::atomic<bool> abort{false};
   const std::atomic<bool>* const before = impl().options.abort_flag;
   QUIRE_ASSERT_OK(engine_->append(context_, false));
   impl().options.abort_flag = &abort;
-  impl().hooks.set_end_fault([&] {
+  impl().hooks.set_end_fault([&](ggml_tensor* /*softmax*/) {
     ++n_ends_;
     abort = true;
     return false;
@@ -222,6 +298,20 @@ TEST_P(EarlyEnd, AnInterruptedPassIsNotRepeated) {
   EXPECT_TRUE(log_.empty());
 }
 
+// The flag may be down again by the time that libllama is back.
+TEST_P(EarlyEnd, APassThatLibllamaBrokeOffIsNotRepeated) {
+  QUIRE_ASSERT_OK(engine_->append(context_, false));
+  llama_set_abort_callback(
+      impl().context, [](void*) { return true; }, nullptr);
+  std::vector<float> mass;
+  const Status status = engine_->append_with_mass(question_, {true, depth_}, &mass);
+  llama_set_abort_callback(impl().context, nullptr, nullptr);
+  EXPECT_EQ(status.code(), StatusCode::kCancelled) << status.to_string();
+  EXPECT_TRUE(engine_->ends_early());
+  EXPECT_EQ(engine_->size(), 0u);
+  EXPECT_TRUE(log_.empty());
+}
+
 // A whole pass that fails as well has another reason.
 TEST_P(EarlyEnd, AFailureOfBothIsAnError) {
   QUIRE_ASSERT_OK(engine_->append(context_, false));
@@ -232,12 +322,15 @@ TEST_P(EarlyEnd, AFailureOfBothIsAnError) {
   const Status status = engine_->append_with_mass(question_, {true, depth_}, &mass);
   heads = kept;
   EXPECT_EQ(status.code(), StatusCode::kInternal);
+  EXPECT_EQ(engine_->size(), 0u);
   EXPECT_TRUE(engine_->ends_early());
   EXPECT_TRUE(log_.empty());
 }
 
 INSTANTIATE_TEST_SUITE_P(Qwen, EarlyEnd, testing::Values(kQwen));
 INSTANTIATE_TEST_SUITE_P(Gemma, EarlyEnd, testing::Values(kGemma));
+INSTANTIATE_TEST_SUITE_P(Qwen, EarlyEndOfManyGraphs, testing::Values(kQwen));
+INSTANTIATE_TEST_SUITE_P(Gemma, EarlyEndOfManyGraphs, testing::Values(kGemma));
 
 }  // namespace
 }  // namespace quire::llama_test

@@ -1,5 +1,6 @@
 #include "tests/client/llama/support.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
@@ -153,6 +154,12 @@ double max_difference(std::span<const float> a, std::span<const float> b) {
     worst = std::max(worst, std::abs(double{a[i]} - b[i]));
   }
   return worst;
+}
+
+void spoil(ggml_tensor* softmax) {
+  ASSERT_EQ(softmax->type, GGML_TYPE_F32);
+  auto* const values = static_cast<float*>(softmax->data);
+  std::fill(values, values + ggml_nelements(softmax), NAN);
 }
 
 std::vector<std::byte> encode(const LlamaEngine& engine, const KvCapture& capture,

@@ -50,6 +50,9 @@ std::vector<float> read_plane(const LlamaEngine& engine, uint32_t layer, Plane p
 double relative(std::span<const float> a, std::span<const float> b);
 double max_difference(std::span<const float> a, std::span<const float> b);
 
+// A softmax as a split graph leaves it that goes on behind its end: no numbers.
+void spoil(ggml_tensor* softmax);
+
 // What the live tokens are, as a stored representation. swap_planes: the deliberate fault.
 std::vector<std::byte> encode(const LlamaEngine& engine, const KvCapture& capture,
                               std::span<const TokenId> tokens, const VariantContext& context,
