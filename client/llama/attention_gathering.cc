@@ -153,7 +153,12 @@ ShareGathering::ShareGathering(std::vector<uint32_t> layers, std::span<const uin
 }
 
 void ShareGathering::add(const ggml_tensor* node) {
+  const uint32_t heads_before = heads_;
   if (!enter(node)) return;
+  if (heads_before != 0 && heads_before != heads_) {
+    fail("layers have different numbers of heads");
+    return;
+  }
   const size_t n_tokens = shares_.received.size();
   if (node->ne[0] < int64_t{begin_} + tokens_before_ + graph_tokens_ ||
       tokens_before_ + graph_tokens_ > n_tokens) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdio>
+#include <cstring>
 
 #include "ggml.h"
 
@@ -113,10 +114,105 @@ TEST(ShareGathering, TellsRunsApart) {
   EXPECT_NE(short_of_cells.finish(), "");
 }
 
-TEST(QueryGathering, OneGraphOfAllLayers) {
-  QueryGathering nothing(1);
-  nothing.begin_graph(kTokens);
-  EXPECT_NE(nothing.finish(), "");
+TEST(ShareGathering, LayersOfDifferentHeadsHaveNoMean) {
+  ShareGathering gathering({1, 4}, std::vector<uint32_t>{1}, kTokens);
+  const Node first(1, kFirst);
+  Node second(4, kSecond);
+  second.tensor.ne[2] = 1;
+  gathering.begin_graph(kTokens);
+  gathering.add(&first.tensor);
+  gathering.add(&second.tensor);
+  EXPECT_NE(gathering.finish(), "");
+}
+
+// Of a decode in two graphs the second one's tokens stand behind the first one's.
+TEST(Gathering, GraphsOfOneDecodeSumUp) {
+  Node first(1, kFirst), second(1, kSecond);
+  first.tensor.ne[1] = second.tensor.ne[1] = 1;  // the first row of either head
+  MassGathering mass({1}, {}, nullptr);
+  ShareGathering shares({1}, std::vector<uint32_t>{1}, 2);
+  for (AttentionGathering* gathering :
+       {static_cast<AttentionGathering*>(&mass), static_cast<AttentionGathering*>(&shares)}) {
+    for (const Node* node : {&first, &second}) {
+      gathering->begin_graph(1);
+      gathering->add(&node->tensor);
+    }
+    EXPECT_EQ(gathering->finish(), "");
+  }
+  // (0.5 + 1, 0.5, 0) / 2 and (1 + 1, 0, 0) / 2.
+  EXPECT_EQ(mass.take(3), (std::vector<float>{1.75f, 0.25f, 0}));
+  const reuse::AttentionShares taken = shares.take();
+  EXPECT_EQ(taken.inter_of_segment, (std::vector<float>{0.75f, 1}));
+  EXPECT_EQ(taken.received, (std::vector<float>{0.125f, 0}));
+}
+
+// K q of layer 0 and its softmax, as libllama makes them where attention is a scaled product.
+struct Product {
+  Product() : softmax(0, kFirst) {
+    query.type = GGML_TYPE_F32;
+    query.data = values.data();
+    const int64_t sizes[] = {kDims, kTokens, kHeads, 1};
+    // Heads lie in the rows of tokens.
+    const size_t strides[] = {4, 4 * kDims * kHeads, 4 * kDims, 4 * kDims * kHeads * kTokens};
+    for (int i = 0; i < 4; ++i) {
+      query.ne[i] = sizes[i];
+      query.nb[i] = strides[i];
+    }
+    product.op = GGML_OP_MUL_MAT;
+    product.src[1] = &query;
+    std::snprintf(product.name, sizeof(product.name), "kq-0");
+    softmax.tensor.src[0] = &product;
+    set_scale(0.25f, 0);
+  }
+  void set_scale(float scale, float bias) {
+    const float reals[] = {scale, bias};
+    std::memcpy(softmax.tensor.op_params, reals, sizeof(reals));
+  }
+  std::string gather(QueryGathering& gathering) {
+    gathering.begin_graph(kTokens);
+    EXPECT_TRUE(gathering.wants(&product));
+    gathering.add(&product);
+    EXPECT_FALSE(gathering.wants(&softmax.tensor));
+    return gathering.finish();
+  }
+
+  static constexpr uint32_t kDims = 2;
+  std::vector<float> values = {1, 2, 3, 4, 5, 6, 7, 8};  // [token][head][dim]
+  ggml_tensor query{}, product{};
+  Node softmax;
+};
+
+TEST(QueryGathering, KeepsQueriesAndTheirScale) {
+  Product attention;
+  QueryGathering gathering(1);
+  EXPECT_EQ(attention.gather(gathering), "");
+  const LlamaEngine::Queries queries = gathering.take();
+  ASSERT_EQ(queries.layers.size(), 1u);
+  EXPECT_EQ(queries.layers[0].values, attention.values);
+  EXPECT_EQ(queries.layers[0].heads, kHeads);
+  EXPECT_EQ(queries.layers[0].dims, Product::kDims);
+  EXPECT_EQ(queries.layers[0].scale, 0.25f);
+}
+
+TEST(QueryGathering, WhatIsMoreThanAScaledProductIsAFailure) {
+  ggml_tensor sinks{};
+  Product biased, sunk, capped, missing;
+  biased.set_scale(0.25f, 1);
+  sunk.softmax.tensor.src[2] = &sinks;
+  ggml_tensor cap{};
+  std::snprintf(cap.name, sizeof(cap.name), "kq_soft-0");
+  capped.softmax.tensor.src[0] = &cap;
+  for (Product* attention : {&biased, &sunk, &capped}) {
+    QueryGathering gathering(1);
+    EXPECT_NE(attention->gather(gathering), "");
+  }
+  QueryGathering no_layer(2);
+  EXPECT_NE(missing.gather(no_layer), "");
+  QueryGathering two_graphs(1);
+  two_graphs.begin_graph(kTokens);
+  two_graphs.add(&missing.product);
+  two_graphs.wants(&missing.softmax.tensor);
+  EXPECT_NE(missing.gather(two_graphs), "");
 }
 
 }  // namespace
