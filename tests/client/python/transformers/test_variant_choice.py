@@ -31,7 +31,7 @@ VARIANTS_MAX = 7  # the server keeps eight of a text
 class Store:
     """A prompt of a system text, chunks and a question, and what a server was given of it.
 
-    neighbours: of synthetic variants, by variant id.
+    neighbours: of synthetic variants, by variant id. texts: what contexts say that stood before.
     """
 
     random: np.random.Generator
@@ -40,6 +40,7 @@ class Store:
     system: np.ndarray
     chunks: list[np.ndarray]
     neighbours: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
+    texts: dict[bytes | tuple[bytes, ...], np.ndarray] = field(default_factory=dict)
 
     @property
     def prompt(self) -> np.ndarray:
@@ -58,11 +59,23 @@ class Store:
 
     def behind(self, tokens: np.ndarray) -> Context:
         digest = ids.prefix_digest(self.model.id, tokens, self.client.salt)
+        self.texts[digest] = tokens
         return Context(ContextKind.FIXED_PREFIX, reference=digest)
 
     def beside(self, runs: list[np.ndarray]) -> Context:
         names = tuple(self.object_of(run) for run in runs)
+        self.texts[names] = np.concatenate(runs)
         return Context(ContextKind.SYNTHETIC, neighbours=names, scope=self.client.scope)
+
+    def stood_there(self, match: Match, prompt: np.ndarray) -> bool:
+        """Whether a variant was computed at this very place behind the prompt's tokens before it."""
+        name = self.neighbours.get(match.variant, match.context_reference)
+        before = prompt[: match.token_begin]
+        return (
+            name in self.texts
+            and np.array_equal(self.texts[name], before)
+            and match.base_position == match.token_begin
+        )
 
     def contexts(self, i: int) -> list[tuple[Context, int]]:
         """What a chunk may have been computed in, and at which position: what stands before it,
@@ -217,6 +230,8 @@ def test_one_answer(clients: list[quire.Client], seen: set[str], seed: int) -> N
             continue
         assert our.match is not None
         assert exact_of(our, ours, choice) == their.exact == stands_as_computed(plan, segment)
+        there = store.stood_there(our.match, prompt)
+        assert there if their.exact else not there or our.match.variant in store.neighbours
         place = "tail" if our.source_begin else "whole"
         seen.add(f"{our.match.context_kind.name} {'exact' if their.exact else 'moved'} {place}")
         lossless = our.match.codec <= LOSSLESS_CODECS_MAX
@@ -249,6 +264,7 @@ def test_all_kinds_were_chosen(seen: set[str]) -> None:
         "ISOLATED moved whole",
         "DUMMY_SINK moved whole",
         "FIXED_PREFIX exact tail",
+        "SYNTHETIC exact tail",
         "SYNTHETIC moved tail",
     }
     wanted |= {"lossless HOST", "lossy HOST", "lossless ROCKS", "differs"}
