@@ -103,6 +103,7 @@ std::vector<bool> behind_own_beginning(const PromptIdentity& prompt,
   for (size_t i = 0; i < matches.size(); ++i)
     if (matches[i].kind == wire::MatchKind::kChunk &&
         matches[i].context_kind == ContextKind::kFixedPrefix && matches[i].base_position != 0 &&
+        matches[i].base_position != matches[i].token_begin &&
         matches[i].base_position <= prompt.tokens.size())
       asked.push_back(i);
   std::sort(asked.begin(), asked.end(), [&](size_t a, size_t b) {

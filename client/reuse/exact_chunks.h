@@ -67,7 +67,9 @@ class PromptRuns {
 };
 
 // For each match: whether it is a chunk in a fixed_prefix variant whose text is the beginning of
-// this prompt, wherever the chunk stands now. Each token of the prompt is hashed at most once.
+// this prompt, and that has been moved: at its own position it would stand as it was computed,
+// which PromptRuns proves. Tokens are hashed once, and none behind the longest text that is asked
+// about.
 std::vector<bool> behind_own_beginning(const PromptIdentity& prompt,
                                        std::span<const Match> matches);
 

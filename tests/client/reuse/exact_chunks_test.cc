@@ -348,8 +348,9 @@ TEST_F(ExactChunks, BehindABeginningOfThePrompt) {
                                       long_one,
                                       of_prefix,
                                       behind_prefix(50, 20),
-                                      behind_runs(50, {object(0, 10)}, scope_)};
-  const std::vector<bool> wanted = {true, false, true, true, false, false, true, false};
+                                      behind_runs(50, {object(0, 10)}, scope_),
+                                      behind_prefix(50, 50)};
+  const std::vector<bool> wanted = {true, false, true, true, false, false, true, false, false};
   EXPECT_EQ(behind_own_beginning(prompt(), matches), wanted);
 
   // Before isolated ones, the longer one first; what is listed goes before both.
