@@ -5,9 +5,11 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cctype>
+#include <cmath>
 #include <fstream>
 #include <iomanip>
 #include <iostream>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -184,7 +186,10 @@ class Bench {
   std::vector<std::string> ids_;
 };
 
+// Of distances: NaN, of logits that are not finite, counts as the largest.
 double median(std::vector<double> values) {
+  for (double& value : values)
+    if (std::isnan(value)) value = std::numeric_limits<double>::infinity();
   std::sort(values.begin(), values.end());
   const size_t n = values.size();
   return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;

@@ -2,6 +2,7 @@
 // example.
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <fstream>
@@ -133,7 +134,12 @@ Status run(const Options& options) {
     } else {
       print_comparison(std::cout, comparisons);
     }
-    return dump_attention(options, *engine, comparisons.back().run);
+    // The engine keeps the attention of the last look.
+    const auto looked =
+        std::find_if(comparisons.rbegin(), comparisons.rend(),
+                     [](const Comparison& one) { return !one.run.start.column_mass.empty(); });
+    const auto& dumped = looked == comparisons.rend() ? comparisons.back() : *looked;
+    return dump_attention(options, *engine, dumped.run);
   }
   QUIRE_ASSIGN_OR_RETURN(const PolicyRun answer, session.ask(prompt, *policies.front()));
   if (json) {

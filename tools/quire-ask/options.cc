@@ -17,7 +17,8 @@ constexpr const char* kFooter = R"(Examples:
 
 Policies: full, prefix, reuse, epic:K, link0, query:B, query-value:B (the default, query-value:0.15: the
 question looks at the reused KV first, and the document tokens whose values it would carry away most are
-computed again with it; both together cost at most 15 % of computing the documents).)";
+computed again with it; both together cost at most 15 % of computing the documents, but
+where the engine cannot end a pass early: it says so, and what was charged).)";
 
 std::vector<std::string> codec_names() {
   std::vector<std::string> names;
@@ -77,7 +78,8 @@ ParsedOptions parse_options(int argc, const char* const* argv) {
   app.add_flag("--no-store", options.no_store, "Use this process's memory instead of a server");
   app.add_option("--dump-attention", options.attention_path,
                  "Write the question's attention as .npy [layer][head][token][cell], and FILE.rows "
-                 "with the rows a query policy chose from it");
+                 "with the rows a query policy chose from it; with --compare of "
+                 "the last policy that looks at it");
   app.add_option("--socket", options.socket_path, "Socket of quired");
   app.add_option("--tenant", options.tenant, "Tenant");
   app.add_option("-o,--output", options.output, "table or json")

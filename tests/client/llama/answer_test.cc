@@ -122,7 +122,7 @@ TEST_P(Answers, QueryValueKeepsToItsCharge) {
   EXPECT_GE(start.rows.front(), prompt->chunk_begins[1]);
   // Weighed by values that were loaded; plain attention has some for the question itself.
   EXPECT_EQ(start.column_mass.back(), 0.0f);
-  // The pass stops where it would take half of the charge.
+  // The pass stops where it would take more than a third of the charge.
   EXPECT_LT(results[1].run.start.question_layers, start.question_layers);
   EXPECT_LE(results[1].run.start.question_charge, 0.075);
   // Nothing to pay with: plain reuse.
