@@ -150,10 +150,10 @@ static void test_rows_after_a_pass(void) {
   pass.layers_run = 1;
   pass.n_layers = 4;
   pass.column_mass = mass;
-  EXPECT(quire_question_layers("query-value:0.21", 24, segments, 3, 4, full, 4, &layers) ==
+  EXPECT(quire_question_layers("query-value:0.31", 24, segments, 3, 4, full, 4, &layers) ==
          QUIRE_OK);
   EXPECT(layers == 2);
-  EXPECT(quire_question_layers("query-value:0.15", 24, segments, 3, 4, full, 4, &layers) ==
+  EXPECT(quire_question_layers("query-value:0.16", 24, segments, 3, 4, full, 4, &layers) ==
          QUIRE_OK);
   EXPECT(layers == 1);
   EXPECT(quire_question_layers("reuse", 24, segments, 3, 4, full, 4, &layers) == QUIRE_OK);
