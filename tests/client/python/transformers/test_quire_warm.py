@@ -136,7 +136,8 @@ def test_chunks_behind_neighbours_are_exact_where_they_stand(warm: Warm, engine:
         assert len(order) >= 3
         question = run(QUESTION)
         prompt = np.concatenate([prefix, *[tokens[name] for name in order], question])
-        policy = parse_policy("query-value:0.15")
+        # Fresh tokens are a fifth of the others: a pass to the first full layer takes .072 of them.
+        policy = parse_policy("query-value:0.225")
         stored = plan_from_store(engine, client, prompt, policy, question_tokens=len(question))
         with stored as plan:
             assert [s.n_tokens for s in plan.chunks] == [len(tokens[name]) for name in order]
@@ -149,7 +150,7 @@ def test_chunks_behind_neighbours_are_exact_where_they_stand(warm: Warm, engine:
         full = engine.prefill(prompt)
         # Only the lead stands in another place than where it was computed.
         assert kl(full.logits, reused.logits) < KL_MAX
-        assert reused.charge.total <= 0.15
+        assert 0.2 < reused.charge.total <= 0.225
 
 
 def check_against_own_capture(
