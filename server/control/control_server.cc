@@ -1,5 +1,6 @@
 #include "server/control/control_server.h"
 
+#include <google/protobuf/stubs/logging.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/resource_quota.h>
@@ -8,6 +9,7 @@
 #include <grpcpp/server_builder.h>
 
 #include <chrono>
+#include <cstdio>
 #include <mutex>
 #include <utility>
 
@@ -22,9 +24,18 @@ constexpr int kPollersMin = 1;
 constexpr int kPollersMax = 2;
 constexpr int kConnectionIdleMs = 300'000;
 
-// Process-wide switches of gRPC, thrown once before the first server.
-void enable_standard_services() {
+// By default protobuf writes a line for each request whose text is not UTF-8: callers would fill
+// the log. They get an error as it is; what ends the process is still said.
+void log_protobuf(google::protobuf::LogLevel level, const char* file, int line,
+                  const std::string& message) {
+  if (level == google::protobuf::LOGLEVEL_FATAL)
+    std::fprintf(stderr, "%s:%d: %s\n", file, line, message.c_str());
+}
+
+// Process-wide switches of gRPC and protobuf, thrown once before the first server.
+void prepare_libraries() {
   static const bool once = [] {
+    google::protobuf::SetLogHandler(log_protobuf);
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     return true;
@@ -66,7 +77,7 @@ Expected<std::unique_ptr<ControlServer>> ControlServer::start(AdminApi& admin,
                   "control address " + address.to_string() +
                       " is reachable from other machines, and the control API has no "
                       "authentication: use 127.0.0.1, or allow remote access explicitly");
-  enable_standard_services();
+  prepare_libraries();
 
   auto state = std::make_unique<State>(admin);
   grpc::ServerBuilder builder;

@@ -133,6 +133,19 @@ TEST_F(ControlServerTest, GarbageIsAnErrorAndTheServerLives) {
   EXPECT_TRUE(call(&Stub::Stats, pb::StatsRequest(), stats).ok());
 }
 
+TEST_F(ControlServerTest, RequestsThatCannotBeReadWriteNoLog) {
+  // SetQuotaRequest { string tenant = 1 }, its text not UTF-8.
+  const std::string request("\x0a\x01\xff", 3);
+  std::string response;
+  testing::internal::CaptureStderr();
+  const auto status =
+      call_raw(channel_, "/" + std::string(kServiceName) + "/SetQuota", request, response);
+  const std::string written = testing::internal::GetCapturedStderr();
+  EXPECT_FALSE(status.ok());
+  EXPECT_EQ(written, "");
+  EXPECT_EQ(admin_.calls(), 0);
+}
+
 TEST_F(ControlServerTest, TheClientsDeadlineReachesTheStore) {
   pb::StatsResponse response;
   ASSERT_TRUE(call(&Stub::Stats, pb::StatsRequest(), response, 5'000).ok());
