@@ -3,7 +3,9 @@
 // name, and whatever text the store answers with, protobuf can carry it.
 #include <google/protobuf/stubs/logging.h>
 
+#include <algorithm>
 #include <array>
+#include <initializer_list>
 
 #include "server/control/messages.h"
 #include "tests/fuzz/fuzz_target.h"
@@ -49,13 +51,18 @@ bool check_filter(const pb::ObjectFilter& filter) {
   return true;
 }
 
+// All of them are looked at, whatever comes of the first.
+bool all_of(std::initializer_list<bool> parts) {
+  return std::ranges::all_of(parts, [](bool part) { return part; });
+}
+
 bool check(const pb::LookupRequest& request) {
   const auto tokens = server::parse_tokens(request);
   expect(!tokens.is_ok() || (!tokens->empty() && tokens->size() <= quire::kPromptTokensMax),
          "prompts have a limit");
-  return accepted(server::parse_id(request.model(), "model")) & accepted(tokens) &
-         accepted(server::parse_tenant(request.tenant())) &
-         accepted(server::parse_scope(request.scope()));
+  return all_of({accepted(server::parse_id(request.model(), "model")), accepted(tokens),
+                 accepted(server::parse_tenant(request.tenant())),
+                 accepted(server::parse_scope(request.scope()))});
 }
 
 bool check(const pb::ListRequest& request) {
@@ -64,7 +71,7 @@ bool check(const pb::ListRequest& request) {
     expect(range->first <= range->last, "a range of ids is not empty");
     expect(range->contains(range->first) && range->contains(range->last), "with both its ends");
   }
-  return range.is_ok() & check_filter(request.filter());
+  return all_of({range.is_ok(), check_filter(request.filter())});
 }
 
 bool check(const pb::ClearRequest& request) {
@@ -89,7 +96,7 @@ bool check(const pb::HintRequest& request) {
     expect(!hint->next_use_ms || *hint->next_use_ms <= server::kNextUseMsMax,
            "times cannot overflow");
   }
-  return accepted(ids) & hint.is_ok();
+  return all_of({accepted(ids), hint.is_ok()});
 }
 
 bool check(const pb::SetVerdictRequest& request) {
