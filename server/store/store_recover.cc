@@ -215,9 +215,10 @@ Status Store::recover_seed() {
     tiers::MetadataBatch batch;
     batch.put_tenants = registry->tenants;
     batch.put_models = registry->models;
+    batch.put_state = registry->states;
     QUIRE_RETURN_IF_ERROR(metadata_->write(batch, true));
-    spdlog::info("{} tenants and {} models taken from the registry copy", registry->tenants.size(),
-                 registry->models.size());
+    spdlog::info("{} tenants, {} models and {} verdicts taken from the registry copy",
+                 registry->tenants.size(), registry->models.size(), registry->states.size());
   }
   const auto stored = metadata_->get_state(kSeedKey);
   if (stored && stored->size() == sizeof(fingerprint_seed_)) {
@@ -331,6 +332,9 @@ tiers::Registry Store::make_registry() const {
     record.registered_wall_ms = model.registered_wall_ms;
     record.descriptor = model.descriptor.encode();
     out.models.emplace_back(id, std::move(record));
+  }
+  for (const auto& [id, verdict] : verdicts_) {
+    out.states.emplace_back(verdict_state_key(id), verdict.encode());
   }
   return out;
 }

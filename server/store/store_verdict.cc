@@ -1,9 +1,28 @@
 // Verdicts of models: kept in the metadata's state, and what they mean for finding.
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+
 #include "server/store/store.h"
 
 namespace quire::server {
+namespace {
+
+// Somebody measured, and what came out cannot be read: it may have been a no, so chunks stay where
+// they are until the model is measured again.
+Verdict unreadable_verdict(const Status& why, uint64_t wall_ms) {
+  Verdict verdict;
+  verdict.chunks = false;
+  verdict.reason = "the stored verdict cannot be read, measure again: " + why.message();
+  verdict.reason.resize(std::min(verdict.reason.size(), kVerdictTextBytesMax));
+  for (char& c : verdict.reason)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  verdict.measured_wall_ms = wall_ms;
+  verdict.tool = "quired";
+  return verdict;
+}
+
+}  // namespace
 
 // Chunks are found where the rope can be moved and nobody measured that they should not be.
 void Store::apply_verdict(const Digest& id) {
@@ -14,20 +33,13 @@ void Store::apply_verdict(const Digest& id) {
   index_->set_model_movable(id, allowed && model->second.descriptor.movable().is_ok());
 }
 
-// A damaged one is no verdict: the model is served as if it was never measured, and the status says
-// so.
 Status Store::recover_verdicts() {
   for (const auto& [id, model] : *models_) {
     const auto stored = metadata_->get_state(verdict_state_key(id));
     if (!stored && stored.status().code() == StatusCode::kNotFound) continue;
     if (!stored && stored.status().code() == StatusCode::kIoError) return stored.status();
     const auto verdict = stored ? Verdict::parse(*stored) : Expected<Verdict>(stored.status());
-    if (!verdict) {
-      warn("the verdict of model \"" + model.name +
-           "\" cannot be read and does not count: " + verdict.status().message());
-      continue;
-    }
-    verdicts_[id] = *verdict;
+    verdicts_[id] = verdict ? *verdict : unreadable_verdict(verdict.status(), clock_.wall_ms());
     apply_verdict(id);
   }
   return Status::ok();
@@ -57,6 +69,7 @@ void Store::set_verdict(const Digest& model, const std::optional<Verdict>& verdi
         verdicts_.erase(model);
       }
       apply_verdict(model);
+      write_registry_later();
       spdlog::info("verdict of model {}: {}", model.to_hex(),
                    !verdict          ? "none"
                    : verdict->chunks ? "chunks are reused"

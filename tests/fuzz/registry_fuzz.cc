@@ -40,7 +40,10 @@ QUIRE_FUZZ_SEEDS(registry) {
   seeds.emplace_back("empty", *tiers::encode_registry(registry));
   registry.tenants.emplace_back(7, tiers::sample_tenant());
   registry.models.emplace_back(tiers::sample_digest(1), tiers::sample_model());
+  registry.states.emplace_back("verdict/80", std::vector<std::byte>{std::byte{4}});
   seeds.emplace_back("one_of_each", *tiers::encode_registry(registry));
+  // As version 1 wrote it.
+  seeds.emplace_back("version_1", quire::fuzz::golden_bytes("metadata_registry.bin"));
   return seeds;
 }
 

@@ -5,6 +5,8 @@
 #include <fstream>
 
 #include "tests/server/store_fixture.h"
+#include "tiers/rocks/registry_file.h"
+#include "tiers/rocks/rocks_store.h"
 
 namespace quire::server {
 namespace {
@@ -46,6 +48,14 @@ class LossTest : public ServerTest {
       EXPECT_TRUE(client_->resolve(model_id(model_), object.tokens)->empty());
     }
   }
+  static Verdict no() {
+    Verdict verdict;
+    verdict.chunks = false;
+    verdict.reason = "half of the answers";
+    verdict.tool = "quire-eval 0.1";
+    verdict.measured_wall_ms = 1'700'000'000'000;
+    return verdict;
+  }
   bool degraded_says(const std::string& word) {
     for (const std::string& line : stats().degraded) {
       if (line.find(word) != std::string::npos) return true;
@@ -86,6 +96,50 @@ TEST_F(LossTest, LostMetadataIsRebuiltFromTheSegments) {
   EXPECT_EQ(stats().objects, 12u);
   expect_all(*client_, large_);
   expect_all(*blue_, of_blue_);
+}
+
+// What a model must not do is not forgotten with the metadata.
+TEST_F(LossTest, VerdictsOutliveLostMetadata) {
+  put_all();
+  start_again();
+  ASSERT_TRUE(server_->admin().set_verdict(model_id(model_), no(), kDeadlineMs).is_ok());
+  ASSERT_TRUE(eventually([&] {
+    const auto registry = tiers::read_registry(config_.data_directory + "/registry.quire");
+    return registry.is_ok() && registry->states.size() == 1;
+  }));
+  blue_.reset();
+  crash();
+  fs::remove_all(meta());
+  for (int round = 0; round < 2; ++round) {
+    start_again();
+    ASSERT_TRUE(eventually([&] { return stats().objects == 12; }));
+    EXPECT_EQ(server_->admin().models(kDeadlineMs)->front().verdict, no());
+    EXPECT_TRUE(client_->resolve(model_id(model_), large_[0].tokens)->empty());
+    expect_stored(*client_, large_[0]);
+    blue_.reset();
+    crash();
+  }
+}
+
+// It may have been a no.
+TEST_F(LossTest, AVerdictThatCannotBeReadTakesChunksAway) {
+  put_all();
+  {
+    const auto metadata = tiers::RocksStore::open(meta());
+    ASSERT_TRUE(metadata.is_ok()) << metadata.status().to_string();
+    tiers::MetadataBatch batch;
+    batch.put_state.emplace_back(verdict_state_key(model_id(model_)),
+                                 std::vector<std::byte>(7, std::byte{1}));
+    ASSERT_TRUE((*metadata)->write(batch, true).is_ok());
+  }
+  start_again();
+  EXPECT_TRUE(degraded_says("measure again"));
+  EXPECT_TRUE(client_->resolve(model_id(model_), large_[0].tokens)->empty());
+  Verdict yes = no();
+  yes.chunks = true;
+  ASSERT_TRUE(server_->admin().set_verdict(model_id(model_), yes, kDeadlineMs).is_ok());
+  EXPECT_FALSE(degraded_says("measure again"));
+  EXPECT_EQ(client_->resolve(model_id(model_), large_[0].tokens)->size(), 1u);
 }
 
 // A rebuild that is killed goes on at the next start: nothing is forgotten in between.

@@ -10,6 +10,7 @@
 #include <span>
 
 #include "tiers/rocks/durable_file.h"
+#include "tiers/rocks/metadata_store.h"
 
 namespace quire::tiers {
 namespace {
@@ -26,6 +27,12 @@ struct RegistryHeader {
 };
 static_assert(sizeof(RegistryHeader) == 48);
 
+struct StatesHeader {  // behind the header, from version 2 on
+  uint32_t n_states = 0;
+  uint32_t reserved = 0;
+};
+static_assert(sizeof(StatesHeader) == 8);
+
 struct TenantEntry {  // the record follows
   uint32_t tenant = 0;
   uint32_t record_bytes = 0;
@@ -38,6 +45,12 @@ struct ModelEntry {  // the record follows
   uint32_t reserved = 0;
 };
 static_assert(sizeof(ModelEntry) == 40);
+
+struct StateEntry {  // the key and the record follow
+  uint32_t key_bytes = 0;
+  uint32_t record_bytes = 0;
+};
+static_assert(sizeof(StateEntry) == 8);
 
 constexpr uint64_t kTrailerBytes = sizeof(uint64_t);
 
@@ -65,6 +78,13 @@ Status validate(const Registry& registry) {
     if (record.name.size() > kModelNameBytesMax ||
         record.descriptor.size() > kRecordBodyBytesMax / 2)
       return invalid("a model's name or descriptor is too long");
+  }
+  if (registry.states.size() > kRegistryStatesMax) return invalid("too many states");
+  std::set<std::string_view> keys;
+  for (const auto& [key, value] : registry.states) {
+    if (!keys.insert(key).second) return invalid("a state is named twice");
+    if (key.empty() || key.size() > kStateKeyBytesMax || value.size() > kRecordBodyBytesMax / 2)
+      return invalid("a state's key or value has a wrong size");
   }
   return Status::ok();
 }
@@ -95,6 +115,23 @@ Status parse_models(ByteReader& reader, uint32_t count, Registry& registry) {
   return Status::ok();
 }
 
+Status parse_states(ByteReader& reader, uint32_t count, Registry& registry) {
+  std::set<std::string> seen;
+  for (uint32_t i = 0; i < count; ++i) {
+    const auto entry = reader.read<StateEntry>();
+    if (entry.key_bytes == 0 || entry.key_bytes > kStateKeyBytesMax)
+      return corrupt("a state's key has a wrong size");
+    const ByteSpan key_bytes = reader.read_bytes(entry.key_bytes);
+    const ByteSpan bytes = reader.read_bytes(entry.record_bytes);
+    if (!reader.ok()) return corrupt("cut off");
+    std::string key(reinterpret_cast<const char*>(key_bytes.data()), key_bytes.size());
+    QUIRE_ASSIGN_OR_RETURN(std::vector<std::byte> value, parse_state_record(key, bytes));
+    if (!seen.insert(key).second) return corrupt("a state is named twice");
+    registry.states.emplace_back(std::move(key), std::move(value));
+  }
+  return Status::ok();
+}
+
 }  // namespace
 
 Expected<std::vector<std::byte>> encode_registry(const Registry& registry) {
@@ -106,6 +143,7 @@ Expected<std::vector<std::byte>> encode_registry(const Registry& registry) {
   header.n_models = static_cast<uint32_t>(registry.models.size());
   ByteWriter writer;
   writer.write(header);
+  writer.write(StatesHeader{.n_states = static_cast<uint32_t>(registry.states.size())});
   for (const auto& [number, record] : registry.tenants) {
     const std::vector<std::byte> bytes = encode_record(number, record);
     writer.write(TenantEntry{number, static_cast<uint32_t>(bytes.size())});
@@ -114,6 +152,14 @@ Expected<std::vector<std::byte>> encode_registry(const Registry& registry) {
   for (const auto& [id, record] : registry.models) {
     const std::vector<std::byte> bytes = encode_record(id, record);
     writer.write(ModelEntry{id, static_cast<uint32_t>(bytes.size()), 0});
+    writer.write_bytes(bytes);
+    if (writer.size() > kRegistryBytesMax - kTrailerBytes) return invalid("too large");
+  }
+  for (const auto& [key, value] : registry.states) {
+    const std::vector<std::byte> bytes = encode_state_record(key, value);
+    writer.write(
+        StateEntry{static_cast<uint32_t>(key.size()), static_cast<uint32_t>(bytes.size())});
+    writer.write_text(key);
     writer.write_bytes(bytes);
     if (writer.size() > kRegistryBytesMax - kTrailerBytes) return invalid("too large");
   }
@@ -147,8 +193,13 @@ Expected<Registry> parse_registry(ByteSpan bytes) {
   registry.fingerprint_seed = header.fingerprint_seed;
   std::memcpy(registry.store_id.data(), header.store_id, sizeof(header.store_id));
   ByteReader entries(summed.subspan(sizeof(header)));
+  StatesHeader states;
+  if (header.version >= 2) states = entries.read<StatesHeader>();
+  if (!entries.ok() || states.reserved != 0) return corrupt("damaged header");
+  if (states.n_states > kRegistryStatesMax) return corrupt("too many entries");
   QUIRE_RETURN_IF_ERROR(parse_tenants(entries, header.n_tenants, registry));
   QUIRE_RETURN_IF_ERROR(parse_models(entries, header.n_models, registry));
+  QUIRE_RETURN_IF_ERROR(parse_states(entries, states.n_states, registry));
   if (!entries.at_end()) return corrupt("wrong length");
   return registry;
 }

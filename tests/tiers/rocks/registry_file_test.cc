@@ -17,13 +17,19 @@ namespace {
 namespace fs = std::filesystem;
 using Bytes = std::vector<std::byte>;
 
-// The golden file holds exactly this: do not change it.
-Registry sample_registry() {
+// The golden files hold exactly these: do not change them.
+Registry sample_registry_v1() {
   Registry registry;
   registry.tenants = {{0, TenantRecord{}}, {7, sample_tenant()}};
   registry.models = {{sample_digest(0x80), sample_model()}};
   registry.fingerprint_seed = 0x0123456789abcdef;
   registry.store_id = {0x1111222233334444, 0x5555666677778888};
+  return registry;
+}
+
+Registry sample_registry() {
+  Registry registry = sample_registry_v1();
+  registry.states = {{"verdict/80", {std::byte{4}, std::byte{5}}}, {"x", {}}};
   return registry;
 }
 
@@ -81,6 +87,12 @@ TEST_F(RegistryFileTest, WritesThatFailKeepTheOldOne) {
   for (uint32_t i = 0; i <= kRegistryModelsMax; ++i)
     many.models.emplace_back(numbered(i), sample_model());
   EXPECT_EQ(write_registry(path_, many).code(), StatusCode::kInvalidArgument);
+  for (const std::string& key : {std::string(), std::string(kStateKeyBytesMax + 1, 'k'),
+                                 sample_registry().states[0].first}) {
+    Registry wrong = sample_registry();
+    wrong.states.emplace_back(key, Bytes());
+    EXPECT_EQ(write_registry(path_, wrong).code(), StatusCode::kInvalidArgument) << key;
+  }
   EXPECT_EQ(write_registry(root_ + "/no/such/registry", sample_registry()).code(),
             StatusCode::kNotFound);
   EXPECT_EQ(*read_registry(path_), sample_registry());
@@ -110,7 +122,7 @@ TEST_F(RegistryFileTest, EveryTruncationAndEveryBitFlipIsRefused) {
   put({});
   EXPECT_EQ(read_registry(path_).status().code(), StatusCode::kCorrupt);
   Bytes later = good;
-  later[4] = std::byte{2};
+  later[4] = std::byte{3};
   put(later);
   const Status status = read_registry(path_).status();
   EXPECT_EQ(status.code(), StatusCode::kVersionMismatch);
@@ -132,9 +144,12 @@ TEST_F(RegistryFileTest, HostileBytesBehindAGoodChecksumAreRefused) {
   EXPECT_EQ(change(40, 1), StatusCode::kCorrupt) << "a tenant left over";
   EXPECT_EQ(change(40, 3), StatusCode::kCorrupt) << "a model read as a tenant";
   EXPECT_EQ(change(44, 0xffffffff), StatusCode::kCorrupt) << "model count";
-  EXPECT_EQ(change(48, 1), StatusCode::kCorrupt) << "a tenant's record under another number";
-  EXPECT_EQ(change(52, 0xffffffff), StatusCode::kCorrupt) << "record bytes";
-  EXPECT_EQ(change(52, 0), StatusCode::kCorrupt) << "an empty record";
+  EXPECT_EQ(change(48, 0xffffffff), StatusCode::kCorrupt) << "state count";
+  EXPECT_EQ(change(48, 1), StatusCode::kCorrupt) << "a state left over";
+  EXPECT_EQ(change(52, 1), StatusCode::kCorrupt) << "reserved";
+  EXPECT_EQ(change(56, 1), StatusCode::kCorrupt) << "a tenant's record under another number";
+  EXPECT_EQ(change(60, 0xffffffff), StatusCode::kCorrupt) << "record bytes";
+  EXPECT_EQ(change(60, 0), StatusCode::kCorrupt) << "an empty record";
 
   constexpr uint64_t kSeed = 11;
   std::mt19937_64 random(kSeed);
@@ -158,8 +173,9 @@ TEST_F(RegistryFileTest, HostileBytesBehindAGoodChecksumAreRefused) {
 }
 
 // Set QUIRE_WRITE_GOLDEN=1 to write it anew, after a deliberate change of version.
-TEST_F(RegistryFileTest, GoldenFile) {
-  const std::string golden = std::string(QUIRE_SOURCE_DIR) + "/tests/data/metadata_registry.bin";
+TEST_F(RegistryFileTest, GoldenFiles) {
+  const std::string data = std::string(QUIRE_SOURCE_DIR) + "/tests/data/";
+  const std::string golden = data + "metadata_registry_v2.bin";
   if (std::getenv("QUIRE_WRITE_GOLDEN") != nullptr) {
     ASSERT_TRUE(write_registry(golden, sample_registry()));
   }
@@ -172,6 +188,10 @@ TEST_F(RegistryFileTest, GoldenFile) {
     return std::string(std::istreambuf_iterator<char>(file), {});
   };
   EXPECT_EQ(bytes_of_file(path_), bytes_of_file(golden)) << "the format changed";
+
+  const auto first_version = read_registry(data + "metadata_registry.bin");
+  ASSERT_TRUE(first_version) << first_version.status().to_string();
+  EXPECT_EQ(*first_version, sample_registry_v1());
 }
 
 TEST_F(RegistryFileTest, AWriteThatWasKilledLeavesTheOldOrTheNew) {

@@ -56,6 +56,7 @@ class Fsck {
   void open_metadata();
   void read_registry();
   void check_tenants_and_models();
+  bool check_states();
   void read_records();
   void check_details();
   void check_identity(const Digest& id, const tiers::MetadataStore::Details& details);
@@ -180,7 +181,7 @@ void Fsck::check_tenants_and_models() {
       report_.plan.put_models.emplace_back(id, record);
       models_.insert(id);
     }
-    stale = stale || registry_->tenants.size() < tenants.size() ||
+    stale = check_states() || stale || registry_->tenants.size() < tenants.size() ||
             registry_->models.size() < models.size();
   }
   if (scanned->corrupt > restored_tenants)
@@ -188,6 +189,21 @@ void Fsck::check_tenants_and_models() {
                 std::to_string(scanned->corrupt - restored_tenants) +
                     " tenant records do not verify and the registry copy does not have them");
   if (stale) report_.add(FindingKind::kRegistryStale, "it differs from the metadata");
+}
+
+// True where the registry copy has others. A verdict that is gone was taken away.
+bool Fsck::check_states() {
+  bool stale = false;
+  for (const auto& [key, value] : registry_->states) {
+    const auto stored = snapshot_->store().get_state(key);
+    if (!stored && stored.status().code() == StatusCode::kCorrupt) {
+      report_.add(FindingKind::kVerdictDamaged, key + " is in the registry copy");
+      report_.plan.put_states.emplace_back(key, value);
+    } else {
+      stale = stale || !stored || *stored != value;
+    }
+  }
+  return stale;
 }
 
 void Fsck::read_records() {

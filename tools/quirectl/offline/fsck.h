@@ -5,6 +5,7 @@
 #define QUIRE_TOOLS_QUIRECTL_OFFLINE_FSCK_H_
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -29,6 +30,7 @@ enum class FindingKind : uint8_t {
   kRegistryStale,
   kTenantLost,
   kModelLost,
+  kVerdictDamaged,
   kRecordDamaged,
   kTokensDamaged,
   kIdentityWrong,
@@ -43,7 +45,7 @@ enum class FindingKind : uint8_t {
   kBlobDamaged,
   kBlobOrphan,
 };
-inline constexpr size_t kFindingKindCount = 22;
+inline constexpr size_t kFindingKindCount = 23;
 
 enum class Severity : uint8_t {
   kNote,    // normal after a kill or an eviction; the next start tidies it up
@@ -71,12 +73,13 @@ struct RepairPlan {
   std::vector<std::pair<Digest, tiers::TokensRecord>> put_tokens;
   std::vector<std::pair<Digest, tiers::ModelRecord>> put_models;
   std::vector<std::pair<uint32_t, tiers::TenantRecord>> put_tenants;
+  std::vector<std::pair<std::string, std::vector<std::byte>>> put_states;
   std::vector<Digest> drop_records;  // and their tokens
   std::vector<Digest> drop_blobs;
 
   bool empty() const {
     return put_records.empty() && put_tokens.empty() && put_models.empty() && put_tenants.empty() &&
-           drop_records.empty() && drop_blobs.empty();
+           put_states.empty() && drop_records.empty() && drop_blobs.empty();
   }
 };
 

@@ -16,7 +16,7 @@ constexpr std::array<FindingText, kFindingKindCount> kTexts = {{
     {"upgrade pending", Severity::kNote,
      "written by an earlier version; the next start upgrades it"},
     {"registry missing", Severity::kNote,
-     "the copy of tenants and models; the next start writes it"},
+     "the copy of tenants, models and verdicts; the next start writes it"},
     {"registry damaged", Severity::kDamage,
      "if the metadata were lost now, tenants' objects would be lost with it; the next start writes "
      "the copy anew"},
@@ -27,6 +27,9 @@ constexpr std::array<FindingText, kFindingKindCount> kTexts = {{
     {"model lost", Severity::kDamage,
      "its record is damaged or gone; --repair restores it from the registry copy where that has "
      "it"},
+    {"verdict damaged", Severity::kDamage,
+     "the model reuses exact prefixes only until it is measured again; --repair restores the "
+     "verdict from the registry copy"},
     {"record damaged", Severity::kDamage,
      "--repair rebuilds it from the payload's own manifest, or drops it: a miss"},
     {"tokens damaged", Severity::kDamage,

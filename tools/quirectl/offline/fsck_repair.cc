@@ -44,6 +44,8 @@ Status write_plan(tiers::MetadataStore& store, const RepairPlan& plan) {
     QUIRE_RETURN_IF_ERROR(writer.add([&](MetadataBatch& b) { b.put_tenants.push_back(entry); }));
   for (const auto& entry : plan.put_models)
     QUIRE_RETURN_IF_ERROR(writer.add([&](MetadataBatch& b) { b.put_models.push_back(entry); }));
+  for (const auto& entry : plan.put_states)
+    QUIRE_RETURN_IF_ERROR(writer.add([&](MetadataBatch& b) { b.put_state.push_back(entry); }));
   for (const auto& entry : plan.put_tokens) {
     // Long texts: a batch of its own.
     QUIRE_RETURN_IF_ERROR(writer.add([&](MetadataBatch& b) { b.put_tokens.push_back(entry); }));

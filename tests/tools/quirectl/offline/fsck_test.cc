@@ -303,6 +303,28 @@ TEST(Fsck, TenantsAndModelsComeBackFromTheRegistryCopy) {
   EXPECT_TRUE(unknown.plan.drop_records.empty());
 }
 
+TEST(Fsck, AVerdictComesBackFromTheRegistryCopy) {
+  const StoreImage image;
+  const std::vector<std::byte> value(9, std::byte{3});
+  const auto put = [&](std::vector<std::byte> bytes) {
+    image.write(
+        [&](tiers::MetadataBatch& batch) { batch.put_state.emplace_back("verdict/1", bytes); });
+  };
+  put(value);
+  const std::string path = image.directory() + "/registry.quire";
+  tiers::Registry registry = *tiers::read_registry(path);
+  registry.states.emplace_back("verdict/1", value);
+  ASSERT_TRUE(tiers::write_registry(path, registry).is_ok());
+  EXPECT_EQ(kinds(check(image)), Kinds{});
+  put({std::byte{1}});
+  EXPECT_EQ(kinds(check(image)), (Kinds{{"registry stale", 1}}));
+  ASSERT_TRUE(tiers::flip_stored_bit(image.directory() + "/meta", "state", "state/verdict/1", 16));
+  const FsckReport report = check(image);
+  EXPECT_EQ(kinds(report), (Kinds{{"verdict damaged", 1}}));
+  EXPECT_EQ(kinds(repair(image, report)), Kinds{});
+  EXPECT_EQ(*image.open()->get_state("verdict/1"), value);
+}
+
 TEST(Fsck, AnInterruptedCheckRepairsNothing) {
   StoreImage image;
   image.segments.flip(image.segments.base(0) + 2 * kBlockBytes);
