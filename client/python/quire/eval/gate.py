@@ -26,8 +26,12 @@ from .runner import Leads, Options, PromptRun
 CONTROL = "random:0.15"
 CODECS = ("int4-channel64", "int8-channel")  # the smallest first
 DEFAULT_PROMPTS = 5
-# A share of prompts in which the policy's KL is below plain reuse's, and below random rows'.
+# A share of prompts in which the policy's KL is below plain reuse's, and below random rows', or
+# below KL_NEAR: where plain reuse is near as well, which of the two is nearer is a coin's toss. Of
+# all that was measured on three models, what was as near as this on average kept its answers
+# (docs/fidelity.md).
 WINS_MIN = 0.8
+KL_NEAR = 0.1
 # KL that a codec may add (median over prompts), an exact prefix under it: four times what two
 # small models showed on eight other prompts (.012 and .016; 1.2e-4 and 6e-5). Single prompts reach
 # .09 and 7e-4, so two are too few.
@@ -109,8 +113,10 @@ class QualityPoint:
     charge: dict[str, float]
     n_questions: int
 
-    def wins(self, one: str, other: str) -> int:
-        return sum(a < b for a, b in zip(self.kl[one], self.kl[other], strict=True))
+    def holds(self, one: str, other: str) -> int:
+        """In how many prompts one is nearer to full prefill than the other, or near enough."""
+        pairs = zip(self.kl[one], self.kl[other], strict=True)
+        return sum(a < b or a <= KL_NEAR for a, b in pairs)
 
     def median(self, cell: str) -> float:
         return float(np.median(self.kl[cell]))
@@ -154,13 +160,13 @@ def _decide(
     codec = good[0] if good else "bf16-exp4"
     if point.median("reuse") <= REUSE_KL_ENOUGH:
         return "yes", f"plain reuse is near to full prefill in {n} prompts", "reuse", codec
-    against_reuse, against_random = point.wins(policy, "reuse"), point.wins(policy, CONTROL)
+    against_reuse, against_random = point.holds(policy, "reuse"), point.holds(policy, CONTROL)
     need = math.ceil(WINS_MIN * n)
     if min(against_reuse, against_random) < need:
         return (
             "prefix-only",
-            f"{policy} is nearer to full prefill than plain reuse in {against_reuse} of {n} "
-            f"prompts and than random rows in {against_random}; {need} are wanted",
+            f"{policy} is near to full prefill, or nearer than plain reuse, in {against_reuse} of "
+            f"{n} prompts, and than random rows in {against_random}; {need} are wanted",
             "prefix",
             codec,
         )
@@ -174,8 +180,8 @@ def _decide(
         )
     return (
         "yes",
-        f"gates pass; {policy} is nearer to full prefill than plain reuse in {against_reuse} and "
-        f"than random rows in {against_random} of {n} prompts",
+        f"gates pass; {policy} is near to full prefill, or nearer than plain reuse, in "
+        f"{against_reuse}, and than random rows in {against_random} of {n} prompts",
         policy,
         codec,
     )

@@ -1,7 +1,7 @@
-"""Gates and one quality point on real models, by counts of prompts: four minutes on two busy cores.
+"""Gates and one quality point on real models: four minutes on two busy cores.
 
-Bounds are those of a measurement on the same kind of prompts with a margin; a count of prompts is
-not moved by a single outlier, a mean is.
+Bounds are those of a measurement on the same kind of prompts with a margin. Prompts are counted,
+for a mean is moved by a single outlier; the mean has a wide bound besides.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ QWEN = "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"
 GEMMA = "gemma-3-270m-q4_k_m.gguf"
 QWEN_LARGER = "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"  # tools/setup.sh --nightly
 POLICY = DEFAULT_POLICY
-PROMPTS, WINS_MIN = 5, 4
+PROMPTS, WINS_MIN, MEAN_SHARE_MAX = 5, 4, 0.7
 # A codec without what keys need must be seen to be worse: a gate that cannot fail is none.
 BAD_CODEC, BAD_CODEC_RATIO_MIN = "int4-hadamard", 5
 
@@ -49,14 +49,17 @@ def test_gates(subject: Subject) -> None:
 
 def test_question_guided_rows_are_nearer_than_reuse_and_random(point: QualityPoint) -> None:
     print(point)
-    assert point.wins(POLICY, "reuse") >= WINS_MIN, point.kl
-    assert point.wins(POLICY, CONTROL) >= WINS_MIN, point.kl
+    assert point.holds(POLICY, "reuse") >= WINS_MIN, point.kl
+    assert point.holds(POLICY, CONTROL) >= WINS_MIN, point.kl
+    # Near alone would not do: somewhere it must matter which rows are computed.
+    assert np.mean(point.kl[POLICY]) <= MEAN_SHARE_MAX * np.mean(point.kl["reuse"]), point.kl
+    assert np.mean(point.kl[POLICY]) <= MEAN_SHARE_MAX * np.mean(point.kl[CONTROL]), point.kl
     # The whole charge is what was asked for, the question's pass in it, but for part of a row.
     assert 0.14 <= point.charge[POLICY] <= 0.15
 
 
 def test_codecs(subject: Subject) -> None:
-    found = codec_kl(subject, [*CODEC_KL_MAX, BAD_CODEC], n_prompts=2)
+    found = codec_kl(subject, [*CODEC_KL_MAX, BAD_CODEC], PROMPTS)
     print(found)
     for codec, bound in CODEC_KL_MAX.items():
         assert np.median(found[codec]) <= bound, found
