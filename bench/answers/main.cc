@@ -23,6 +23,9 @@ namespace {
 
 using nlohmann::ordered_json;
 
+constexpr uint32_t kNeighboursMax = 4;  // with the prefix they must fit the engine's context
+constexpr CodecId kChunkCodec = CodecId::kInt8Channel;
+
 struct Options {
   std::string model_path;
   std::string questions_path;
@@ -34,8 +37,17 @@ struct Options {
   uint32_t seed = 1;
   uint32_t threads = 0;
   uint32_t groups_max = 0;
+  uint32_t neighbours = 0;
   std::string json_path;
 };
+
+using ChunkList = std::vector<const TextChunk*>;
+
+std::vector<std::vector<TokenId>> tokens_of(const ChunkList& chunks) {
+  std::vector<std::vector<TokenId>> result;
+  for (const TextChunk* chunk : chunks) result.push_back(chunk->tokens);
+  return result;
+}
 
 struct Result {
   std::string policy;
@@ -64,10 +76,9 @@ bool is_correct(const Question& question, const std::string& answer) {
 }
 
 // The chunks that hold the group's answers, filled up with others of the same documents, shuffled.
-Expected<std::vector<std::vector<TokenId>>> group_chunks(Corpus& corpus, const Group& group,
-                                                         const Options& options) {
-  std::vector<const TextChunk*> chosen;
-  std::vector<const TextChunk*> others;
+Expected<ChunkList> group_chunks(Corpus& corpus, const Group& group, const Options& options) {
+  ChunkList chosen;
+  ChunkList others;
   size_t tokens = 0;
   const auto choose = [&](const TextChunk* chunk) {
     if (std::find(chosen.begin(), chosen.end(), chunk) != chosen.end()) return;
@@ -86,15 +97,28 @@ Expected<std::vector<std::vector<TokenId>>> group_chunks(Corpus& corpus, const G
     if (tokens + chunk->tokens.size() <= options.context_tokens) choose(chunk);
   }
   std::shuffle(chosen.begin(), chosen.end(), random);
-  std::vector<std::vector<TokenId>> result;
-  for (const TextChunk* chunk : chosen) result.push_back(chunk->tokens);
-  return result;
+  return chosen;
+}
+
+// The next chunks of its document, from its beginning again behind its end, that are not of the
+// prompt: what stands beside a chunk when it is warmed up is not what stands beside it here.
+Expected<ChunkList> neighbours_of(Corpus& corpus, const TextChunk& chunk, const ChunkList& prompt,
+                                  uint32_t count) {
+  QUIRE_ASSIGN_OR_RETURN(const auto* all, corpus.chunks(chunk.document));
+  ChunkList found;
+  const auto own = static_cast<size_t>(&chunk - all->data());
+  for (size_t step = 1; step < all->size() && found.size() < count; ++step) {
+    const TextChunk* other = &(*all)[(own + step) % all->size()];
+    if (std::find(prompt.begin(), prompt.end(), other) == prompt.end()) found.push_back(other);
+  }
+  return found;
 }
 
 class Bench {
  public:
-  Bench(LlamaEngine& engine, LlamaSession& session, const Options& options)
+  Bench(LlamaEngine& engine, KvSource& source, LlamaSession& session, const Options& options)
       : engine_(engine),
+        source_(source),
         session_(session),
         options_(options),
         corpus_(engine, options.documents, options.chunk_tokens) {}
@@ -137,9 +161,34 @@ class Bench {
     return full;
   }
 
+  // Besides the variant behind the system prefix, as quire-warm --neighbours does.
+  Status store_behind_neighbours(const ChunkList& chunks) {
+    const std::vector<TokenId>& prefix = session_.system_prefix();
+    for (const TextChunk* chunk : chunks) {
+      QUIRE_ASSIGN_OR_RETURN(const ChunkList neighbours,
+                             neighbours_of(corpus_, *chunk, chunks, options_.neighbours));
+      std::vector<TokenId> front = prefix;
+      std::vector<Digest> names;
+      const auto name = [&](const std::vector<TokenId>& tokens) {
+        names.push_back(object_id(engine_.model_id(), tokens, source_.tenant_salt()));
+      };
+      if (!prefix.empty()) name(prefix);
+      for (const TextChunk* neighbour : neighbours) {
+        front.insert(front.end(), neighbour->tokens.begin(), neighbour->tokens.end());
+        name(neighbour->tokens);
+      }
+      const auto context = VariantContext::synthetic(std::move(names), source_.scope());
+      QUIRE_RETURN_IF_ERROR(
+          store_chunk(engine_, source_, front, chunk->tokens, context, kChunkCodec).status());
+    }
+    return Status::ok();
+  }
+
   Status run_group(const Group& group) {
-    QUIRE_ASSIGN_OR_RETURN(const auto chunks, group_chunks(corpus_, group, options_));
+    QUIRE_ASSIGN_OR_RETURN(const ChunkList chosen, group_chunks(corpus_, group, options_));
+    const auto chunks = tokens_of(chosen);
     QUIRE_RETURN_IF_ERROR(session_.store(chunks, false).status());
+    if (options_.neighbours != 0) QUIRE_RETURN_IF_ERROR(store_behind_neighbours(chosen));
     std::vector<ChunkedPrompt> prompts;
     for (const Question& question : group.questions) {
       QUIRE_ASSIGN_OR_RETURN(ChunkedPrompt prompt,
@@ -178,6 +227,7 @@ class Bench {
   }
 
   LlamaEngine& engine_;
+  KvSource& source_;
   LlamaSession& session_;
   const Options& options_;
   Corpus corpus_;
@@ -258,10 +308,11 @@ Status run(const Options& options) {
   QUIRE_ASSIGN_OR_RETURN(const auto engine, LlamaEngine::open(engine_options));
   const auto source = make_memory_source();
   SessionOptions session_options;
+  session_options.codec = kChunkCodec;
   session_options.answer_tokens_max = options.answer_tokens_max;
   QUIRE_ASSIGN_OR_RETURN(LlamaSession session,
                          LlamaSession::make(*engine, *source, session_options));
-  Bench bench(*engine, session, options);
+  Bench bench(*engine, *source, session, options);
   QUIRE_RETURN_IF_ERROR(bench.run(groups));
   report(bench, options);
   return Status::ok();
@@ -290,6 +341,10 @@ int main(int argc, char** argv) {
   app.add_option("--threads", options.threads, "Threads of the engine (0: at most 2)")
       ->capture_default_str();
   app.add_option("--groups", options.groups_max, "Only so many groups of questions (0: all)")
+      ->capture_default_str();
+  app.add_option("--neighbours", options.neighbours,
+                 "Also store each chunk behind so many others of its document (0: none)")
+      ->check(CLI::Range(0u, kNeighboursMax))
       ->capture_default_str();
   app.add_option("--json", options.json_path, "Write JSON lines here");
   CLI11_PARSE(app, argc, argv);
