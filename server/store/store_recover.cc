@@ -92,8 +92,11 @@ Status Store::open_metadata() {
   }
   if (!metadata) return with_context(metadata.status(), "metadata");
   metadata_ = std::move(*metadata);
-  // A rebuild that a crash interrupted goes on.
-  rebuilding_ = metadata_->identity().created || metadata_->get_state(kRebuildKey).is_ok();
+  // Without a seed it is new, or no start got as far as recover_seed() since it was. A rebuild that
+  // a crash interrupted goes on.
+  const bool unseeded = metadata_->identity().upgraded_from == 0 &&
+                        metadata_->get_state(kSeedKey).status().code() == StatusCode::kNotFound;
+  rebuilding_ = unseeded || metadata_->get_state(kRebuildKey).is_ok();
   // Clients compare epochs for equality only. The wall time keeps it new when a data directory is
   // replaced by a fresh one.
   epoch_ = clock_.wall_ms() << 16 | (metadata_->identity().epoch & 0xffff);
@@ -205,20 +208,13 @@ std::string Store::registry_path() const {
   return config_.data_directory + "/registry.quire";
 }
 
-// From the metadata; from the registry copy where that was lost; new in a new store.
+// From the metadata; from the registry copy where that was lost; new in a new store. The seed, the
+// registry copy and the mark of a rebuild are written as one: a start that ends before or behind
+// that is gone on with.
 Status Store::recover_seed() {
   auto registry = tiers::read_registry(registry_path());
   if (!registry && registry.status().code() != StatusCode::kNotFound) {
     warn("the registry copy cannot be read: " + registry.status().message());
-  }
-  if (registry && metadata_->identity().created) {
-    tiers::MetadataBatch batch;
-    batch.put_tenants = registry->tenants;
-    batch.put_models = registry->models;
-    batch.put_state = registry->states;
-    QUIRE_RETURN_IF_ERROR(metadata_->write(batch, true));
-    spdlog::info("{} tenants, {} models and {} verdicts taken from the registry copy",
-                 registry->tenants.size(), registry->models.size(), registry->states.size());
   }
   const auto stored = metadata_->get_state(kSeedKey);
   if (stored && stored->size() == sizeof(fingerprint_seed_)) {
@@ -232,6 +228,16 @@ Status Store::recover_seed() {
       return Status(StatusCode::kIoError, "no random bytes for the fingerprint seed");
     }
     tiers::MetadataBatch batch;
+    if (rebuilding_) {
+      if (registry) {
+        batch.put_tenants = registry->tenants;
+        batch.put_models = registry->models;
+        batch.put_state = registry->states;
+        spdlog::info("{} tenants, {} models and {} verdicts taken from the registry copy",
+                     registry->tenants.size(), registry->models.size(), registry->states.size());
+      }
+      batch.put_state.emplace_back(kRebuildKey, std::vector<std::byte>(1, std::byte{1}));
+    }
     const auto* first = reinterpret_cast<const std::byte*>(&fingerprint_seed_);
     batch.put_state.emplace_back(kSeedKey,
                                  std::vector<std::byte>(first, first + sizeof(fingerprint_seed_)));

@@ -144,9 +144,7 @@ Status Store::recover_objects() {
   spdlog::warn(
       "the metadata of {} objects was lost; they come back one by one as their segments are read",
       lost_records_.size());
-  tiers::MetadataBatch batch;
-  batch.put_state.emplace_back(kRebuildKey, std::vector<std::byte>(1, std::byte{1}));
-  return metadata_->write(batch, true);
+  return Status::ok();
 }
 
 Status Store::forget_recovered(const Digest& id, const std::optional<NvmeLocation>& location,

@@ -75,6 +75,28 @@ class LossTest : public ServerTest {
     ASSERT_TRUE(file.good());
   }
   std::string meta() const { return config_.data_directory + "/meta"; }
+  // As a damaged record.
+  void write_metadata(const tiers::MetadataBatch& batch) {
+    const auto metadata = tiers::RocksStore::open(meta());
+    ASSERT_TRUE(metadata.is_ok()) << metadata.status().to_string();
+    ASSERT_TRUE((*metadata)->write(batch, true).is_ok());
+  }
+  void store_verdict(std::vector<std::byte> bytes) {
+    tiers::MetadataBatch batch;
+    batch.put_state.emplace_back(verdict_state_key(model_id(model_)), std::move(bytes));
+    write_metadata(batch);
+  }
+  // With a verdict on the model, in the registry copy as well.
+  void set_no_and_crash() {
+    start_again();
+    ASSERT_TRUE(server_->admin().set_verdict(model_id(model_), no(), kDeadlineMs).is_ok());
+    ASSERT_TRUE(eventually([&] {
+      const auto registry = tiers::read_registry(config_.data_directory + "/registry.quire");
+      return registry.is_ok() && registry->states.size() == 1;
+    }));
+    blue_.reset();
+    crash();
+  }
 
   std::vector<TestObject> large_, small_, of_blue_;
   std::unique_ptr<TestClient> blue_;
@@ -101,14 +123,7 @@ TEST_F(LossTest, LostMetadataIsRebuiltFromTheSegments) {
 // What a model must not do is not forgotten with the metadata.
 TEST_F(LossTest, VerdictsOutliveLostMetadata) {
   put_all();
-  start_again();
-  ASSERT_TRUE(server_->admin().set_verdict(model_id(model_), no(), kDeadlineMs).is_ok());
-  ASSERT_TRUE(eventually([&] {
-    const auto registry = tiers::read_registry(config_.data_directory + "/registry.quire");
-    return registry.is_ok() && registry->states.size() == 1;
-  }));
-  blue_.reset();
-  crash();
+  set_no_and_crash();
   fs::remove_all(meta());
   for (int round = 0; round < 2; ++round) {
     start_again();
@@ -124,14 +139,7 @@ TEST_F(LossTest, VerdictsOutliveLostMetadata) {
 // It may have been a no.
 TEST_F(LossTest, AVerdictThatCannotBeReadTakesChunksAway) {
   put_all();
-  {
-    const auto metadata = tiers::RocksStore::open(meta());
-    ASSERT_TRUE(metadata.is_ok()) << metadata.status().to_string();
-    tiers::MetadataBatch batch;
-    batch.put_state.emplace_back(verdict_state_key(model_id(model_)),
-                                 std::vector<std::byte>(7, std::byte{1}));
-    ASSERT_TRUE((*metadata)->write(batch, true).is_ok());
-  }
+  store_verdict(std::vector<std::byte>(7, std::byte{1}));
   start_again();
   EXPECT_TRUE(degraded_says("measure again"));
   EXPECT_TRUE(client_->resolve(model_id(model_), large_[0].tokens)->empty());
@@ -156,6 +164,19 @@ TEST_F(LossTest, InterruptedRebuildGoesOn) {
       << stats().objects << " objects; " << testing::PrintToString(stats().degraded);
   expect_all(*client_, large_);
   expect_all(*blue_, of_blue_);
+}
+
+// Killed or refused before the rebuild began: the next start is not to take it for finished.
+TEST_F(LossTest, AFirstStartThatEndsEarlyForgetsNothing) {
+  put_all();
+  set_no_and_crash();
+  fs::remove_all(meta());
+  write_metadata({});
+  start_again();
+  ASSERT_TRUE(eventually([&] { return stats().objects == 12; })) << stats().objects;
+  EXPECT_EQ(server_->admin().models(kDeadlineMs)->front().verdict, no());
+  for (const TestObject& object : large_) expect_stored(*client_, object);
+  for (const TestObject& object : of_blue_) expect_stored(*blue_, object);
 }
 
 TEST_F(LossTest, DamagedMetadataIsSetAsideAndRebuilt) {
