@@ -209,7 +209,7 @@ class Store {
 
   // store_verdict.cc
   void apply_verdict(const Digest& model);
-  Status recover_verdicts();
+  Status recover_verdicts(const std::vector<Digest>& models);
   void add_verdict_warnings(std::vector<std::string>& out) const;
 
   // store_put.cc

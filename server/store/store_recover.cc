@@ -309,7 +309,9 @@ Status Store::apply_configured_tenants(uint32_t next_number) {
 
 Status Store::recover_models() {
   auto table = std::make_shared<ModelTable>();
+  std::vector<Digest> ids;
   auto report = metadata_->scan_models([&](const Digest& id, tiers::ModelRecord&& record) {
+    ids.push_back(id);
     auto model = ModelDescriptor::parse(record.descriptor);
     if (!model || model_id(*model) != id) {
       spdlog::warn("model record {} is not usable and is ignored", id.to_hex());
@@ -322,7 +324,8 @@ Status Store::recover_models() {
   if (!report) return with_context(report.status(), "models");
   models_ = std::move(table);
   for (const auto& [id, model] : *models_) apply_verdict(id);
-  return recover_verdicts();
+  ids.insert(ids.end(), report->corrupt_ids.begin(), report->corrupt_ids.end());
+  return recover_verdicts(ids);
 }
 
 tiers::Registry Store::make_registry() const {

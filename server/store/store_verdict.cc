@@ -33,13 +33,30 @@ void Store::apply_verdict(const Digest& id) {
   index_->set_model_movable(id, allowed && model->second.descriptor.movable().is_ok());
 }
 
-Status Store::recover_verdicts() {
-  for (const auto& [id, model] : *models_) {
-    const auto stored = metadata_->get_state(verdict_state_key(id));
+// models: those with a record, whether it can be read or not: a model may be registered again.
+// Where a stored verdict cannot be read, the registry copy's counts.
+Status Store::recover_verdicts(const std::vector<Digest>& models) {
+  std::optional<std::map<std::string, std::vector<std::byte>>> copied;
+  for (const Digest& id : models) {
+    const std::string key = verdict_state_key(id);
+    const auto stored = metadata_->get_state(key);
     if (!stored && stored.status().code() == StatusCode::kNotFound) continue;
     if (!stored && stored.status().code() == StatusCode::kIoError) return stored.status();
-    const auto verdict = stored ? Verdict::parse(*stored) : Expected<Verdict>(stored.status());
-    verdicts_[id] = verdict ? *verdict : unreadable_verdict(verdict.status(), clock_.wall_ms());
+    auto verdict = stored ? Verdict::parse(*stored) : Expected<Verdict>(stored.status());
+    if (!verdict) {
+      warn("the stored verdict of model " + id.to_hex() +
+           " cannot be read: " + verdict.status().message());
+      if (!copied) {
+        copied.emplace();
+        if (auto registry = tiers::read_registry(registry_path()))
+          copied->insert(registry->states.begin(), registry->states.end());
+      }
+      const auto copy = copied->find(key);
+      auto from_copy = copy == copied->end() ? verdict : Verdict::parse(copy->second);
+      verdict =
+          from_copy ? std::move(from_copy) : unreadable_verdict(verdict.status(), clock_.wall_ms());
+    }
+    verdicts_[id] = std::move(*verdict);
     apply_verdict(id);
   }
   return Status::ok();

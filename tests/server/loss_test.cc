@@ -136,6 +136,35 @@ TEST_F(LossTest, VerdictsOutliveLostMetadata) {
   }
 }
 
+// The copy is not lost to the start that finds the damage.
+TEST_F(LossTest, ADamagedVerdictIsTakenFromTheRegistryCopy) {
+  put_all();
+  set_no_and_crash();
+  store_verdict(std::vector<std::byte>(7, std::byte{1}));
+  for (int round = 0; round < 2; ++round) {
+    start_again();
+    EXPECT_EQ(server_->admin().models(kDeadlineMs)->front().verdict, no());
+    EXPECT_TRUE(degraded_says("cannot be read"));
+    blue_.reset();
+    crash();
+  }
+}
+
+// Its clients register it anew.
+TEST_F(LossTest, AVerdictOutlivesADamagedRecordOfItsModel) {
+  put_all();
+  set_no_and_crash();
+  tiers::MetadataBatch batch;
+  batch.put_models.emplace_back(model_id(model_), tiers::ModelRecord{});
+  write_metadata(batch);
+  start_again();
+  EXPECT_TRUE(server_->admin().models(kDeadlineMs)->empty());
+  ASSERT_TRUE(client_->register_model(model_).is_ok());
+  EXPECT_EQ(server_->admin().models(kDeadlineMs)->front().verdict, no());
+  ASSERT_TRUE(put_patiently(*client_, large_[0]).is_ok());
+  EXPECT_TRUE(client_->resolve(model_id(model_), large_[0].tokens)->empty());
+}
+
 // It may have been a no.
 TEST_F(LossTest, AVerdictThatCannotBeReadTakesChunksAway) {
   put_all();
