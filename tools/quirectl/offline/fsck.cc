@@ -18,6 +18,7 @@ using tiers::PayloadLocation;
 
 constexpr size_t kDetailsBatch = 256;
 constexpr uint64_t kProgressEvery = 1024;
+constexpr char kVerdictPrefix[] = "verdict/";  // and the model's id; docs/formats/metadata.md
 
 // Of each record, what the payloads are joined with.
 struct Known {
@@ -181,9 +182,10 @@ void Fsck::check_tenants_and_models() {
       report_.plan.put_models.emplace_back(id, record);
       models_.insert(id);
     }
-    stale = check_states() || stale || registry_->tenants.size() < tenants.size() ||
+    stale = stale || registry_->tenants.size() < tenants.size() ||
             registry_->models.size() < models.size();
   }
+  stale = check_states() || stale;
   if (scanned->corrupt > restored_tenants)
     report_.add(FindingKind::kTenantLost,
                 std::to_string(scanned->corrupt - restored_tenants) +
@@ -191,19 +193,24 @@ void Fsck::check_tenants_and_models() {
   if (stale) report_.add(FindingKind::kRegistryStale, "it differs from the metadata");
 }
 
-// True where the registry copy has others. A verdict that is gone was taken away.
+// True where the registry copy has others. A verdict that is only there was taken away.
 bool Fsck::check_states() {
+  std::map<std::string, const std::vector<std::byte>*> copies;
+  for (const Digest& id : models_) copies[kVerdictPrefix + id.to_hex()] = nullptr;
+  if (registry_)
+    for (const auto& [key, value] : registry_->states) copies[key] = &value;
   bool stale = false;
-  for (const auto& [key, value] : registry_->states) {
+  for (const auto& [key, copy] : copies) {
     const auto stored = snapshot_->store().get_state(key);
     if (!stored && stored.status().code() == StatusCode::kCorrupt) {
-      report_.add(FindingKind::kVerdictDamaged, key + " is in the registry copy");
-      report_.plan.put_states.emplace_back(key, value);
+      report_.add(FindingKind::kVerdictDamaged,
+                  key + (copy ? " is in the registry copy" : " is not in the registry copy"));
+      if (copy) report_.plan.put_states.emplace_back(key, *copy);
     } else {
-      stale = stale || !stored || *stored != value;
+      stale = stale || (copy ? !stored || *stored != *copy : stored.is_ok());
     }
   }
-  return stale;
+  return stale && registry_;
 }
 
 void Fsck::read_records() {

@@ -28,8 +28,8 @@ constexpr std::array<FindingText, kFindingKindCount> kTexts = {{
      "its record is damaged or gone; --repair restores it from the registry copy where that has "
      "it"},
     {"verdict damaged", Severity::kDamage,
-     "the model reuses exact prefixes only until it is measured again; --repair restores the "
-     "verdict from the registry copy"},
+     "--repair restores it from the registry copy; where that does not have it, the model reuses "
+     "exact prefixes only until it is measured again"},
     {"record damaged", Severity::kDamage,
      "--repair rebuilds it from the payload's own manifest, or drops it: a miss"},
     {"tokens damaged", Severity::kDamage,

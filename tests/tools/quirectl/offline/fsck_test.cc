@@ -325,6 +325,24 @@ TEST(Fsck, AVerdictComesBackFromTheRegistryCopy) {
   EXPECT_EQ(*image.open()->get_state("verdict/1"), value);
 }
 
+// A registry copy of the first version has none.
+TEST(Fsck, AVerdictThatIsNotInTheRegistryCopyIsSeen) {
+  const StoreImage image;
+  const std::string key = "verdict/" + image.objects[0].header.model.to_hex();
+  image.write([&](tiers::MetadataBatch& batch) {
+    batch.put_state.emplace_back(key, std::vector<std::byte>(9, std::byte{3}));
+  });
+  EXPECT_EQ(kinds(check(image)), (Kinds{{"registry stale", 1}}));
+  ASSERT_TRUE(tiers::flip_stored_bit(image.directory() + "/meta", "state", "state/" + key, 16));
+  for (const bool with_registry : {true, false}) {
+    if (!with_registry) fs::remove(image.directory() + "/registry.quire");
+    const FsckReport report = check(image);
+    EXPECT_EQ(report.count(FindingKind::kVerdictDamaged), 1u);
+    EXPECT_EQ(report.count(FindingKind::kRegistryStale), 0u);
+    EXPECT_TRUE(report.plan.empty());
+  }
+}
+
 TEST(Fsck, AnInterruptedCheckRepairsNothing) {
   StoreImage image;
   image.segments.flip(image.segments.base(0) + 2 * kBlockBytes);
