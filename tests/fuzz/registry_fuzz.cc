@@ -1,4 +1,4 @@
-// The copy of tenants and models beside RocksDB. What parses can be written again to the same.
+// The copy of tenants, models and verdicts beside RocksDB. What parses can be written again to the same.
 #include "base/hash.h"
 #include "tests/fuzz/fuzz_target.h"
 #include "tests/tiers/rocks/samples.h"
