@@ -27,9 +27,9 @@ CONTROL = "random:0.15"
 CODECS = ("int4-channel64", "int8-channel")  # the smallest first
 DEFAULT_PROMPTS = 5
 # A share of prompts in which the policy's KL is below plain reuse's, and below random rows', or
-# below KL_NEAR: where plain reuse is near as well, which of the two is nearer is a coin's toss. Of
-# all that was measured on three models, what was as near as this on average kept its answers
-# (docs/fidelity.md).
+# below KL_NEAR: where plain reuse is near as well, which of the two is nearer is a coin's toss.
+# What was as near as this on average, on three models, had as many answers right as full prefill,
+# or an interval that reaches that (docs/fidelity.md).
 WINS_MIN = 0.8
 KL_NEAR = 0.1
 # KL that a codec may add (median over prompts), an exact prefix under it: four times what two
