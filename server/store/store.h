@@ -292,7 +292,8 @@ class Store {
   Status recover_models();
   tiers::Registry make_registry() const;
   std::string registry_path() const;
-  void write_registry_later();
+  // then, where given, runs on the reactor when that is over, whatever came of it.
+  void write_registry_later(const std::function<void()>& then = nullptr);
   void measure_costs();
 
   // store_recover_objects.cc

@@ -348,19 +348,21 @@ tiers::Registry Store::make_registry() const {
   return out;
 }
 
-void Store::write_registry_later() {
+void Store::write_registry_later(const std::function<void()>& then) {
   auto registry = std::make_shared<tiers::Registry>(make_registry());
   auto status = std::make_shared<Status>();
   auto run = [path = registry_path(), registry, status] {
     *status = tiers::write_registry(path, *registry);
   };
-  auto finish = [status] {
+  auto finish = [status, then] {
     if (!status->is_ok()) {
       spdlog::warn("the registry copy is not up to date: {}", status->to_string());
     }
+    if (then) then();
   };
   if (!metadata_worker_->submit(std::move(run), std::move(finish))) {
     spdlog::warn("the registry copy is not up to date: the metadata queue is full");
+    if (then) then();
   }
 }
 

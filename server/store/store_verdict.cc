@@ -79,20 +79,19 @@ void Store::set_verdict(const Digest& model, const std::optional<Verdict>& verdi
   };
   auto finish = [this, model, verdict, status, done] {
     --change_batches_in_flight_;
-    if (status->is_ok()) {
-      if (verdict) {
-        verdicts_.insert_or_assign(model, *verdict);
-      } else {
-        verdicts_.erase(model);
-      }
-      apply_verdict(model);
-      write_registry_later();
-      spdlog::info("verdict of model {}: {}", model.to_hex(),
-                   !verdict          ? "none"
-                   : verdict->chunks ? "chunks are reused"
-                                     : "exact prefixes only");
+    if (!status->is_ok()) return done(*status);
+    if (verdict) {
+      verdicts_.insert_or_assign(model, *verdict);
+    } else {
+      verdicts_.erase(model);
     }
-    done(*status);
+    apply_verdict(model);
+    spdlog::info("verdict of model {}: {}", model.to_hex(),
+                 !verdict          ? "none"
+                 : verdict->chunks ? "chunks are reused"
+                                   : "exact prefixes only");
+    // Acknowledged when the copy has it, too: from then on it outlives RocksDB.
+    write_registry_later([done] { done(Status::ok()); });
   };
   if (!metadata_worker_->submit(std::move(run), std::move(finish)))
     return done(Status(StatusCode::kBusy, "the metadata queue is full", kBusyRetryMs));

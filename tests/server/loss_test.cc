@@ -90,10 +90,9 @@ class LossTest : public ServerTest {
   void set_no_and_crash() {
     start_again();
     ASSERT_TRUE(server_->admin().set_verdict(model_id(model_), no(), kDeadlineMs).is_ok());
-    ASSERT_TRUE(eventually([&] {
-      const auto registry = tiers::read_registry(config_.data_directory + "/registry.quire");
-      return registry.is_ok() && registry->states.size() == 1;
-    }));
+    const auto registry = tiers::read_registry(config_.data_directory + "/registry.quire");
+    ASSERT_TRUE(registry.is_ok()) << registry.status().to_string();
+    EXPECT_EQ(registry->states.size(), 1u);
     blue_.reset();
     crash();
   }
