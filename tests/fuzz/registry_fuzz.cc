@@ -1,4 +1,5 @@
-// The copy of tenants, models and verdicts beside RocksDB. What parses can be written again to the same.
+// The copy of tenants, models and verdicts beside RocksDB. What parses can be written again to the
+// same.
 #include "base/hash.h"
 #include "tests/fuzz/fuzz_target.h"
 #include "tests/tiers/rocks/samples.h"
