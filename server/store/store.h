@@ -209,7 +209,7 @@ class Store {
 
   // store_verdict.cc
   void apply_verdict(const Digest& model);
-  Status recover_verdicts(const std::vector<Digest>& models);
+  Status recover_verdicts(const std::vector<Digest>& models, const tiers::Registry& copy);
   void add_verdict_warnings(std::vector<std::string>& out) const;
 
   // store_put.cc
@@ -286,12 +286,14 @@ class Store {
   Status open_nvme();
   Expected<std::unique_ptr<NvmeTier>> open_device(const std::string& path);
   Status recover();
-  Status recover_seed();
+  Expected<tiers::Registry> read_registry_copy();
+  Status recover_seed(const tiers::Registry& copy);
   Status recover_tenants();
   Status apply_configured_tenants(uint32_t next_number);
-  Status recover_models();
+  Status recover_models(const tiers::Registry& copy);
   tiers::Registry make_registry() const;
   std::string registry_path() const;
+  void registry_written(const Status& status);
   // then, where given, runs on the reactor when that is over, whatever came of it.
   void write_registry_later(const std::function<void()>& then = nullptr);
   void measure_costs();
@@ -387,7 +389,8 @@ class Store {
   std::vector<LostRecord> records_of_unknown_models_;
   uint32_t rebuilds_in_flight_ = 0;
   uint64_t rebuilt_objects_ = 0;
-  bool rebuilding_ = false;  // payloads without a record are brought back, not forgotten
+  std::string registry_error_;  // of the last write of the registry copy; empty: it holds
+  bool rebuilding_ = false;     // payloads without a record are brought back, not forgotten
 
   StoreCounters counters_;
   CostMeter host_cost_{TierCost{5000, 5}};

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cstring>
+#include <filesystem>
 
 #include "server/quota.h"
 #include "server/store/recovered_payloads.h"
@@ -187,15 +188,12 @@ void Store::measure_costs() {
 }
 
 Status Store::recover() {
-  QUIRE_RETURN_IF_ERROR(recover_seed());
+  QUIRE_ASSIGN_OR_RETURN(const tiers::Registry copy, read_registry_copy());
+  QUIRE_RETURN_IF_ERROR(recover_seed(copy));
   QUIRE_RETURN_IF_ERROR(recover_tenants());
-  QUIRE_RETURN_IF_ERROR(recover_models());
+  QUIRE_RETURN_IF_ERROR(recover_models(copy));
   QUIRE_RETURN_IF_ERROR(recover_objects());
-  if (const Status copied = tiers::write_registry(registry_path(), make_registry());
-      !copied.is_ok()) {
-    warn("no registry copy (" + copied.message() +
-         "): if the metadata is lost, tenants' objects are lost with it");
-  }
+  registry_written(tiers::write_registry(registry_path(), make_registry()));
   if (nvme_ != nullptr) {
     install_reclaim_hooks();
     start_scrub();
@@ -208,34 +206,52 @@ std::string Store::registry_path() const {
   return config_.data_directory + "/registry.quire";
 }
 
+// Empty where there is none. One that cannot be read is about to be written anew: where the
+// metadata is lost, too, it may be the last that is known of the tenants' salts, and is kept under
+// another name.
+Expected<tiers::Registry> Store::read_registry_copy() {
+  auto copy = tiers::read_registry(registry_path());
+  if (copy || copy.status().code() == StatusCode::kNotFound)
+    return copy ? std::move(*copy) : tiers::Registry{};
+  std::string kept;
+  if (rebuilding_) {
+    kept = registry_path() + ".unread-" + std::to_string(clock_.wall_ms());
+    std::error_code failed;
+    std::filesystem::rename(registry_path(), kept, failed);
+    if (failed)
+      return Status(StatusCode::kIoError,
+                    "the metadata is lost, the registry copy cannot be read (" +
+                        copy.status().message() + ") nor moved to " + kept + ": " +
+                        failed.message());
+    kept = "; it is kept as " + kept;
+  }
+  warn("the registry copy cannot be read: " + copy.status().message() + kept);
+  return tiers::Registry{};
+}
+
 // From the metadata; from the registry copy where that was lost; new in a new store. The seed, the
 // registry copy and the mark of a rebuild are written as one: a start that ends before or behind
 // that is gone on with.
-Status Store::recover_seed() {
-  auto registry = tiers::read_registry(registry_path());
-  if (!registry && registry.status().code() != StatusCode::kNotFound) {
-    warn("the registry copy cannot be read: " + registry.status().message());
-  }
+Status Store::recover_seed(const tiers::Registry& copy) {
   const auto stored = metadata_->get_state(kSeedKey);
   if (stored && stored->size() == sizeof(fingerprint_seed_)) {
     std::memcpy(&fingerprint_seed_, stored->data(), sizeof(fingerprint_seed_));
   } else if (!stored && stored.status().code() != StatusCode::kNotFound) {
     return with_context(stored.status(), "fingerprint seed");
   } else {
-    if (registry) fingerprint_seed_ = registry->fingerprint_seed;
+    fingerprint_seed_ = copy.fingerprint_seed;
     if (fingerprint_seed_ == 0 && ::getrandom(&fingerprint_seed_, sizeof(fingerprint_seed_), 0) !=
                                       static_cast<ssize_t>(sizeof(fingerprint_seed_))) {
       return Status(StatusCode::kIoError, "no random bytes for the fingerprint seed");
     }
     tiers::MetadataBatch batch;
     if (rebuilding_) {
-      if (registry) {
-        batch.put_tenants = registry->tenants;
-        batch.put_models = registry->models;
-        batch.put_state = registry->states;
+      batch.put_tenants = copy.tenants;
+      batch.put_models = copy.models;
+      batch.put_state = copy.states;
+      if (!copy.tenants.empty())
         spdlog::info("{} tenants, {} models and {} verdicts taken from the registry copy",
-                     registry->tenants.size(), registry->models.size(), registry->states.size());
-      }
+                     copy.tenants.size(), copy.models.size(), copy.states.size());
       batch.put_state.emplace_back(kRebuildKey, std::vector<std::byte>(1, std::byte{1}));
     }
     const auto* first = reinterpret_cast<const std::byte*>(&fingerprint_seed_);
@@ -263,8 +279,8 @@ Status Store::recover_tenants() {
     return Status(
         StatusCode::kCorrupt,
         "a tenant record is damaged; without its salt that tenant's objects cannot be told "
-        "apart. Restore " +
-            config_.data_directory + "/meta from a backup or move it away");
+        "apart. `quirectl fsck --repair` takes it from the registry copy; or restore " +
+            config_.data_directory + "/meta from a backup, or move it away");
   }
   if (tenants_.find(0) == nullptr) tenants_.add(0, "", {});
   return apply_configured_tenants(next_number);
@@ -307,25 +323,37 @@ Status Store::apply_configured_tenants(uint32_t next_number) {
   return batch.empty() ? Status::ok() : metadata_->write(batch, true);
 }
 
-Status Store::recover_models() {
+// A model whose record is damaged or gone comes from the registry copy: the server takes none away.
+Status Store::recover_models(const tiers::Registry& copy) {
   auto table = std::make_shared<ModelTable>();
   std::vector<Digest> ids;
-  auto report = metadata_->scan_models([&](const Digest& id, tiers::ModelRecord&& record) {
-    ids.push_back(id);
+  const auto take = [&](const Digest& id, tiers::ModelRecord&& record) {
     auto model = ModelDescriptor::parse(record.descriptor);
-    if (!model || model_id(*model) != id) {
-      spdlog::warn("model record {} is not usable and is ignored", id.to_hex());
-      return true;
-    }
+    if (!model || model_id(*model) != id) return false;
     table->insert_or_assign(
         id, RegisteredModel{record.name, std::move(*model), record.registered_wall_ms});
     return true;
+  };
+  auto report = metadata_->scan_models([&](const Digest& id, tiers::ModelRecord&& record) {
+    ids.push_back(id);
+    if (!take(id, std::move(record)))
+      spdlog::warn("model record {} is not usable and is ignored", id.to_hex());
+    return true;
   });
   if (!report) return with_context(report.status(), "models");
+  ids.insert(ids.end(), report->corrupt_ids.begin(), report->corrupt_ids.end());
+  tiers::MetadataBatch batch;
+  for (const auto& [id, record] : copy.models) {
+    if (table->contains(id) || !take(id, tiers::ModelRecord(record))) continue;
+    warn("the record of model \"" + record.name +
+         "\" is damaged or gone and comes from the registry copy");
+    batch.put_models.emplace_back(id, record);
+    ids.push_back(id);
+  }
+  if (!batch.empty()) QUIRE_RETURN_IF_ERROR(metadata_->write(batch, true));
   models_ = std::move(table);
   for (const auto& [id, model] : *models_) apply_verdict(id);
-  ids.insert(ids.end(), report->corrupt_ids.begin(), report->corrupt_ids.end());
-  return recover_verdicts(ids);
+  return recover_verdicts(ids, copy);
 }
 
 tiers::Registry Store::make_registry() const {
@@ -348,20 +376,27 @@ tiers::Registry Store::make_registry() const {
   return out;
 }
 
+// The status says so until one was written.
+void Store::registry_written(const Status& status) {
+  registry_error_.clear();
+  if (status.is_ok()) return;
+  registry_error_ = "the registry copy is not up to date (" + status.message() +
+                    "): if the metadata is lost, tenants' objects and verdicts are lost with it";
+  spdlog::warn("{}", registry_error_);
+}
+
 void Store::write_registry_later(const std::function<void()>& then) {
   auto registry = std::make_shared<tiers::Registry>(make_registry());
   auto status = std::make_shared<Status>();
   auto run = [path = registry_path(), registry, status] {
     *status = tiers::write_registry(path, *registry);
   };
-  auto finish = [status, then] {
-    if (!status->is_ok()) {
-      spdlog::warn("the registry copy is not up to date: {}", status->to_string());
-    }
+  auto finish = [this, status, then] {
+    registry_written(*status);
     if (then) then();
   };
   if (!metadata_worker_->submit(std::move(run), std::move(finish))) {
-    spdlog::warn("the registry copy is not up to date: the metadata queue is full");
+    registry_written({StatusCode::kBusy, "the metadata queue is full"});
     if (then) then();
   }
 }

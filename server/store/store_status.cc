@@ -37,6 +37,7 @@ ServerStats Store::stats() const {
 
 std::vector<std::string> Store::degraded() const {
   std::vector<std::string> out = warnings_;
+  if (!registry_error_.empty()) out.push_back(registry_error_);
   if (nvme_ != nullptr) {
     const NvmeStats stats = nvme_->stats();
     if (stats.state != NvmeState::kOk) {

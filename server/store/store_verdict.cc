@@ -35,8 +35,9 @@ void Store::apply_verdict(const Digest& id) {
 
 // models: those with a record, whether it can be read or not: a model may be registered again.
 // Where a stored verdict cannot be read, the registry copy's counts.
-Status Store::recover_verdicts(const std::vector<Digest>& models) {
-  std::optional<std::map<std::string, std::vector<std::byte>>> copied;
+Status Store::recover_verdicts(const std::vector<Digest>& models, const tiers::Registry& copy) {
+  const std::map<std::string, std::vector<std::byte>> copied(copy.states.begin(),
+                                                             copy.states.end());
   for (const Digest& id : models) {
     const std::string key = verdict_state_key(id);
     const auto stored = metadata_->get_state(key);
@@ -46,13 +47,8 @@ Status Store::recover_verdicts(const std::vector<Digest>& models) {
     if (!verdict) {
       warn("the stored verdict of model " + id.to_hex() +
            " cannot be read: " + verdict.status().message());
-      if (!copied) {
-        copied.emplace();
-        if (auto registry = tiers::read_registry(registry_path()))
-          copied->insert(registry->states.begin(), registry->states.end());
-      }
-      const auto copy = copied->find(key);
-      auto from_copy = copy == copied->end() ? verdict : Verdict::parse(copy->second);
+      const auto found = copied.find(key);
+      auto from_copy = found == copied.end() ? verdict : Verdict::parse(found->second);
       verdict =
           from_copy ? std::move(from_copy) : unreadable_verdict(verdict.status(), clock_.wall_ms());
     }

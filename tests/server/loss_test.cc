@@ -149,19 +149,72 @@ TEST_F(LossTest, ADamagedVerdictIsTakenFromTheRegistryCopy) {
   }
 }
 
-// Its clients register it anew.
+TEST_F(LossTest, ADamagedModelComesFromTheRegistryCopy) {
+  put_all();
+  set_no_and_crash();
+  tiers::MetadataBatch batch;
+  batch.put_models.emplace_back(model_id(model_), tiers::ModelRecord{});
+  write_metadata(batch);
+  for (int round = 0; round < 2; ++round) {
+    start_again();
+    EXPECT_EQ(degraded_says("comes from the registry copy"), round == 0);
+    const auto models = server_->admin().models(kDeadlineMs);
+    ASSERT_EQ(models->size(), 1u);
+    EXPECT_EQ(models->front().verdict, no());
+    EXPECT_EQ(stats().objects, 18u);
+    expect_stored(*client_, large_[0]);
+    blue_.reset();
+    crash();
+  }
+}
+
+// Without a copy its clients register it anew.
 TEST_F(LossTest, AVerdictOutlivesADamagedRecordOfItsModel) {
   put_all();
   set_no_and_crash();
   tiers::MetadataBatch batch;
   batch.put_models.emplace_back(model_id(model_), tiers::ModelRecord{});
   write_metadata(batch);
+  fs::remove(config_.data_directory + "/registry.quire");
   start_again();
   EXPECT_TRUE(server_->admin().models(kDeadlineMs)->empty());
   ASSERT_TRUE(client_->register_model(model_).is_ok());
   EXPECT_EQ(server_->admin().models(kDeadlineMs)->front().verdict, no());
   ASSERT_TRUE(put_patiently(*client_, large_[0]).is_ok());
   EXPECT_TRUE(client_->resolve(model_id(model_), large_[0].tokens)->empty());
+}
+
+// The only salts there are may be in it: somebody may know how to read them.
+TEST_F(LossTest, ARegistryCopyThatCannotBeReadIsKeptWhereTheMetadataIsLost) {
+  put_all();
+  fs::remove_all(meta());
+  const std::string path = config_.data_directory + "/registry.quire";
+  damage(path, 4, std::string(1, '\x63'));  // of a later version
+  const auto bytes = fs::file_size(path);
+  start_again();
+  EXPECT_TRUE(degraded_says("it is kept as"));
+  std::vector<fs::path> kept;
+  for (const auto& entry : fs::directory_iterator(config_.data_directory))
+    if (entry.path().filename().string().starts_with("registry.quire.unread-"))
+      kept.push_back(entry.path());
+  ASSERT_EQ(kept.size(), 1u);
+  EXPECT_EQ(fs::file_size(kept[0]), bytes);
+  EXPECT_TRUE(tiers::read_registry(path).is_ok());
+}
+
+TEST_F(LossTest, ARegistryCopyThatCannotBeWrittenIsSaid) {
+  put_all();
+  start_again();
+  EXPECT_FALSE(degraded_says("registry copy is not up to date"));
+  // Nothing can be renamed over a directory.
+  const std::string path = config_.data_directory + "/registry.quire";
+  fs::remove(path);
+  fs::create_directory(path);
+  ASSERT_TRUE(server_->admin().set_verdict(model_id(model_), no(), kDeadlineMs).is_ok());
+  EXPECT_TRUE(degraded_says("registry copy is not up to date"));
+  fs::remove(path);
+  ASSERT_TRUE(server_->admin().set_verdict(model_id(model_), no(), kDeadlineMs).is_ok());
+  EXPECT_FALSE(degraded_says("registry copy is not up to date"));
 }
 
 // It may have been a no.
