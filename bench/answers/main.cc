@@ -161,7 +161,7 @@ class Bench {
     return full;
   }
 
-  // Besides the variant behind the system prefix, as quire-warm --neighbours does.
+  // Besides the variant behind the system prefix; named as quire-warm --neighbours names its own.
   Status store_behind_neighbours(const ChunkList& chunks) {
     const std::vector<TokenId>& prefix = session_.system_prefix();
     for (const TextChunk* chunk : chunks) {
