@@ -22,15 +22,6 @@ void pause_ms(uint32_t ms) {
   std::this_thread::sleep_for(std::chrono::milliseconds(ms));
 }
 
-Expected<wire::AcquireReply> acquire_patiently(TestClient& client, const Digest& id) {
-  auto lease = client.acquire(id);
-  for (int i = 0; !lease && lease.status().code() == StatusCode::kBusy && i < kBusyRetries; ++i) {
-    pause_ms(5);
-    lease = client.acquire(id);
-  }
-  return lease;
-}
-
 bool holds(TestClient& client, const wire::AcquireReply& lease, const TriedObject& object) {
   return lease.bytes == object.bytes && xxh3_128(client.leased(lease)) == object.checksum;
 }
@@ -151,7 +142,7 @@ VerifyReport CrashHarness::verify(bool durable_is_forever) {
     report.durable += object.durable;
     report.expected += expected;
     report.settled += settled;
-    const auto lease = acquire_patiently(*client, object.id);
+    const auto lease = client->acquire_patiently(object.id);
     object.found = lease.is_ok();
     if (!lease) {
       const bool miss = lease.status().code() == StatusCode::kNotFound;

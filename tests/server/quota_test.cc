@@ -35,7 +35,7 @@ class QuotaTest : public ServerTest {
     return {};
   }
   bool stored(TestClient& client, const Digest& id) {
-    auto lease = client.acquire(id);
+    auto lease = client.acquire_patiently(id);
     if (!lease) return false;
     EXPECT_TRUE(client.release(lease->lease_id).is_ok());
     return true;

@@ -33,7 +33,7 @@ class ServerTest : public testing::Test {
     stop();
   }
   void expect_stored(TestClient& client, const TestObject& object) {
-    auto lease = client.acquire(object.id);
+    auto lease = client.acquire_patiently(object.id);
     ASSERT_TRUE(lease.is_ok()) << lease.status().to_string();
     ASSERT_EQ(lease->bytes, object.bytes.size());
     EXPECT_EQ(std::memcmp(client.leased(*lease).data(), object.bytes.data(), object.bytes.size()),

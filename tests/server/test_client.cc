@@ -6,7 +6,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstring>
+#include <thread>
 
 namespace quire::server {
 
@@ -199,6 +201,15 @@ Expected<wire::AcquireReply> TestClient::acquire(const Digest& id, uint32_t leas
                   reply->header.retry_after_ms);
   }
   return reply->read<wire::AcquireReply>();
+}
+
+Expected<wire::AcquireReply> TestClient::acquire_patiently(const Digest& id) {
+  auto lease = acquire(id);
+  for (int i = 0; !lease && lease.status().code() == StatusCode::kBusy && i < 500; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(lease.status().retry_after_ms()));
+    lease = acquire(id);
+  }
+  return lease;
 }
 
 Status TestClient::release(uint64_t lease_id) {

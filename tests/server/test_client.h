@@ -71,6 +71,8 @@ class TestClient {
   Status put(const Digest& id, ByteSpan bytes, wire::AckLevel ack = wire::AckLevel::kMemory);
   Expected<wire::AcquireReply> acquire(const Digest& id, uint32_t lease_ms = 0,
                                        uint32_t deadline_ms = 10'000);
+  // acquire with retries while BUSY, as while memory is full of objects still being written below.
+  Expected<wire::AcquireReply> acquire_patiently(const Digest& id);
   Status release(uint64_t lease_id);
   Expected<std::vector<wire::ResolveEntry>> resolve(const Digest& model,
                                                     std::span<const TokenId> tokens);

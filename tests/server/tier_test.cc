@@ -151,7 +151,7 @@ TEST_F(TierTest, NvmeIsReclaimedWhenFull) {
   EXPECT_TRUE(eventually([&] { return stats().tiers[1].evictions > 0; }));
   int found = 0;
   for (const TestObject& object : objects) {
-    auto lease = client_->acquire(object.id);
+    auto lease = client_->acquire_patiently(object.id);
     if (!lease) {
       EXPECT_EQ(lease.status().code(), StatusCode::kNotFound) << lease.status().to_string();
       continue;
@@ -165,7 +165,7 @@ TEST_F(TierTest, NvmeIsReclaimedWhenFull) {
   crash();
   start();
   for (const TestObject& object : objects) {
-    auto lease = client_->acquire(object.id);
+    auto lease = client_->acquire_patiently(object.id);
     if (!lease) continue;
     EXPECT_EQ(std::memcmp(client_->leased(*lease).data(), object.bytes.data(), lease->bytes), 0);
     ASSERT_TRUE(client_->release(lease->lease_id).is_ok());
