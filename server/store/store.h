@@ -287,6 +287,7 @@ class Store {
   Expected<std::unique_ptr<NvmeTier>> open_device(const std::string& path);
   Status recover();
   Expected<tiers::Registry> read_registry_copy();
+  Status restore_registry(const tiers::Registry& copy);
   Status recover_seed(const tiers::Registry& copy);
   Status recover_tenants();
   Status apply_configured_tenants(uint32_t next_number);

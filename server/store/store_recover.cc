@@ -229,9 +229,41 @@ Expected<tiers::Registry> Store::read_registry_copy() {
   return tiers::Registry{};
 }
 
-// From the metadata; from the registry copy where that was lost; new in a new store. The seed, the
-// registry copy and the mark of a rebuild are written as one: a start that ends before or behind
-// that is gone on with.
+// What the registry copy knows and the metadata has lost, in batches the metadata takes.
+Status Store::restore_registry(const tiers::Registry& copy) {
+  tiers::MetadataBatch batch;
+  uint64_t batch_bytes = 0;
+  const auto make_room = [&](uint64_t record_bytes) {
+    if (batch_bytes + record_bytes > tiers::kBatchBytesMax) {
+      QUIRE_RETURN_IF_ERROR(metadata_->write(batch, false));
+      batch = {};
+      batch_bytes = 0;
+    }
+    batch_bytes += record_bytes;
+    return Status::ok();
+  };
+  for (const auto& tenant : copy.tenants) {
+    QUIRE_RETURN_IF_ERROR(make_room(tenant.second.name.size() + tenant.second.salt.size()));
+    batch.put_tenants.push_back(tenant);
+  }
+  for (const auto& model : copy.models) {
+    QUIRE_RETURN_IF_ERROR(make_room(model.second.name.size() + model.second.descriptor.size()));
+    batch.put_models.push_back(model);
+  }
+  for (const auto& state : copy.states) {
+    QUIRE_RETURN_IF_ERROR(make_room(state.first.size() + state.second.size()));
+    batch.put_state.push_back(state);
+  }
+  QUIRE_RETURN_IF_ERROR(metadata_->write(batch, true));
+  if (!copy.tenants.empty())
+    spdlog::info("{} tenants, {} models and {} verdicts taken from the registry copy",
+                 copy.tenants.size(), copy.models.size(), copy.states.size());
+  return Status::ok();
+}
+
+// From the metadata; from the registry copy where that was lost; new in a new store. The seed is
+// written behind what the copy knows, and with the mark of a rebuild: a start that finds none does
+// all of it again, one that finds it goes on with the rebuild.
 Status Store::recover_seed(const tiers::Registry& copy) {
   const auto stored = metadata_->get_state(kSeedKey);
   if (stored && stored->size() == sizeof(fingerprint_seed_)) {
@@ -246,12 +278,7 @@ Status Store::recover_seed(const tiers::Registry& copy) {
     }
     tiers::MetadataBatch batch;
     if (rebuilding_) {
-      batch.put_tenants = copy.tenants;
-      batch.put_models = copy.models;
-      batch.put_state = copy.states;
-      if (!copy.tenants.empty())
-        spdlog::info("{} tenants, {} models and {} verdicts taken from the registry copy",
-                     copy.tenants.size(), copy.models.size(), copy.states.size());
+      QUIRE_RETURN_IF_ERROR(restore_registry(copy));
       batch.put_state.emplace_back(kRebuildKey, std::vector<std::byte>(1, std::byte{1}));
     }
     const auto* first = reinterpret_cast<const std::byte*>(&fingerprint_seed_);

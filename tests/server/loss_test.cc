@@ -247,6 +247,37 @@ TEST_F(LossTest, InterruptedRebuildGoesOn) {
   expect_all(*blue_, of_blue_);
 }
 
+// More than the metadata takes in one batch.
+TEST_F(LossTest, ALargeRegistryCopyIsTakenInParts) {
+  put_all();
+  const std::string path = config_.data_directory + "/registry.quire";
+  auto registry = tiers::read_registry(path);
+  ASSERT_TRUE(registry.is_ok()) << registry.status().to_string();
+  Verdict verdict = no();
+  for (uint32_t i = 0; i < kVerdictFiguresMax; ++i)
+    verdict.figures[std::to_string(100 + i) + std::string(kVerdictTextBytesMax - 3, 'f')] = i;
+  const tiers::ModelRecord record = registry->models.at(0).second;
+  uint64_t bytes = 0;
+  for (uint32_t seed = 2; bytes <= tiers::kBatchBytesMax + (1 << 20); ++seed) {
+    ModelDescriptor model = test_model(seed);
+    model.weights.bytes[1] = static_cast<uint8_t>(seed >> 8);
+    registry->models.emplace_back(model_id(model), record);
+    registry->models.back().second.descriptor = model.encode();
+    registry->states.emplace_back(verdict_state_key(model_id(model)), verdict.encode());
+    bytes += registry->states.back().second.size();
+  }
+  ASSERT_TRUE(tiers::write_registry(path, *registry).is_ok());
+  fs::remove_all(meta());
+  start_again();
+  const auto models = server_->admin().models(kDeadlineMs);
+  ASSERT_TRUE(models.is_ok()) << models.status().to_string();
+  EXPECT_EQ(models->size(), registry->models.size());
+  for (const ModelInfo& model : *models)
+    EXPECT_EQ(model.verdict.has_value(), model.model != model_id(model_));
+  ASSERT_TRUE(eventually([&] { return stats().objects == 12; })) << stats().objects;
+  expect_all(*blue_, of_blue_);
+}
+
 // Killed or refused before the rebuild began: the next start is not to take it for finished.
 TEST_F(LossTest, AFirstStartThatEndsEarlyForgetsNothing) {
   put_all();
