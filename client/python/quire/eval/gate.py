@@ -160,6 +160,10 @@ def _decide(
     codec = good[0] if good else "bf16-exp4"
     if point.median("reuse") <= REUSE_KL_ENOUGH:
         return "yes", f"plain reuse is near to full prefill in {n} prompts", "reuse", codec
+    near = sum(kl <= KL_NEAR for kl in point.kl["reuse"])
+    if near == n and point.median("reuse") <= point.median(policy):
+        why = f"plain reuse is near to full prefill in {n} prompts, and {policy} is no nearer"
+        return "yes", why, "reuse", codec
     against_reuse, against_random = point.holds(policy, "reuse"), point.holds(policy, CONTROL)
     need = math.ceil(WINS_MIN * n)
     if min(against_reuse, against_random) < need:

@@ -165,8 +165,16 @@ def test_verdict_on_a_random_model(program: Callable[..., tuple[int, str, str]])
         ([0.2] * 5, [0.5] * 5, [0.4] * 5, (0.01, 1e-5), ("yes", "query:0.15", "int4-channel64")),
         ([0.2] * 5, [0.5] * 5, [0.05] * 5, (0.01, 1e-5), ("prefix-only", "prefix", "int4-channel64")),
         ([0.2] * 5, [0.15] * 5, [0.4] * 5, (0.01, 1e-5), ("prefix-only", "prefix", "int4-channel64")),
-        # Where all are near, none need be the nearest.
-        ([0.1] * 5, [0.08] * 5, [0.05] * 5, (0.01, 1e-5), ("yes", "query:0.15", "int4-channel64")),
+        # Where all are near, none need be the nearest; the policy must be worth its charge.
+        ([0.07] * 5, [0.08] * 5, [0.05] * 5, (0.01, 1e-5), ("yes", "query:0.15", "int4-channel64")),
+        ([0.1] * 5, [0.08] * 5, [0.05] * 5, (0.01, 1e-5), ("yes", "reuse", "int4-channel64")),
+        (
+            [0.1] * 5,
+            [0.08] * 4 + [2.0],
+            [0.05] * 5,
+            (0.01, 1e-5),
+            ("yes", "query:0.15", "int4-channel64"),
+        ),
         ([0.4] * 5, [0.9] * 5, [0.8] * 5, (0.01, 1e-5), ("prefix-only", "prefix", "int4-channel64")),
         ([0.1] * 5, [0.001] * 5, [0.4] * 5, (0.01, 1e-5), ("yes", "reuse", "int4-channel64")),
     ],
