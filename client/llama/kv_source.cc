@@ -46,8 +46,12 @@ class MemorySource final : public KvSource {
     auto held = std::make_unique<HeldKv>();
     for (const Digest& id : representations) {
       const auto found = objects_.find(id);
-      if (found == objects_.end()) return Status(StatusCode::kNotFound, "not in memory");
-      held->bytes.push_back(found->second.bytes);
+      if (found != objects_.end()) {
+        held->bytes.push_back(found->second.bytes);
+        continue;
+      }
+      held->bytes.emplace_back();
+      held->lost = Status(StatusCode::kNotFound, "not in memory");
     }
     return held;
   }
@@ -139,7 +143,11 @@ class ServerSource final : public KvSource {
     QUIRE_ASSIGN_OR_RETURN(auto leases, client_.acquire(representations));
     auto held = std::make_unique<HeldLeases>();
     for (Expected<Lease>& lease : leases) {
-      if (!lease) return lease.status();
+      if (!lease) {
+        held->bytes.emplace_back();
+        if (held->lost.is_ok()) held->lost = lease.status();
+        continue;
+      }
       held->bytes.push_back(lease->bytes());
       held->leases.push_back(std::move(*lease));
     }

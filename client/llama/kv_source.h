@@ -24,8 +24,9 @@ namespace quire {
 class HeldKv {
  public:
   virtual ~HeldKv() = default;
-  // In the order of the ids asked for.
+  // In the order of the ids asked for; empty where it could not be had.
   std::vector<ByteSpan> bytes;
+  Status lost;  // why the first of those could not; OK where all are here
   // OK while what was read can be trusted (leases not expired); ask after the last read.
   virtual Status check() const { return Status::ok(); }
 };
@@ -38,6 +39,7 @@ class KvSource {
   virtual Digest scope() const { return {}; }
   virtual Expected<std::vector<Match>> resolve(const Digest& model,
                                                std::span<const TokenId> tokens) = 0;
+  // Fails where nothing can be asked. What is gone, too slow, or finds no room is lost alone.
   virtual Expected<std::unique_ptr<HeldKv>> acquire(std::span<const Digest> representations) = 0;
   // Stores what an engine captured. header: ids filled in.
   virtual Expected<reuse::PutResult> put(const RepresentationHeader& header,

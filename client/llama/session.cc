@@ -15,10 +15,16 @@ uint64_t since_us(uint64_t start_ns) {
   return (system_clock().now_ns() - start_ns) / 1000;
 }
 
+// Plans that lose what they wanted, before one without anything stored.
+constexpr uint32_t kPlanTriesMax = 4;
+// Starts whose bytes turn out to be unusable while they load, before one without anything stored.
+constexpr uint32_t kLoadTriesMax = 2;
+
 // Representations of a plan, acquired; one span per segment.
 struct Acquired {
   std::unique_ptr<HeldKv> held;
   std::vector<ByteSpan> per_segment;
+  std::vector<Digest> lost;
 };
 
 Expected<Acquired> acquire(KvSource& source, const reuse::Plan& plan) {
@@ -39,6 +45,8 @@ Expected<Acquired> acquire(KvSource& source, const reuse::Plan& plan) {
     if (plan.segments[i].kind == reuse::SegmentKind::kFresh) continue;
     acquired.per_segment[i] = acquired.held->bytes[owner[i]];
   }
+  for (size_t i = 0; i < ids.size(); ++i)
+    if (acquired.held->bytes[i].empty()) acquired.lost.push_back(ids[i]);
   return acquired;
 }
 
@@ -136,14 +144,23 @@ Expected<StoreSummary> LlamaSession::store(
   return summary;
 }
 
-Expected<PolicyRun> LlamaSession::start(const ChunkedPrompt& prompt,
-                                        const reuse::RowPolicy& policy) {
+// A plan whose representations are all held.
+struct LlamaSession::Loaded {
+  reuse::Plan plan;
+  Acquired acquired;
+  uint32_t lost_representations = 0;
+  Status lost;
+};
+
+// What is lost is planned around: a store under pressure makes answers slower, never fail.
+Expected<LlamaSession::Loaded> LlamaSession::load(const ChunkedPrompt& prompt,
+                                                  const reuse::RowPolicy& policy, bool from_store,
+                                                  AnswerTimeline& times) {
   const auto n_tokens = static_cast<uint32_t>(prompt.tokens.size());
-  const uint64_t begin_ns = system_clock().now_ns();
-  AnswerTimeline times;
+  uint64_t begin_ns = system_clock().now_ns();
   std::vector<Match> matches;
   const reuse::PolicyNeeds needs = policy.needs();
-  if (needs.uses_prefix || needs.uses_chunks) {
+  if (from_store && (needs.uses_prefix || needs.uses_chunks)) {
     QUIRE_ASSIGN_OR_RETURN(matches, source_->resolve(engine_->model_id(), prompt.tokens));
   }
   reuse::PlanPreferences preferences;
@@ -153,22 +170,39 @@ Expected<PolicyRun> LlamaSession::start(const ChunkedPrompt& prompt,
   preferences.prompt = reuse::PromptIdentity{prompt.tokens, engine_->model_id(),
                                              source_->tenant_salt(), source_->scope()};
   preferences = reuse::preferences_for(policy, preferences);
-  QUIRE_ASSIGN_OR_RETURN(const reuse::Plan plan, reuse::make_plan(n_tokens, matches, preferences));
-  times.resolve_us = since_us(begin_ns);
-  const uint64_t acquire_ns = system_clock().now_ns();
-  QUIRE_ASSIGN_OR_RETURN(const Acquired acquired, acquire(*source_, plan));
-  times.acquire_us = since_us(acquire_ns);
+  Loaded loaded;
+  for (uint32_t tries = 1;; ++tries) {
+    QUIRE_ASSIGN_OR_RETURN(loaded.plan, reuse::make_plan(n_tokens, matches, preferences));
+    times.resolve_us += since_us(begin_ns);
+    begin_ns = system_clock().now_ns();
+    QUIRE_ASSIGN_OR_RETURN(loaded.acquired, acquire(*source_, loaded.plan));
+    times.acquire_us += since_us(begin_ns);
+    const std::vector<Digest>& lost = loaded.acquired.lost;
+    if (lost.empty()) return loaded;
+    begin_ns = system_clock().now_ns();
+    if (loaded.lost.is_ok()) loaded.lost = loaded.acquired.held->lost;
+    loaded.lost_representations += static_cast<uint32_t>(lost.size());
+    if (tries >= kPlanTriesMax) matches.clear();
+    std::erase_if(matches, [&](const Match& match) {
+      return std::find(lost.begin(), lost.end(), match.representation) != lost.end();
+    });
+  }
+}
 
+Expected<PolicyRun> LlamaSession::start(const ChunkedPrompt& prompt, const reuse::RowPolicy& policy,
+                                        bool from_store) {
+  AnswerTimeline times;
+  QUIRE_ASSIGN_OR_RETURN(const Loaded loaded, load(prompt, policy, from_store, times));
   AnswerInput input;
   input.tokens = prompt.tokens;
-  input.plan = &plan;
-  input.representations = acquired.per_segment;
+  input.plan = &loaded.plan;
+  input.representations = loaded.acquired.per_segment;
   input.policy = &policy;
   input.question_begin = prompt.question_begin;
   PolicyRun run;
   QUIRE_ASSIGN_OR_RETURN(run.start, start_answer(*engine_, input));
-  if (acquired.held != nullptr) {
-    if (const Status held = acquired.held->check(); !held.is_ok()) {
+  if (loaded.acquired.held != nullptr) {
+    if (const Status held = loaded.acquired.held->check(); !held.is_ok()) {
       engine_->clear();
       return held;
     }
@@ -177,24 +211,30 @@ Expected<PolicyRun> LlamaSession::start(const ChunkedPrompt& prompt,
   run.first_logits.assign(logits.begin(), logits.end());
   run.start.timeline.resolve_us = times.resolve_us;
   run.start.timeline.acquire_us = times.acquire_us;
-  run.start.timeline.total_us = since_us(begin_ns);
   run.policy = policy.name();
-  run.prompt_tokens = n_tokens;
-  run.prefix_tokens = plan.tokens_of(reuse::SegmentKind::kPrefix);
-  run.chunk_tokens = plan.tokens_of(reuse::SegmentKind::kChunk);
+  run.prompt_tokens = static_cast<uint32_t>(prompt.tokens.size());
+  run.prefix_tokens = loaded.plan.tokens_of(reuse::SegmentKind::kPrefix);
+  run.chunk_tokens = loaded.plan.tokens_of(reuse::SegmentKind::kChunk);
+  run.lost_representations = loaded.lost_representations;
+  run.lost = loaded.lost;
   return run;
 }
 
 Expected<PolicyRun> LlamaSession::ask(const ChunkedPrompt& prompt, const reuse::RowPolicy& policy,
                                       const std::function<bool(TokenId)>& on_token) {
-  Expected<PolicyRun> started = start(prompt, policy);
-  // What was found may be evicted, or expire, before it is loaded; the second plan does without it.
-  const StatusCode code = started.status().code();
-  if (code == StatusCode::kNotFound || code == StatusCode::kStaleLease) {
-    started = start(prompt, policy);
-  }
+  const uint64_t begin_ns = system_clock().now_ns();
+  Expected<PolicyRun> started = start(prompt, policy, true);
+  const Status first = started.status();
+  const auto unusable = [&] {
+    const StatusCode code = started.status().code();
+    return code == StatusCode::kStaleLease || code == StatusCode::kCorrupt;
+  };
+  for (uint32_t tries = 1; tries <= kLoadTriesMax && unusable(); ++tries)
+    started = start(prompt, policy, tries < kLoadTriesMax);
   QUIRE_RETURN_IF_ERROR(started.status());
   PolicyRun run = std::move(*started);
+  if (run.lost.is_ok()) run.lost = first;
+  run.start.timeline.total_us = since_us(begin_ns);
   QUIRE_ASSIGN_OR_RETURN(run.answer_tokens,
                          engine_->generate(options_.answer_tokens_max, on_token));
   run.answer = engine_->detokenize(run.answer_tokens);

@@ -42,6 +42,10 @@ struct PolicyRun {
   uint32_t prompt_tokens = 0;
   uint32_t prefix_tokens = 0;  // loaded exactly
   uint32_t chunk_tokens = 0;   // loaded from elsewhere
+  // Found in the store, but not to be had or not usable, so computed: how many could not be had,
+  // and the first reason.
+  uint32_t lost_representations = 0;
+  Status lost;
   double ttft_ms() const { return static_cast<double>(start.timeline.total_us) / 1000.0; }
 };
 
@@ -96,7 +100,11 @@ class LlamaSession {
       : engine_(&engine), source_(&source), options_(options) {}
   Expected<bool> is_stored(const std::vector<TokenId>& chunk, const VariantContext& context) const;
   VariantContext dummy_context() const;
-  Expected<PolicyRun> start(const ChunkedPrompt& prompt, const reuse::RowPolicy& policy);
+  struct Loaded;
+  Expected<Loaded> load(const ChunkedPrompt& prompt, const reuse::RowPolicy& policy,
+                        bool from_store, AnswerTimeline& times);
+  Expected<PolicyRun> start(const ChunkedPrompt& prompt, const reuse::RowPolicy& policy,
+                            bool from_store);
 
   LlamaEngine* engine_;
   KvSource* source_;

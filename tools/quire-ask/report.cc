@@ -31,6 +31,8 @@ ordered_json to_json(const PolicyRun& run) {
           {"recomputed_tokens", run.start.rows.size()},
           {"charged_budget", run.start.charged_budget},
           {"question_charge", run.start.question_charge},
+          {"lost_representations", run.lost_representations},
+          {"lost", run.lost.is_ok() ? "" : run.lost.to_string()},
           {"ttft_ms", run.ttft_ms()},
           {"timeline_us",
            {{"resolve", t.resolve_us},
@@ -74,6 +76,8 @@ void print_run(std::ostream& out, const PolicyRun& run) {
       << " exact, " << run.chunk_tokens << " reused, " << run.start.rows.size()
       << " of them recomputed\n"
       << timeline_text(run.start.timeline) << "\n";
+  if (!run.lost.is_ok())
+    out << "stored KV could not be used and was computed instead: " << run.lost.to_string() << "\n";
 }
 
 std::string run_json(const PolicyRun& run, const StoreSummary& stored,

@@ -100,6 +100,104 @@ TEST_P(Answers, DocumentsThatAreNotStoredAreComputedWithTheQuestion) {
   }
 }
 
+// A store under pressure: what resolve() lists cannot always be had.
+class FailingSource final : public KvSource {
+ public:
+  explicit FailingSource(KvSource& inner) : inner_(inner) {}
+  ByteSpan tenant_salt() const override { return inner_.tenant_salt(); }
+  Expected<std::vector<Match>> resolve(const Digest& model,
+                                       std::span<const TokenId> tokens) override {
+    ++resolves;
+    return inner_.resolve(model, tokens);
+  }
+  Expected<std::unique_ptr<HeldKv>> acquire(std::span<const Digest> representations) override {
+    auto inner = inner_.acquire(representations);
+    if (!inner) return inner.status();
+    auto held = std::make_unique<Held>(*this, std::move(*inner));
+    for (size_t i = 0; i < held->bytes.size(); ++i) {
+      if (refuse == 0) break;
+      --refuse;
+      held->bytes[i] = {};
+      if (held->lost.is_ok()) held->lost = Status(StatusCode::kBusy, "memory is full");
+    }
+    return std::unique_ptr<HeldKv>(std::move(held));
+  }
+  Expected<reuse::PutResult> put(const RepresentationHeader& header, const ModelDescriptor& model,
+                                 const KvCapture& capture) override {
+    return inner_.put(header, model, capture);
+  }
+
+  uint32_t refuse = 0;  // so many representations from now on
+  uint32_t expire = 0;  // so many loads end with a stale lease
+  uint32_t resolves = 0;
+
+ private:
+  struct Held final : HeldKv {
+    Held(FailingSource& source, std::unique_ptr<HeldKv> inner)
+        : source_(source), inner_(std::move(inner)) {
+      bytes = inner_->bytes;
+    }
+    Status check() const override {
+      if (source_.expire == 0) return Status::ok();
+      --source_.expire;
+      return {StatusCode::kStaleLease, "it expired"};
+    }
+    FailingSource& source_;
+    std::unique_ptr<HeldKv> inner_;
+  };
+  KvSource& inner_;
+};
+
+TEST_P(Answers, WhatTheStoreCannotGiveIsComputed) {
+  FailingSource failing(*source_);
+  SessionOptions options;
+  options.answer_tokens_max = 4;
+  auto session = LlamaSession::make(*engine_, failing, options);
+  ASSERT_TRUE(session.is_ok());
+  ASSERT_TRUE(session->store(chunks_, false).is_ok());
+  const auto prompt = session->prompt(chunks_, kQuestion);
+  ASSERT_TRUE(prompt.is_ok());
+  auto full = reuse::parse_policy("full");
+  auto reuse = reuse::parse_policy("reuse");
+  const auto whole = session->ask(*prompt, **full);
+  const auto all = session->ask(*prompt, **reuse);
+  ASSERT_TRUE(whole.is_ok() && all.is_ok());
+  EXPECT_EQ(all->lost_representations, 0u);
+  EXPECT_TRUE(all->lost.is_ok());
+
+  // The prefix: chunks alone are reused then.
+  failing.refuse = 1;
+  const auto without_prefix = session->ask(*prompt, **reuse);
+  ASSERT_TRUE(without_prefix.is_ok()) << without_prefix.status().to_string();
+  EXPECT_EQ(without_prefix->lost_representations, 1u);
+  EXPECT_EQ(without_prefix->lost.code(), StatusCode::kBusy);
+  EXPECT_EQ(without_prefix->prefix_tokens, 0u);
+  EXPECT_EQ(without_prefix->chunk_tokens, all->chunk_tokens);
+
+  // Everything, for good.
+  failing.refuse = 1'000'000;
+  const auto nothing = session->ask(*prompt, **reuse);
+  failing.refuse = 0;
+  ASSERT_TRUE(nothing.is_ok()) << nothing.status().to_string();
+  EXPECT_EQ(nothing->lost_representations, 1u + chunks_.size());
+  EXPECT_EQ(nothing->chunk_tokens + nothing->prefix_tokens, 0u);
+  EXPECT_EQ(nothing->answer_tokens, whole->answer_tokens);
+
+  // Leases that end meanwhile: once more, then without the store.
+  failing.expire = 1;
+  const auto again = session->ask(*prompt, **reuse);
+  ASSERT_TRUE(again.is_ok());
+  EXPECT_EQ(again->chunk_tokens, all->chunk_tokens);
+  EXPECT_EQ(again->lost.code(), StatusCode::kStaleLease);
+  failing.expire = 1'000'000;
+  failing.resolves = 0;
+  const auto stale = session->ask(*prompt, **reuse);
+  ASSERT_TRUE(stale.is_ok()) << stale.status().to_string();
+  EXPECT_EQ(failing.resolves, 2u);
+  EXPECT_EQ(stale->chunk_tokens + stale->prefix_tokens, 0u);
+  EXPECT_EQ(stale->answer_tokens, whole->answer_tokens);
+}
+
 // Rows and the question's pass out of one charge; the chunk that stands right behind the system
 // prefix is as it was computed.
 TEST_P(Answers, QueryValueKeepsToItsCharge) {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import count
 from types import TracebackType
 from typing import Any
 
@@ -26,6 +27,7 @@ from .sources import ChunkKv, StoredKv, abi_dtype, plane_views
 from .stored_variants import UNKNOWN, VariantChoice, read_statistics
 
 DEFAULT_CODEC = "int8-channel"
+PLAN_TRIES_MAX = 4  # plans that lose what they wanted, before one without anything stored
 
 
 def _arguments(engine: Engine, chunk: ChunkKv, frame: PositionFrame) -> dict[str, Any]:
@@ -80,10 +82,20 @@ def put(
 
 
 class StorePlan:
-    """A plan over leased objects. Use it in a ``with`` block: the bytes are pinned inside."""
+    """A plan over leased objects. Use it in a ``with`` block: the bytes are pinned inside.
 
-    def __init__(self, plan: ReusePlan, leases: Sequence[Lease]) -> None:
+    lost: what resolve listed and acquire could not have (evicted, no room, too slow), by
+    representation; planned around, so it is computed.
+    """
+
+    def __init__(
+        self,
+        plan: ReusePlan,
+        leases: Sequence[Lease],
+        lost: Mapping[bytes, QuireError] | None = None,
+    ) -> None:
         self.plan = plan
+        self.lost = dict(lost or {})
         self._leases = list(leases)
 
     def close(self) -> None:
@@ -156,7 +168,8 @@ def plan_from_store(
             scope=client.scope,
             fixed_prefixes=fixed_prefixes,
         )
-    while True:
+    lost: dict[bytes, QuireError] = {}
+    for tries in count(1):
         segments = reuse.plan(
             len(array),
             usable,
@@ -170,13 +183,15 @@ def plan_from_store(
         wanted = [s.match for s in segments if s.match is not None]
         ids = list(dict.fromkeys(match.representation for match in wanted))
         leases = dict(zip(ids, client.acquire_many(ids) if ids else [], strict=True))
-        lost = {key for key, lease in leases.items() if isinstance(lease, QuireError)}
+        failed = {key: lease for key, lease in leases.items() if isinstance(lease, QuireError)}
         held = [lease for lease in leases.values() if isinstance(lease, Lease)]
-        if not lost:
+        if not failed:
             break
+        lost.update(failed)
         for lease in held:
             lease.release()
-        usable = [match for match in usable if match.representation not in lost]
+        kept = [match for match in usable if match.representation not in lost]
+        usable = kept if tries < PLAN_TRIES_MAX else []
 
     def source_of(match: Match) -> StoredKv:
         lease = leases[match.representation]
@@ -186,7 +201,7 @@ def plan_from_store(
         stats = choice.known.get(match.variant, UNKNOWN).stats
         return StoredKv(lease.data, engine.model, stats, choice.lead_of(match, segments))
 
-    return StorePlan(plan_of_segments(array, segments, source_of, question_tokens), held)
+    return StorePlan(plan_of_segments(array, segments, source_of, question_tokens), held, lost)
 
 
 def _dummies_only(policy: RowPolicy) -> bool:

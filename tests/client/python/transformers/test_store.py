@@ -25,6 +25,7 @@ from quire.transformers import (
 )
 from quire.transformers.gates import random_input
 from quire.transformers.policies import FullReuse, parse_policy
+from quire.transformers.store import PLAN_TRIES_MAX
 
 SEED = 21
 CODECS = {
@@ -135,6 +136,41 @@ def test_a_whole_round(llama: Engine, server: str) -> None:
             assert float((done.logits - wanted.logits).abs().max()) < 1e-3, name
         with plan_from_store(llama, client, given.tokens, parse_policy("link0"), question_tokens=9) as plan:
             assert len(plan.reusable) == 0  # stored behind a prefix: not its variant
+
+
+def test_what_cannot_be_had_is_computed(llama: Engine, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = random_input(llama, n_chunk=48, seed=SEED)
+    policy = parse_policy("reuse")
+    tries = 0
+    refusals = 1
+
+    def acquire_many(client: quire.Client, ids: list[bytes]) -> list[quire.Lease | quire.QuireError]:
+        nonlocal tries
+        tries += 1
+        leases = granted(client, ids)
+        if tries > refusals:
+            return leases
+        leases[0].release()
+        return [quire.Busy("memory is full"), *leases[1:]]
+
+    granted = quire.Client.acquire_many
+    monkeypatch.setattr(quire.Client, "acquire_many", acquire_many)
+    with quire.connect(server) as client:
+        client.register_model("tiny-llama", llama.model)
+        # Three codecs of every chunk: what is refused has others behind it.
+        for chunk in given.chunks:
+            captured = llama.capture(chunk, behind_prefix(given.prefix), salt=client.salt)
+            for codec in ("raw-f32", "raw-f16", "int8-channel"):
+                put(llama, client, captured, codec=codec)
+        n_loaded = sum(map(len, given.chunks))
+        for refusals, n_reused, n_tries in ((0, n_loaded, 1), (1, n_loaded, 2), (100, 0, PLAN_TRIES_MAX)):
+            tries = 0
+            found = plan_from_store(llama, client, given.tokens, policy, question_tokens=9)
+            assert [type(error) for error in found.lost.values()] == [quire.Busy] * min(refusals, n_tries)
+            assert tries == n_tries
+            with found as plan:
+                assert len(plan.reusable) == n_reused
+                assert torch.isfinite(llama.prefill(plan=plan, policy=policy).logits).all()
 
 
 def test_the_store_is_not_asked_for_what_cannot_move(tiny: Callable[[str], Engine], server: str) -> None:
