@@ -95,10 +95,10 @@ Expected<uint64_t> look(LlamaEngine& engine, const AnswerInput& input, const Lay
         n_layers, layout.gaps, tokens_at(input.tokens, layout.gaps), &layers_run));
     token_layers += layout.gaps.size() * layers_run;
   }
-  const bool by_values = input.policy->needs().weighs_by_values;
+  const reuse::PolicyNeeds needs = input.policy->needs();
   const std::span<const TokenId> tail = input.tokens.subspan(layout.loaded_end);
-  QUIRE_RETURN_IF_ERROR(
-      engine.append_with_mass(tail, {by_values, n_layers}, &column_mass, &layers_run));
+  QUIRE_RETURN_IF_ERROR(engine.append_with_mass(
+      tail, {needs.weighs_by_values, n_layers, needs.window_weight}, &column_mass, &layers_run));
   return token_layers + tail.size() * layers_run;
 }
 

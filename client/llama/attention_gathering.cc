@@ -42,6 +42,12 @@ void add_to(float* sums, const float* values, size_t n) {
   for (; i < n; ++i) sums[i] += values[i];
 }
 
+std::vector<uint32_t> layers_of(const std::vector<MassGathering::Layer>& layers) {
+  std::vector<uint32_t> numbers;
+  for (const MassGathering::Layer& layer : layers) numbers.push_back(layer.layer);
+  return numbers;
+}
+
 }  // namespace
 
 void AttentionGathering::begin_graph(uint32_t n_tokens) {
@@ -91,16 +97,21 @@ const float* SoftmaxGathering::row_of(const ggml_tensor* weights, uint32_t head,
                                         head * weights->nb[2] + token * weights->nb[1]);
 }
 
-MassGathering::MassGathering(std::vector<uint32_t> layers, NormsOf norms_of,
+MassGathering::MassGathering(const std::vector<Layer>& layers, NormsOf norms_of,
                              LlamaEngine::Attention* kept)
-    : SoftmaxGathering(std::move(layers)), norms_of_(std::move(norms_of)), kept_(kept) {}
+    : SoftmaxGathering(layers_of(layers)), norms_of_(std::move(norms_of)), kept_(kept) {
+  for (const Layer& layer : layers) weights_.push_back(layer.weight);
+}
 
 void MassGathering::add(const ggml_tensor* node) {
   if (!enter(node)) return;
   const auto cells = static_cast<uint32_t>(node->ne[0]);
+  const auto layer = static_cast<uint32_t>(layer_of_name(node->name, kSoftMaxPrefix));
+  const auto found = std::lower_bound(layers_.begin(), layers_.end(), layer);
+  const double weight = weights_[static_cast<size_t>(found - layers_.begin())];
   ValueNorms norms;
   if (norms_of_) {
-    norms = norms_of_(static_cast<uint32_t>(layer_of_name(node->name, kSoftMaxPrefix)));
+    norms = norms_of_(layer);
     if (norms.heads == 0) {
       fail("a layer's cached values cannot be read");
       return;
@@ -112,7 +123,7 @@ void MassGathering::add(const ggml_tensor* node) {
   }
   if (mass_.size() < cells) mass_.resize(cells);
   const bool keeps = kept_ != nullptr && graphs_ == 1;
-  const double scale = 1.0 / heads_;
+  const double scale = weight / heads_;
   for (uint32_t head = 0; head < heads_; ++head) {
     columns_.assign(cells, 0.0);
     for (uint32_t token = 0; token < graph_tokens_; ++token) {
@@ -137,9 +148,8 @@ void MassGathering::add(const ggml_tensor* node) {
 
 std::vector<float> MassGathering::take(uint32_t n_cells) const {
   std::vector<float> mass(n_cells, 0.0f);
-  const double scale = 1.0 / static_cast<double>(layers_.size());
   for (uint32_t i = 0; i < std::min<size_t>(n_cells, mass_.size()); ++i) {
-    mass[i] = static_cast<float>(mass_[i] * scale);
+    mass[i] = static_cast<float>(mass_[i]);
   }
   return mass;
 }

@@ -46,7 +46,7 @@ class AttentionGathering {
   std::string failure_;
 };
 
-// From the softmax of the given layers (ascending), mean over heads and layers. A layer that does
+// From the softmax of the given layers (ascending), mean over heads. A layer that does
 // not show its softmax in each graph is a failure.
 class SoftmaxGathering : public AttentionGathering {
  public:
@@ -66,14 +66,19 @@ class SoftmaxGathering : public AttentionGathering {
   uint32_t layers_in_graph_ = 0;
 };
 
-// Attention columns: softmax columns summed over all tokens of the decode.
+// Attention columns: softmax columns summed over all tokens of the decode, weighed over layers.
 class MassGathering final : public SoftmaxGathering {
  public:
   // Of a layer's cached values, asked once per layer and graph, when they lie in the cache.
   using NormsOf = std::function<ValueNorms(uint32_t layer)>;
+  // layers: ascending, with what the mean over a layer's heads counts.
   // norms_of: each head's columns count times the norm of the cell's value; empty: as they are.
   // kept: takes every softmax of the decode's first graph, [layer][head][token][cell]; may be null.
-  MassGathering(std::vector<uint32_t> layers, NormsOf norms_of, LlamaEngine::Attention* kept);
+  struct Layer {
+    uint32_t layer = 0;
+    double weight = 0;
+  };
+  MassGathering(const std::vector<Layer>& layers, NormsOf norms_of, LlamaEngine::Attention* kept);
   void add(const ggml_tensor* node) override;
   // One value per cell; those beyond what the graphs saw are 0.
   std::vector<float> take(uint32_t n_cells) const;
@@ -81,7 +86,8 @@ class MassGathering final : public SoftmaxGathering {
  private:
   NormsOf norms_of_;
   LlamaEngine::Attention* kept_;
-  std::vector<double> mass_;  // mean over heads, sum over layers
+  std::vector<double> weights_;  // of layers_
+  std::vector<double> mass_;     // mean over heads, weighed sum over layers
   std::vector<double> columns_;
 };
 

@@ -174,6 +174,9 @@ class LlamaEngine {
     // n_layers - 1 where ends_early(); 0: all. The tokens have no KV above: they must be recomputed
     // before anything else.
     uint32_t n_layers = 0;
+    // What the mean over sliding-window layers of the pass, up to its last full layer, counts
+    // beside the mean over full layers.
+    double window_weight = 0;
   };
   // layers_run, if any: how many layers were computed of each token, those of an attempt that had
   // to be repeated counted too.

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "client/llama/attention_gathering.h"
 #include "client/llama/engine.h"
 #include "client/llama/graph_hooks.h"
 #include "client/llama/state_blob.h"
@@ -77,6 +78,7 @@ class LlamaEngine::Impl {
   reuse::EnginePlane cache_plane(uint32_t layer, Plane plane) const;
   // As LlamaEngine has them, of the layers below n_below; 0: all.
   std::vector<uint32_t> full_layers(uint32_t n_below) const;
+  std::vector<MassGathering::Layer> mass_layers(const MassOptions& wanted) const;
 
   // question_pass.cc
   Status append_with_mass(std::span<const TokenId> tokens, const MassOptions& wanted,

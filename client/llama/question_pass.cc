@@ -79,6 +79,24 @@ void LlamaEngine::Impl::zero_cells(std::span<const uint32_t> cells) {
   }
 }
 
+// The layers whose softmax counts in the column mass, and how much.
+std::vector<MassGathering::Layer> LlamaEngine::Impl::mass_layers(const MassOptions& wanted) const {
+  const std::vector<uint32_t> full = full_layers(wanted.n_layers);
+  const auto is_full = [&](uint32_t layer) {
+    return std::binary_search(full.begin(), full.end(), layer);
+  };
+  std::vector<MassGathering::Layer> layers;
+  if (full.empty()) return layers;
+  const size_t n_windows = full.back() + 1 - full.size();
+  for (uint32_t layer = 0; layer <= full.back(); ++layer) {
+    if (is_full(layer))
+      layers.push_back({layer, 1.0 / static_cast<double>(full.size())});
+    else if (wanted.window_weight > 0)
+      layers.push_back({layer, wanted.window_weight / static_cast<double>(n_windows)});
+  }
+  return layers;
+}
+
 Status LlamaEngine::Impl::try_mass(std::span<const TokenId> tokens, const MassOptions& wanted,
                                    bool want_logits, uint32_t end, std::vector<float>* mass) {
   const uint32_t n_before = size;
@@ -91,7 +109,7 @@ Status LlamaEngine::Impl::try_mass(std::span<const TokenId> tokens, const MassOp
     };
   }
   attention = {};
-  MassGathering gathering(full_layers(wanted.n_layers), std::move(norms_of),
+  MassGathering gathering(mass_layers(wanted), std::move(norms_of),
                           keep_attention ? &attention : nullptr);
   hooks.end_behind(end);
   hooks.start_gathering(gathering);

@@ -32,6 +32,9 @@ struct PolicyNeeds {
   bool dummy_sink_only = false;  // wants chunks in their dummy_sink variant
   // column_mass holds attention times the norm of each token's value, see select_rows().
   bool weighs_by_values = false;
+  // What the mean over the pass's sliding-window layers counts in column_mass, beside the mean over
+  // its full-attention layers.
+  double window_weight = 0;
   bool prefers_synthetic = false;  // chunks computed behind other texts rather than a fixed one
 };
 
@@ -59,12 +62,12 @@ class RowPolicy {
   virtual uint32_t question_layers(const Plan& plan, const AttentionLayers& layers) const;
   // column_mass: one value per prompt token (plan.n_tokens), the attention the question's tokens
   // pay to it: softmax column sums over the question's rows, mean over heads and over
-  // full-attention layers of the pass only (sliding-window layers do not see the whole prompt and
-  // ruin the ranking). Where needs().weighs_by_values each head's sum counts times the L2 norm of
-  // the token's cached value in that head (query heads of a group share one). Values outside chunks
-  // are not read. Ignored, and may be empty, unless needs().needs_query_attention and a pass was
-  // made. kInvalidArgument: wrong length, a pass through more layers than there are. kNonFinite:
-  // NaN or infinity in a chunk's mass.
+  // full-attention layers of the pass (sliding-window layers do not see the whole prompt: theirs
+  // counts needs().window_weight, more ruins the ranking). Where needs().weighs_by_values each
+  // head's sum counts times the L2 norm of the token's cached value in that head (query heads of a
+  // group share one). Values outside chunks are not read. Ignored, and may be empty, unless
+  // needs().needs_query_attention and a pass was made. kInvalidArgument: wrong length, a pass
+  // through more layers than there are. kNonFinite: NaN or infinity in a chunk's mass.
   Expected<std::vector<uint32_t>> select_rows(const Plan& plan, std::span<const float> column_mass,
                                               const QuestionPass& pass = {}) const;
 
@@ -87,7 +90,8 @@ class RowPolicy {
 //               double.
 //  "query-value:B"  the default: mass times value norm (VATP, arXiv 2406.12335), summed with the
 //               token before and the one behind inside the chunk; chunks that stand as they were
-//               computed (Segment::exact) left out; B pays for the question's pass too, which ends
+//               computed (Segment::exact) left out; what sliding-window layers read counts a little
+//               where B is above .05; B pays for the question's pass too, which ends
 //               where it would take more than a third of it. Equal weight: lower index first.
 //               B = 1: all chunk tokens. Equal rows: client/python/quire/transformers/policies.
 //               Wants exact variants first, then synthetic ones, then the others.

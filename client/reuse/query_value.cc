@@ -12,6 +12,10 @@ namespace {
 
 // What the question's pass may take of the charge.
 constexpr double kAskedShareMax = 1.0 / 3;
+// Of what sliding-window layers read: what the charge is above kWindowCharge, at most this. With
+// few rows those that hold the answer come first.
+constexpr double kWindowWeightMax = 0.1;
+constexpr double kWindowCharge = 0.05;
 // A budget of whole rows may come out a little below, in doubles.
 constexpr double kRowRounding = 1e-9;
 
@@ -33,6 +37,7 @@ PolicyNeeds QueryValue::needs() const {
   return {.static_rows = false,
           .needs_query_attention = true,
           .weighs_by_values = true,
+          .window_weight = std::clamp(charge_ - kWindowCharge, 0.0, kWindowWeightMax),
           .prefers_synthetic = true};
 }
 

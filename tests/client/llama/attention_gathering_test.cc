@@ -38,7 +38,7 @@ const std::vector<float> kSecond = {1, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0};
 
 TEST(MassGathering, IsTheMeanOfTheColumnsOverHeadsAndLayers) {
   LlamaEngine::Attention kept;
-  MassGathering gathering({1, 4}, {}, &kept);
+  MassGathering gathering({{1, 0.5}, {4, 0.5}}, {}, &kept);
   const Node first(1, kFirst), other(2, kFirst), second(4, kSecond);
   EXPECT_TRUE(gathering.wants(&first.tensor) && gathering.wants(&second.tensor));
   EXPECT_FALSE(gathering.wants(&other.tensor));
@@ -53,12 +53,22 @@ TEST(MassGathering, IsTheMeanOfTheColumnsOverHeadsAndLayers) {
   EXPECT_TRUE(std::equal(kFirst.begin(), kFirst.end(), kept.values.begin()));
 }
 
+TEST(MassGathering, LayersCountTheirWeights) {
+  MassGathering gathering({{1, 1.0}, {4, 0.125}}, {}, nullptr);
+  const Node first(1, kFirst), second(4, kSecond);
+  gathering.begin_graph(kTokens);
+  gathering.add(&first.tensor);
+  gathering.add(&second.tensor);
+  EXPECT_EQ(gathering.finish(), "");
+  EXPECT_EQ(gathering.take(3), (std::vector<float>{0.875f + 0.25f, 0.375f, 0.75f}));
+}
+
 TEST(MassGathering, NormsWeighTheirHeadsColumns) {
   const auto norms_of = [](uint32_t layer) {
     EXPECT_EQ(layer, 1u);
     return ValueNorms{1, 2, {2, 4}};  // of two cells; the third was not loaded
   };
-  MassGathering gathering({1}, norms_of, nullptr);
+  MassGathering gathering({{1, 1.0}}, norms_of, nullptr);
   const Node node(1, kFirst);
   gathering.begin_graph(kTokens);
   gathering.add(&node.tensor);
@@ -67,15 +77,15 @@ TEST(MassGathering, NormsWeighTheirHeadsColumns) {
 }
 
 TEST(MassGathering, WhatIsMissingIsAFailure) {
-  MassGathering no_graph({1}, {}, nullptr);
+  MassGathering no_graph({{1, 1.0}}, {}, nullptr);
   EXPECT_NE(no_graph.finish(), "");
   const Node node(1, kFirst);
-  MassGathering no_layer({1, 4}, {}, nullptr);
+  MassGathering no_layer({{1, 1.0}, {4, 1.0}}, {}, nullptr);
   no_layer.begin_graph(kTokens);
   no_layer.add(&node.tensor);
   EXPECT_NE(no_layer.finish(), "");
   // The second graph lacks what the first one had.
-  MassGathering no_second({1}, {}, nullptr);
+  MassGathering no_second({{1, 1.0}}, {}, nullptr);
   no_second.begin_graph(kTokens);
   no_second.add(&node.tensor);
   no_second.begin_graph(kTokens);
@@ -85,12 +95,12 @@ TEST(MassGathering, WhatIsMissingIsAFailure) {
   Node half(1, kFirst);
   half.tensor.type = GGML_TYPE_F16;
   for (const Node* wrong : {&streams, &half}) {
-    MassGathering gathering({1}, {}, nullptr);
+    MassGathering gathering({{1, 1.0}}, {}, nullptr);
     gathering.begin_graph(kTokens);
     gathering.add(&wrong->tensor);
     EXPECT_NE(gathering.finish(), "");
   }
-  MassGathering padded({1}, {}, nullptr);
+  MassGathering padded({{1, 1.0}}, {}, nullptr);
   padded.begin_graph(kTokens - 1);
   padded.add(&node.tensor);
   EXPECT_NE(padded.finish(), "");
@@ -129,7 +139,7 @@ TEST(ShareGathering, LayersOfDifferentHeadsHaveNoMean) {
 TEST(Gathering, GraphsOfOneDecodeSumUp) {
   Node first(1, kFirst), second(1, kSecond);
   first.tensor.ne[1] = second.tensor.ne[1] = 1;  // the first row of either head
-  MassGathering mass({1}, {}, nullptr);
+  MassGathering mass({{1, 1.0}}, {}, nullptr);
   ShareGathering shares({1}, std::vector<uint32_t>{1}, 2);
   for (AttentionGathering* gathering :
        {static_cast<AttentionGathering*>(&mass), static_cast<AttentionGathering*>(&shares)}) {

@@ -3,6 +3,8 @@
 
 #include <cmath>
 #include <cstring>
+#include <numeric>
+#include <set>
 
 #include "client/llama/value_norms.h"
 #include "ggml.h"
@@ -36,15 +38,24 @@ class ValueMass : public testing::TestWithParam<const char*> {
 
   // By cell: the question's softmax of the layers below n_layers times the norms of the values that
   // lie in the cache, from their definitions.
-  std::vector<double> direct(const LlamaEngine::Attention& seen, uint32_t n_layers) const {
-    const std::vector<uint32_t> full = engine_->full_layers();
+  std::vector<double> direct(const LlamaEngine::Attention& seen, uint32_t n_layers,
+                             double window_weight) const {
+    const std::vector<uint32_t> all_full = engine_->full_layers();
+    const std::set<uint32_t> full(all_full.begin(),
+                                  std::lower_bound(all_full.begin(), all_full.end(), n_layers));
+    std::vector<uint32_t> layers(full.begin(), full.end());
+    if (window_weight > 0) {
+      layers.resize(*full.rbegin() + 1);
+      std::iota(layers.begin(), layers.end(), 0u);
+    }
+    const auto n_windows = static_cast<double>(layers.size() - full.size());
     std::vector<double> mass(kTokens, 0.0);
-    size_t n_full = 0;
-    while (n_full < full.size() && full[n_full] < n_layers) ++n_full;
-    EXPECT_EQ(seen.layers, n_full);
-    for (size_t i = 0; i < n_full; ++i) {
-      const LayerDescriptor& shape = engine_->descriptor().layers[full[i]];
-      const auto values = read_plane(*engine_, full[i], Plane::kValue, 0, kTokens);
+    EXPECT_EQ(seen.layers, layers.size());
+    for (size_t i = 0; i < layers.size(); ++i) {
+      const LayerDescriptor& shape = engine_->descriptor().layers[layers[i]];
+      const auto values = read_plane(*engine_, layers[i], Plane::kValue, 0, kTokens);
+      const double weight = full.contains(layers[i]) ? 1.0 / static_cast<double>(full.size())
+                                                     : window_weight / n_windows;
       const uint32_t group = seen.heads / shape.kv_heads;
       for (uint32_t head = 0; head < seen.heads; ++head)
         for (uint32_t cell = 0; cell < kTokens; ++cell) {
@@ -56,7 +67,7 @@ class ValueMass : public testing::TestWithParam<const char*> {
           for (uint32_t token = 0; token < seen.tokens; ++token)
             weights +=
                 seen.values[((i * seen.heads + head) * seen.tokens + token) * seen.cells + cell];
-          mass[cell] += weights * std::sqrt(squares) / (seen.heads * static_cast<double>(n_full));
+          mass[cell] += weight * weights * std::sqrt(squares) / seen.heads;
         }
     }
     return mass;
@@ -67,14 +78,15 @@ class ValueMass : public testing::TestWithParam<const char*> {
 };
 
 TEST_P(ValueMass, IsTheSoftmaxTimesTheNormsOfTheValues) {
-  for (const uint32_t n_layers : {0u, middle_layers()}) {
+  for (const auto& [n_layers, window_weight] :
+       {std::pair{0u, 0.0}, {middle_layers(), 0.0}, {0u, 0.1}, {middle_layers(), 0.25}}) {
     engine_->keep_attention(true);
     std::vector<float> mass;
-    QUIRE_ASSERT_OK(engine_->append_with_mass(question_, {true, n_layers}, &mass));
+    QUIRE_ASSERT_OK(engine_->append_with_mass(question_, {true, n_layers, window_weight}, &mass));
     engine_->keep_attention(false);
     ASSERT_EQ(mass.size(), kTokens + kQuestion);
     const auto expected =
-        direct(engine_->attention(), n_layers == 0 ? engine_->n_layers() : n_layers);
+        direct(engine_->attention(), n_layers == 0 ? engine_->n_layers() : n_layers, window_weight);
     double largest = 0, smallest = 1e30;
     for (uint32_t cell = 0; cell < kTokens; ++cell) {
       EXPECT_NEAR(mass[cell], expected[cell], kMassError * expected[cell]) << cell;

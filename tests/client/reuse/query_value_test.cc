@@ -64,8 +64,14 @@ TEST(QueryValue, IsTheDefaultAndSaysWhatItNeeds) {
   const PolicyNeeds needs = (*policy)->needs();
   EXPECT_TRUE(needs.needs_query_attention && needs.weighs_by_values && !needs.static_rows);
   EXPECT_TRUE(preferences_for(**policy).synthetic_first);
+  // The rows that hold the answer come first; what windows read is for what is left of the charge.
+  EXPECT_DOUBLE_EQ(needs.window_weight, 0.15 - 0.05);
+  for (const auto& [charge, weight] :
+       {std::pair{0.01, 0.0}, {0.05, 0.0}, {0.1, 0.05}, {0.5, 0.1}, {1.0, 0.1}})
+    EXPECT_NEAR(policy_of(charge)->needs().window_weight, weight, 1e-12) << charge;
   const auto query = parse_policy("query:0.15");
   EXPECT_FALSE((*query)->needs().weighs_by_values || preferences_for(**query).synthetic_first);
+  EXPECT_EQ((*query)->needs().window_weight, 0.0);
 }
 
 TEST(QueryValue, ATokenWeighsWithItsNeighboursInTheChunk) {

@@ -10,7 +10,7 @@ import pytest
 import quire
 import torch
 from policy_examples import REUSABLE, Source, given_mass, make_plan, make_shape, reuse_plan
-from quire.transformers import ColumnMass, Engine, run_digest
+from quire.transformers import ColumnMass, Engine, PlanSegment, ReusePlan, run_digest
 from quire.transformers.attention import Block
 from quire.transformers.gates import random_input
 from quire.transformers.policies import (
@@ -65,6 +65,31 @@ def test_the_pass_ends_where_it_takes_a_third_of_the_charge() -> None:
     alone = QueryValue(ASKED + 3 / 9).question_layers(plan, given.shape)
     assert asked.question_layers(plan, given.shape) == alone == (0,)
     assert asked.select_rows(given).tolist() == [3, 4, 10]
+
+
+def test_windows_count_a_little_where_the_charge_allows_it() -> None:
+    shape = make_shape((8, 0, 8, 0, 8))
+    assert [round(QueryValue(c).window_weight, 9) for c in (0, 0.05, 0.1, 0.15, 1)] == [0, 0, 0.05, 0.1, 0.1]
+    # Chunks so long that the whole pass is cheap: few rows go to what the full layers read.
+    tokens = np.arange(605, dtype=np.uint32)
+    chunk = PlanSegment(quire.SegmentKind.CHUNK, 0, 600, Source(tokens[:600]))
+    long = ReusePlan(tokens, (chunk, PlanSegment(quire.SegmentKind.FRESH, 600, 5, None)), 600)
+    assert QueryValue(0.05).question_layers(long, shape) == (1, 3)
+    assert QueryValue(0.06).question_layers(long, shape) == (0, 1, 2, 3)
+
+    def rows(window: dict[int, float], full: dict[int, float]) -> list[int]:
+        masses = []
+        for weights in (window, full):
+            mass = np.zeros(17, dtype=np.float32)
+            mass[list(weights)] = list(weights.values())
+            masses.append(mass)
+        asked = 2 * 5 / 9 / 5
+        given = replace(given_mass({0: masses[0], 1: masses[1]}), shape=shape)
+        return QueryValue(asked + 3 / 9).select_rows(given).tolist()
+
+    # The mean over windows counts a tenth.
+    assert rows({12: 9.9}, {4: 1.0}) == [3, 4, 5]
+    assert rows({12: 10.1}, {4: 1.0}) == [11, 12, 13]
 
 
 def test_which_variant_it_takes() -> None:

@@ -7,6 +7,10 @@ as separators are, change nothing when they are computed again. Then:
 - rows that are exact already, of chunks computed behind the very tokens in front of them, are left
   out: with chunks computed behind the prompt's own prefix that is the first one, whole or without
   a head that the exact prefix covers;
+- what the question reads in sliding-window layers counts a little, too, where the charge is more
+  than the rows that hold the answer take: the mean over those layers of the pass times a weight
+  that grows from 0 at a charge of .05 to .1 at .15. The last tokens before the question weigh in
+  them alone, and are most of what is left in long contexts;
 - B is the whole charge: what the question's first pass costs is taken off the rows, and the pass
   ends where it would take more than a third of it.
 Departure from VATP: the norm is L2.
@@ -38,6 +42,9 @@ from .candidates import exact_cells, is_exact, neighbours_missing
 # What the question's pass may take of the charge: it ends at the last layer it can pay for.
 ASKED_SHARE_MAX = 1 / 3
 REACH = 1  # tokens on either side whose weight a token's own is summed with
+# Of what sliding-window layers read: what the charge is above WINDOW_CHARGE, at most this.
+WINDOW_WEIGHT_MAX = 0.1
+WINDOW_CHARGE = 0.05
 
 
 class QueryValue(RowPolicy):
@@ -59,7 +66,27 @@ class QueryValue(RowPolicy):
     def question_layers(self, plan: ReusePlan, shape: ModelShape) -> tuple[int, ...]:
         affordable = self.charge * ASKED_SHARE_MAX
         layers = super().question_layers(plan, shape)
-        return tuple(la for la in layers if question_charge(la, shape, plan) <= affordable)
+        full = tuple(la for la in layers if question_charge(la, shape, plan) <= affordable)
+        if not full or not self.window_weight:
+            return full
+        windows = (la for la in range(full[-1]) if shape.layers[la].window_tokens)
+        return tuple(sorted({*full, *windows}))
+
+    @property
+    def window_weight(self) -> float:
+        return min(max(self.charge - WINDOW_CHARGE, 0.0), WINDOW_WEIGHT_MAX)
+
+    def _fused(self, given: PolicyInput) -> NDArray[np.float64]:
+        """[cell]: full layers, and what windows add."""
+        full = given.shape.full_layers
+        masses = given.question_mass
+        fused: NDArray[np.float64] = np.mean(
+            [mass for layer, mass in masses.items() if layer in full], axis=0, dtype=np.float64
+        )
+        windows = [mass for layer, mass in masses.items() if layer not in full]
+        if windows:
+            fused = fused + self.window_weight * np.mean(windows, axis=0, dtype=np.float64)
+        return fused.astype(np.float32).astype(np.float64)
 
     def rank_candidate(self, candidate: VariantCandidate) -> float:
         """What stands as it was computed, then what was computed beside other texts, then behind
@@ -78,7 +105,7 @@ class QueryValue(RowPolicy):
         n_reusable = len(plan.reusable)
         if not given.question_mass or not n_reusable:
             return Scores(weights, 0)
-        fused = given.fused_mass().astype(np.float64)
+        fused = self._fused(given)
         for chunk in plan.chunks:
             cells = slice(chunk.token_begin, chunk.token_end)
             weights[cells] = spread(fused[cells], REACH)
