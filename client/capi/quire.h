@@ -347,7 +347,11 @@ typedef struct quire_question_pass {
   uint32_t layers_run; /* of the model's n_layers, from the first on; 0: there was no pass */
   uint32_t n_layers;
   uint32_t reserved0;
-  const float* column_mass; /* n_tokens values; NULL where there was no pass */
+  /* n_tokens values; NULL where there was no pass: attention that the question pays to each token,
+   * mean over heads and full-attention layers of the pass. "query-value:B": times the norm of the
+   * token's value; where B is above .05, plus min(B - .05, .1) times the mean over the pass's
+   * sliding-window layers, where the model has any. */
+  const float* column_mass;
 } quire_question_pass;
 
 /* Tokens of reused segments to compute again under the policy (NULL: "query-value:0.15"),

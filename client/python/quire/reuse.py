@@ -271,7 +271,10 @@ def select_rows(
     """The tokens of reused segments to compute again, ascending.
 
     column_mass: per prompt token the attention that the question pays to it; policies that look at
-    the question ("query:...") need it, and "query-value:..." times the norm of the token's value.
+    the question ("query:...") need it, mean over heads and full-attention layers of the pass, and
+    "query-value:B" times the norm of the token's value. Of a model with sliding windows, B above
+    0.05 adds min(B - 0.05, 0.1) times the mean over the windows' layers (without it the rows are
+    good, in long prompts not the best).
     layers_run: how many of the model's ``n_layers`` the question's pass went through (by default
     all of them; 0: there was none), see :func:`question_layers`.
     """
