@@ -67,8 +67,8 @@ build_preset tsan "${thread_tests[@]}"
 run_ctest tsan -R "$(one_of "${thread_tests[@]}")" -j"$quire_jobs"
 say "fuzzing every parser"
 tools/fuzz.sh 30
-say "Python: the engine's rows against numpy"
-QUIRE_BIN_DIR=$PWD/build/release/bin python3 -m pytest -q tests/tools/quire-ask
+say "Python: the engine's rows against numpy, quire-answers end to end"
+QUIRE_BIN_DIR=$PWD/build/release/bin python3 -m pytest -q tests/tools/quire-ask tests/tools/quire-answers
 if [ $nightly = 1 ]; then
   say "nightly: SIGKILL cycles, simulated seeds, long fuzzing"
   QUIRE_CRASH_CYCLES=1000 build/release/tests/server_crash_test
