@@ -160,7 +160,8 @@ class Client {
   Expected<std::vector<Match>> resolve(const Digest& model, std::span<const TokenId> tokens,
                                        const ResolveOptions& options = {});
   Expected<Lease> acquire(const Digest& representation);
-  // Results in the order of the ids; each is a lease or its own error.
+  // Results in the order of the ids; each is a lease or its own error, kDeadlineExceeded where only
+  // others came in time.
   Expected<std::vector<Expected<Lease>>> acquire(std::span<const Digest> representations);
   // kAlreadyExists: somebody stored this id; nothing needs to be sent.
   Expected<PutWindow> reserve(const Digest& representation, uint64_t bytes);

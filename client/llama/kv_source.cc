@@ -140,12 +140,19 @@ class ServerSource final : public KvSource {
   }
 
   Expected<std::unique_ptr<HeldKv>> acquire(std::span<const Digest> representations) override {
-    QUIRE_ASSIGN_OR_RETURN(auto leases, client_.acquire(representations));
+    auto leases = client_.acquire(representations);
     auto held = std::make_unique<HeldLeases>();
-    for (Expected<Lease>& lease : leases) {
+    if (leases.status().code() == StatusCode::kDeadlineExceeded) {
+      held->bytes.resize(representations.size());
+      held->lost = leases.status();
+      return std::unique_ptr<HeldKv>(std::move(held));
+    }
+    QUIRE_RETURN_IF_ERROR(leases.status());
+    for (Expected<Lease>& lease : *leases) {
       if (!lease) {
         held->bytes.emplace_back();
-        if (held->lost.is_ok()) held->lost = lease.status();
+        const bool late = lease.status().code() == StatusCode::kDeadlineExceeded;
+        if (late || held->lost.is_ok()) held->lost = lease.status();
         continue;
       }
       held->bytes.push_back(lease->bytes());

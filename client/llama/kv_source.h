@@ -26,7 +26,8 @@ class HeldKv {
   virtual ~HeldKv() = default;
   // In the order of the ids asked for; empty where it could not be had.
   std::vector<ByteSpan> bytes;
-  Status lost;  // why the first of those could not; OK where all are here
+  // Why one of those could not, kDeadlineExceeded before all else; OK where all are here.
+  Status lost;
   // OK while what was read can be trusted (leases not expired); ask after the last read.
   virtual Status check() const { return Status::ok(); }
 };

@@ -24,7 +24,7 @@ constexpr uint32_t kLoadTriesMax = 2;
 struct Acquired {
   std::unique_ptr<HeldKv> held;
   std::vector<ByteSpan> per_segment;
-  std::vector<Digest> lost;
+  std::vector<Digest> had, lost;
 };
 
 Expected<Acquired> acquire(KvSource& source, const reuse::Plan& plan) {
@@ -46,7 +46,7 @@ Expected<Acquired> acquire(KvSource& source, const reuse::Plan& plan) {
     acquired.per_segment[i] = acquired.held->bytes[owner[i]];
   }
   for (size_t i = 0; i < ids.size(); ++i)
-    if (acquired.held->bytes[i].empty()) acquired.lost.push_back(ids[i]);
+    (acquired.held->bytes[i].empty() ? acquired.lost : acquired.had).push_back(ids[i]);
   return acquired;
 }
 
@@ -152,16 +152,29 @@ struct LlamaSession::Loaded {
   Status lost;
 };
 
+// Whether the store is there, but has no room or time now.
+bool is_under_pressure(const Status& status) {
+  return status.code() == StatusCode::kBusy || status.code() == StatusCode::kDeadlineExceeded;
+}
+
 // What is lost is planned around: a store under pressure makes answers slower, never fail.
 Expected<LlamaSession::Loaded> LlamaSession::load(const ChunkedPrompt& prompt,
                                                   const reuse::RowPolicy& policy, bool from_store,
                                                   AnswerTimeline& times) {
   const auto n_tokens = static_cast<uint32_t>(prompt.tokens.size());
   uint64_t begin_ns = system_clock().now_ns();
+  Loaded loaded;
   std::vector<Match> matches;
   const reuse::PolicyNeeds needs = policy.needs();
   if (from_store && (needs.uses_prefix || needs.uses_chunks)) {
-    QUIRE_ASSIGN_OR_RETURN(matches, source_->resolve(engine_->model_id(), prompt.tokens));
+    auto found = source_->resolve(engine_->model_id(), prompt.tokens);
+    if (found) {
+      matches = std::move(*found);
+    } else if (is_under_pressure(found.status())) {
+      loaded.lost = found.status();
+    } else {
+      return found.status();
+    }
   }
   reuse::PlanPreferences preferences;
   preferences.fixed_prefixes = {
@@ -170,21 +183,25 @@ Expected<LlamaSession::Loaded> LlamaSession::load(const ChunkedPrompt& prompt,
   preferences.prompt = reuse::PromptIdentity{prompt.tokens, engine_->model_id(),
                                              source_->tenant_salt(), source_->scope()};
   preferences = reuse::preferences_for(policy, preferences);
-  Loaded loaded;
   for (uint32_t tries = 1;; ++tries) {
     QUIRE_ASSIGN_OR_RETURN(loaded.plan, reuse::make_plan(n_tokens, matches, preferences));
     times.resolve_us += since_us(begin_ns);
     begin_ns = system_clock().now_ns();
     QUIRE_ASSIGN_OR_RETURN(loaded.acquired, acquire(*source_, loaded.plan));
     times.acquire_us += since_us(begin_ns);
-    const std::vector<Digest>& lost = loaded.acquired.lost;
-    if (lost.empty()) return loaded;
+    const Acquired& acquired = loaded.acquired;
+    if (acquired.lost.empty()) return loaded;
     begin_ns = system_clock().now_ns();
-    if (loaded.lost.is_ok()) loaded.lost = loaded.acquired.held->lost;
-    loaded.lost_representations += static_cast<uint32_t>(lost.size());
+    if (loaded.lost.is_ok()) loaded.lost = acquired.held->lost;
+    loaded.lost_representations += static_cast<uint32_t>(acquired.lost.size());
     if (tries >= kPlanTriesMax) matches.clear();
+    // A deadline has passed: there is no time for another, so no more than what came by then.
+    const bool late = acquired.held->lost.code() == StatusCode::kDeadlineExceeded;
+    const std::vector<Digest>& listed = late ? acquired.had : acquired.lost;
     std::erase_if(matches, [&](const Match& match) {
-      return std::find(lost.begin(), lost.end(), match.representation) != lost.end();
+      const bool is_listed =
+          std::find(listed.begin(), listed.end(), match.representation) != listed.end();
+      return is_listed != late;
     });
   }
 }

@@ -91,6 +91,29 @@ TEST(Acquire, EachIdHasItsOwnError) {
   EXPECT_TRUE((*leases)[1].is_ok());
 }
 
+TEST(Acquire, WhatIsLateDoesNotCostTheRest) {
+  std::atomic<int> released{0};
+  FakeServer server([&](FakeServer& self, const Request& request) {
+    if (request.op() == Op::kRelease) ++released;
+    if (request.op() == Op::kPing) self.reply(request, {});
+    if (request.op() != Op::kAcquire) return;
+    self.reply_with(request, lease_reply(1), wire::kFlagMore);
+  });
+  const auto client = server.connect(100);
+  ASSERT_TRUE(client.is_ok());
+  const Digest ids[] = {id_of(1), id_of(2), id_of(3)};
+  {
+    const auto leases = (*client)->acquire(ids);
+    ASSERT_TRUE(leases.is_ok()) << leases.status().to_string();
+    EXPECT_EQ((*leases)[0].status().code(), StatusCode::kDeadlineExceeded);
+    EXPECT_TRUE((*leases)[1].is_ok());
+    EXPECT_EQ((*leases)[2].status().code(), StatusCode::kDeadlineExceeded);
+    EXPECT_EQ(released, 0);
+  }
+  EXPECT_TRUE((*client)->ping().is_ok());
+  EXPECT_EQ(released, 1);
+}
+
 TEST(Acquire, RefusalOfTheWholeRequest) {
   FakeServer server([](FakeServer& self, const Request& request) {
     self.reply_error(request, StatusCode::kUnavailable,

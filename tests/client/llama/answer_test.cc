@@ -108,17 +108,19 @@ class FailingSource final : public KvSource {
   Expected<std::vector<Match>> resolve(const Digest& model,
                                        std::span<const TokenId> tokens) override {
     ++resolves;
+    if (!resolved.is_ok()) return resolved;
     return inner_.resolve(model, tokens);
   }
   Expected<std::unique_ptr<HeldKv>> acquire(std::span<const Digest> representations) override {
     auto inner = inner_.acquire(representations);
     if (!inner) return inner.status();
+    ++acquires;
     auto held = std::make_unique<Held>(*this, std::move(*inner));
     for (size_t i = 0; i < held->bytes.size(); ++i) {
       if (refuse == 0) break;
       --refuse;
       held->bytes[i] = {};
-      if (held->lost.is_ok()) held->lost = Status(StatusCode::kBusy, "memory is full");
+      if (held->lost.is_ok()) held->lost = Status(refusal, "not now");
     }
     return std::unique_ptr<HeldKv>(std::move(held));
   }
@@ -128,8 +130,10 @@ class FailingSource final : public KvSource {
   }
 
   uint32_t refuse = 0;  // so many representations from now on
+  StatusCode refusal = StatusCode::kBusy;
+  Status resolved;      // of every resolve
   uint32_t expire = 0;  // so many loads end with a stale lease
-  uint32_t resolves = 0;
+  uint32_t resolves = 0, acquires = 0;
 
  private:
   struct Held final : HeldKv {
@@ -182,6 +186,22 @@ TEST_P(Answers, WhatTheStoreCannotGiveIsComputed) {
   EXPECT_EQ(nothing->lost_representations, 1u + chunks_.size());
   EXPECT_EQ(nothing->chunk_tokens + nothing->prefix_tokens, 0u);
   EXPECT_EQ(nothing->answer_tokens, whole->answer_tokens);
+
+  // A deadline is not waited for again: what came in time is reused, and nothing else asked for.
+  failing.refuse = 1;
+  failing.refusal = StatusCode::kDeadlineExceeded;
+  failing.acquires = 0;
+  const auto late = session->ask(*prompt, **reuse);
+  ASSERT_TRUE(late.is_ok()) << late.status().to_string();
+  EXPECT_EQ(late->lost.code(), StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(late->chunk_tokens, all->chunk_tokens);
+  EXPECT_EQ(failing.acquires, 2u);
+  failing.resolved = Status(StatusCode::kBusy, "too many reads are waiting");
+  const auto unseen = session->ask(*prompt, **reuse);
+  failing.resolved = Status::ok();
+  ASSERT_TRUE(unseen.is_ok()) << unseen.status().to_string();
+  EXPECT_EQ(unseen->lost.code(), StatusCode::kBusy);
+  EXPECT_EQ(unseen->answer_tokens, whole->answer_tokens);
 
   // Leases that end meanwhile: once more, then without the store.
   failing.expire = 1;

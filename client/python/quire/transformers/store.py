@@ -12,7 +12,7 @@ import torch
 
 from .. import kv, reuse
 from ..client import Client
-from ..errors import FailedPrecondition, QuireError
+from ..errors import DeadlineExceeded, FailedPrecondition, QuireError
 from ..ids import PositionFrame, Tokens, as_tokens
 from ..kv import Packed, Put
 from ..lease import Ack, Lease
@@ -132,7 +132,8 @@ def plan_from_store(
     cannot. fixed_prefixes: prefix digests whose variants fit, best first. statistics: read the
     stored statistics of the candidates, and use the variant of a chunk that the policy ranks first;
     None does so for policies that rank candidates (query-value, Cache-Craft, combinations, ...). A
-    representation that vanishes between resolve and acquire is planned around.
+    representation that acquire cannot have (evicted, no room, too slow) is planned around, so many
+    times that a store under pressure is given up for this prompt.
     """
     if chunks and engine.shape.immovable:
         raise RopeCannotMove(f"{engine.shape.immovable}: only exact prefixes can be reused")
@@ -182,7 +183,7 @@ def plan_from_store(
             segments = choice.choose(segments, usable)
         wanted = [s.match for s in segments if s.match is not None]
         ids = list(dict.fromkeys(match.representation for match in wanted))
-        leases = dict(zip(ids, client.acquire_many(ids) if ids else [], strict=True))
+        leases = _acquired(client, ids)
         failed = {key: lease for key, lease in leases.items() if isinstance(lease, QuireError)}
         held = [lease for lease in leases.values() if isinstance(lease, Lease)]
         if not failed:
@@ -190,8 +191,13 @@ def plan_from_store(
         lost.update(failed)
         for lease in held:
             lease.release()
-        kept = [match for match in usable if match.representation not in lost]
-        usable = kept if tries < PLAN_TRIES_MAX else []
+        if tries >= PLAN_TRIES_MAX:
+            usable = []
+        elif any(isinstance(error, DeadlineExceeded) for error in failed.values()):
+            # There is no time for another deadline: no more than what came by this one.
+            usable = [m for m in usable if isinstance(leases.get(m.representation), Lease)]
+        else:
+            usable = [m for m in usable if m.representation not in lost]
 
     def source_of(match: Match) -> StoredKv:
         lease = leases[match.representation]
@@ -202,6 +208,16 @@ def plan_from_store(
         return StoredKv(lease.data, engine.model, stats, choice.lead_of(match, segments))
 
     return StorePlan(plan_of_segments(array, segments, source_of, question_tokens), held, lost)
+
+
+def _acquired(client: Client, ids: Sequence[bytes]) -> dict[bytes, Lease | QuireError]:
+    found: Sequence[Lease | QuireError] = ()
+    if ids:
+        try:
+            found = client.acquire_many(ids)
+        except DeadlineExceeded as error:  # nothing came in time
+            found = [error] * len(ids)
+    return dict(zip(ids, found, strict=True))
 
 
 def _dummies_only(policy: RowPolicy) -> bool:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .. import ids, statistics
 from ..client import Client
-from ..errors import QuireError
+from ..errors import DeadlineExceeded, QuireError
 from ..ids import Context, ContextKind, Phase
 from ..kv import describe
 from ..lease import Lease
@@ -90,10 +90,14 @@ def _read(lease: Lease) -> StoredStatistics:
 
 
 def read_statistics(client: Client, matches: Sequence[Match]) -> dict[bytes, StoredStatistics]:
-    """By variant id. What vanished or cannot be read is left out: its variant has no statistics."""
+    """By variant id. What vanished, is too slow or cannot be read is left out: its variant has no
+    statistics."""
     found: dict[bytes, StoredStatistics] = {}
     by_id = {m.representation: m.variant for m in matches if m.codec == statistics.CODEC}
-    leases = client.acquire_many(list(by_id)) if by_id else []
+    try:
+        leases = client.acquire_many(list(by_id)) if by_id else []
+    except DeadlineExceeded:
+        return found
     for variant, lease in zip(by_id.values(), leases, strict=True):
         if not isinstance(lease, Lease):
             continue

@@ -143,16 +143,20 @@ def test_what_cannot_be_had_is_computed(llama: Engine, server: str, monkeypatch:
     policy = parse_policy("reuse")
     tries = 0
     refusals = 1
+    all_late = False
 
     def acquire_many(client: quire.Client, ids: list[bytes]) -> list[quire.Lease | quire.QuireError]:
         nonlocal tries
         tries += 1
+        if all_late:
+            raise quire.DeadlineExceeded("the server did not answer in time")
         leases = granted(client, ids)
         if tries > refusals:
             return leases
         leases[0].release()
-        return [quire.Busy("memory is full"), *leases[1:]]
+        return [refusal("memory is full"), *leases[1:]]
 
+    refusal: type[quire.QuireError] = quire.Busy
     granted = quire.Client.acquire_many
     monkeypatch.setattr(quire.Client, "acquire_many", acquire_many)
     with quire.connect(server) as client:
@@ -171,6 +175,14 @@ def test_what_cannot_be_had_is_computed(llama: Engine, server: str, monkeypatch:
             with found as plan:
                 assert len(plan.reusable) == n_reused
                 assert torch.isfinite(llama.prefill(plan=plan, policy=policy).logits).all()
+        # Nobody waits for a second deadline: what came by the first is reused, or nothing.
+        tries, refusals, refusal = 0, 1, quire.DeadlineExceeded
+        with plan_from_store(llama, client, given.tokens, policy, question_tokens=9) as plan:
+            assert tries == 2 and len(plan.reusable) == n_loaded - len(given.chunks[0])
+        tries, all_late = 0, True
+        found = plan_from_store(llama, client, given.tokens, policy, question_tokens=9)
+        assert tries == 1 and len(found.lost) == len(given.chunks) and not len(found.plan.reusable)
+        found.close()
 
 
 def test_the_store_is_not_asked_for_what_cannot_move(tiny: Callable[[str], Engine], server: str) -> None:
