@@ -56,6 +56,11 @@ std::string dump(const ordered_json& json) {
   return json.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }
 
+void print_lost(std::ostream& out, const PolicyRun& run) {
+  if (!run.lost.is_ok())
+    out << "stored KV could not be used and was computed instead: " << run.lost.to_string() << "\n";
+}
+
 std::string one_line(std::string text) {
   std::replace(text.begin(), text.end(), '\n', ' ');
   return text;
@@ -76,8 +81,7 @@ void print_run(std::ostream& out, const PolicyRun& run) {
       << " exact, " << run.chunk_tokens << " reused, " << run.start.rows.size()
       << " of them recomputed\n"
       << timeline_text(run.start.timeline) << "\n";
-  if (!run.lost.is_ok())
-    out << "stored KV could not be used and was computed instead: " << run.lost.to_string() << "\n";
+  print_lost(out, run);
 }
 
 std::string run_json(const PolicyRun& run, const StoreSummary& stored,
@@ -105,6 +109,7 @@ void print_comparison(std::ostream& out, const std::vector<Comparison>& comparis
   for (const Comparison& c : comparisons) {
     out << std::left << std::setw(18) << c.run.policy << timeline_text(c.run.start.timeline)
         << "\n";
+    print_lost(out, c.run);
   }
 }
 

@@ -223,7 +223,8 @@ class RowPolicy:
         raise NotImplementedError
 
     def question_layers(self, plan: ReusePlan, shape: ModelShape) -> tuple[int, ...]:
-        """Of the layers that needs() names, those whose question attention this prompt gets."""
+        """Whose question attention this prompt gets: those that needs() names, or fewer of
+        them where a charge has to pay, and others below the last."""
         return self.needs(shape).question_layers(shape)
 
     def arrange(self, plan: ReusePlan) -> ReusePlan:

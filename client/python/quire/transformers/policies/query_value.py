@@ -9,8 +9,8 @@ as separators are, change nothing when they are computed again. Then:
   a head that the exact prefix covers;
 - what the question reads in sliding-window layers counts a little, too, where the charge is more
   than the rows that hold the answer take: the mean over those layers of the pass times a weight
-  that grows from 0 at a charge of .05 to .1 at .15. The last tokens before the question weigh in
-  them alone, and are most of what is left in long contexts;
+  that grows from 0 at a charge of .05 to .1 at .15. It goes to the last tokens before the question
+  alone, which are most of what is left in long contexts;
 - B is the whole charge: what the question's first pass costs is taken off the rows, and the pass
   ends where it would take more than a third of it.
 Departure from VATP: the norm is L2.
