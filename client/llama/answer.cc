@@ -123,6 +123,7 @@ Expected<AnswerStart> load_and_run(LlamaEngine& engine, const AnswerInput& input
   Stopwatch watch;
   QUIRE_RETURN_IF_ERROR(
       engine.place(in_rows && !looks ? n_tokens : layout.loaded_end, layout.pieces));
+  if (input.check_bytes) QUIRE_RETURN_IF_ERROR(input.check_bytes());
   start.timeline.load_us = watch.lap_us();
   if (looks) {
     QUIRE_ASSIGN_OR_RETURN(const uint64_t token_layers,

@@ -4,6 +4,7 @@
 #define QUIRE_CLIENT_LLAMA_ANSWER_H_
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -36,6 +37,9 @@ struct AnswerInput {
   // Where the question begins: only its attention guides a policy, not that of documents before it
   // which are fresh too. 0: the plan's trailing fresh tokens are the question.
   uint32_t question_begin = 0;
+  // Asked once, behind the last read of the representations and before anything is computed: not OK
+  // where they cannot be trusted. May be empty.
+  std::function<Status()> check_bytes;
 };
 
 struct AnswerStart {
@@ -53,8 +57,8 @@ struct AnswerStart {
 
 // Leaves the engine with the whole prompt as its live sequence and the last token's logits: ask
 // engine.logits(), then generate() or force(). Errors: kInvalidArgument (plan, tokens and bytes
-// that do not fit each other), and those of LlamaEngine and of the policy; the engine is empty
-// then.
+// that do not fit each other), and those of LlamaEngine, of the policy and of check_bytes; the
+// engine is empty then.
 Expected<AnswerStart> start_answer(LlamaEngine& engine, const AnswerInput& input);
 
 // sum p ln(p / q) of the softmaxes of two logit rows, in nats; NaN where a logit is.

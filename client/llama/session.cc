@@ -216,14 +216,11 @@ Expected<PolicyRun> LlamaSession::start(const ChunkedPrompt& prompt, const reuse
   input.representations = loaded.acquired.per_segment;
   input.policy = &policy;
   input.question_begin = prompt.question_begin;
+  // Not behind the computing, which may take longer than a lease.
+  if (loaded.acquired.held != nullptr)
+    input.check_bytes = [&] { return loaded.acquired.held->check(); };
   PolicyRun run;
   QUIRE_ASSIGN_OR_RETURN(run.start, start_answer(*engine_, input));
-  if (loaded.acquired.held != nullptr) {
-    if (const Status held = loaded.acquired.held->check(); !held.is_ok()) {
-      engine_->clear();
-      return held;
-    }
-  }
   QUIRE_ASSIGN_OR_RETURN(const std::span<const float> logits, engine_->logits());
   run.first_logits.assign(logits.begin(), logits.end());
   run.start.timeline.resolve_us = times.resolve_us;

@@ -103,7 +103,7 @@ TEST_P(Answers, DocumentsThatAreNotStoredAreComputedWithTheQuestion) {
 // A store under pressure: what resolve() lists cannot always be had.
 class FailingSource final : public KvSource {
  public:
-  explicit FailingSource(KvSource& inner) : inner_(inner) {}
+  FailingSource(KvSource& inner, const LlamaEngine& engine) : inner_(inner), engine_(engine) {}
   ByteSpan tenant_salt() const override { return inner_.tenant_salt(); }
   Expected<std::vector<Match>> resolve(const Digest& model,
                                        std::span<const TokenId> tokens) override {
@@ -133,7 +133,8 @@ class FailingSource final : public KvSource {
   StatusCode refusal = StatusCode::kBusy;
   Status resolved;      // of every resolve
   uint32_t expire = 0;  // so many loads end with a stale lease
-  uint32_t resolves = 0, acquires = 0;
+  uint32_t resolves = 0, acquires = 0, checks = 0;
+  bool checked_too_late = false;  // behind what was computed
 
  private:
   struct Held final : HeldKv {
@@ -142,6 +143,8 @@ class FailingSource final : public KvSource {
       bytes = inner_->bytes;
     }
     Status check() const override {
+      ++source_.checks;
+      source_.checked_too_late |= source_.engine_.logits().is_ok();
       if (source_.expire == 0) return Status::ok();
       --source_.expire;
       return {StatusCode::kStaleLease, "it expired"};
@@ -150,10 +153,11 @@ class FailingSource final : public KvSource {
     std::unique_ptr<HeldKv> inner_;
   };
   KvSource& inner_;
+  const LlamaEngine& engine_;
 };
 
 TEST_P(Answers, WhatTheStoreCannotGiveIsComputed) {
-  FailingSource failing(*source_);
+  FailingSource failing(*source_, *engine_);
   SessionOptions options;
   options.answer_tokens_max = 4;
   auto session = LlamaSession::make(*engine_, failing, options);
@@ -168,6 +172,7 @@ TEST_P(Answers, WhatTheStoreCannotGiveIsComputed) {
   ASSERT_TRUE(whole.is_ok() && all.is_ok());
   EXPECT_EQ(all->lost_representations, 0u);
   EXPECT_TRUE(all->lost.is_ok());
+  EXPECT_EQ(failing.checks, 1u);
 
   // The prefix: chunks alone are reused then.
   failing.refuse = 1;
@@ -214,6 +219,7 @@ TEST_P(Answers, WhatTheStoreCannotGiveIsComputed) {
   const auto stale = session->ask(*prompt, **reuse);
   ASSERT_TRUE(stale.is_ok()) << stale.status().to_string();
   EXPECT_EQ(failing.resolves, 2u);
+  EXPECT_FALSE(failing.checked_too_late);
   EXPECT_EQ(stale->chunk_tokens + stale->prefix_tokens, 0u);
   EXPECT_EQ(stale->answer_tokens, whole->answer_tokens);
 }
