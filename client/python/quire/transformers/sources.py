@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -131,7 +132,8 @@ class StoredKv:
     """A representation's bytes: a lease's ``data``, or what :func:`quire.pack` made.
 
     Decoding, rotation (64-bit angles) and checks are the C kernels'. The bytes must stay readable
-    while the source is in use: hold the lease.
+    while the source is in use: hold the lease. check: called behind every read of them, as
+    ``lease.check``; raises where they may have become another object's.
     """
 
     def __init__(
@@ -140,8 +142,11 @@ class StoredKv:
         model: Model,
         stats: ChunkStats | None = None,
         lead_runs: tuple[bytes, ...] = (),
+        *,
+        check: Callable[[], None] | None = None,
     ) -> None:
         self._data = data
+        self._check = check
         self.lead_runs = lead_runs
         self._model = model
         self._info = describe(data)
@@ -190,6 +195,8 @@ class StoredKv:
             out=(plane_views(keys), plane_views(values)),
             rows=first,
         )
+        if self._check is not None:
+            self._check()
         if not on_cpu:
             cells = slice(target.cell_begin, target.cell_begin + target.n_tokens)
             for planes, loaded in ((target.keys, keys), (target.values, values)):

@@ -82,7 +82,8 @@ def put(
 
 
 class StorePlan:
-    """A plan over leased objects. Use it in a ``with`` block: the bytes are pinned inside.
+    """A plan over leased objects. Use it in a ``with`` block: the bytes are pinned inside, until
+    their leases expire; a prefill that comes later raises StaleLease.
 
     lost: what resolve listed and acquire could not have (evicted, no room, too slow), by
     representation; planned around, so it is computed.
@@ -203,9 +204,10 @@ def plan_from_store(
         lease = leases[match.representation]
         assert isinstance(lease, Lease)
         if choice is None or match.kind == MatchKind.PREFIX:
-            return StoredKv(lease.data, engine.model)
+            return StoredKv(lease.data, engine.model, check=lease.check)
         stats = choice.known.get(match.variant, UNKNOWN).stats
-        return StoredKv(lease.data, engine.model, stats, choice.lead_of(match, segments))
+        lead = choice.lead_of(match, segments)
+        return StoredKv(lease.data, engine.model, stats, lead, check=lease.check)
 
     return StorePlan(plan_of_segments(array, segments, source_of, question_tokens), held, lost)
 

@@ -185,6 +185,24 @@ def test_what_cannot_be_had_is_computed(llama: Engine, server: str, monkeypatch:
         found.close()
 
 
+def test_bytes_whose_lease_has_ended_are_not_used(llama: Engine, server: str) -> None:
+    given = random_input(llama, n_chunk=48, seed=SEED + 1)
+    policy = parse_policy("query-value:0.15")
+    with quire.connect(server) as client:
+        client.register_model("tiny-llama", llama.model)
+        for chunk in given.chunks:
+            put(llama, client, llama.capture(chunk, behind_prefix(given.prefix), salt=client.salt))
+        for statistics in (False, True):
+            found = plan_from_store(
+                llama, client, given.tokens, policy, question_tokens=9, statistics=statistics
+            )
+            assert len(found.plan.reusable)
+            llama.prefill(plan=found.plan, policy=policy)
+            found.close()
+            with pytest.raises(quire.StaleLease):
+                llama.prefill(plan=found.plan, policy=policy)
+
+
 def test_the_store_is_not_asked_for_what_cannot_move(tiny: Callable[[str], Engine], server: str) -> None:
     engine = tiny("llama-dynamic")
     tokens = np.arange(100, dtype=np.uint32)
