@@ -1,6 +1,7 @@
 // From a plan to an answer: the pipeline over a source in memory.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "client/llama/session.h"
@@ -222,6 +223,26 @@ TEST_P(Answers, WhatTheStoreCannotGiveIsComputed) {
   EXPECT_FALSE(failing.checked_too_late);
   EXPECT_EQ(stale->chunk_tokens + stale->prefix_tokens, 0u);
   EXPECT_EQ(stale->answer_tokens, whole->answer_tokens);
+}
+
+// Windows count where the policy's charge is above .05; query:B looks at full layers alone.
+TEST_P(Answers, WindowsOfThePassAreWatchedWhereTheyCount) {
+  ASSERT_TRUE(session_->store(chunks_, false).is_ok());
+  const auto prompt = session_->prompt(chunks_, kQuestion);
+  ASSERT_TRUE(prompt.is_ok());
+  const std::vector<uint32_t> full = engine_->full_layers();
+  for (const char* name : {"query-value:0.5", "query:0.5"}) {
+    const auto policy = reuse::parse_policy(name);
+    engine_->keep_attention(true);
+    const auto run = session_->ask(*prompt, **policy);
+    engine_->keep_attention(false);
+    ASSERT_TRUE(run.is_ok()) << run.status().to_string();
+    const uint32_t depth = run->start.question_layers;
+    ASSERT_GT(depth, 1u);
+    const auto n_full = std::lower_bound(full.begin(), full.end(), depth) - full.begin();
+    EXPECT_EQ(engine_->attention().layers,
+              (*policy)->needs().window_weight > 0 ? depth : static_cast<uint32_t>(n_full));
+  }
 }
 
 // Rows and the question's pass out of one charge; the chunk that stands right behind the system
