@@ -12,7 +12,7 @@ import torch
 
 from .. import kv, reuse
 from ..client import Client
-from ..errors import DeadlineExceeded, FailedPrecondition, QuireError
+from ..errors import Busy, DeadlineExceeded, FailedPrecondition, QuireError
 from ..ids import PositionFrame, Tokens, as_tokens
 from ..kv import Packed, Put
 from ..lease import Ack, Lease
@@ -86,7 +86,8 @@ class StorePlan:
     their leases expire; a prefill that comes later raises StaleLease.
 
     lost: what resolve listed and acquire could not have (evicted, no room, too slow), by
-    representation; planned around, so it is computed.
+    representation; planned around, so it is computed. unresolved: why the store could not look at
+    all (busy, too slow); nothing of it is used then.
     """
 
     def __init__(
@@ -94,9 +95,11 @@ class StorePlan:
         plan: ReusePlan,
         leases: Sequence[Lease],
         lost: Mapping[bytes, QuireError] | None = None,
+        unresolved: QuireError | None = None,
     ) -> None:
         self.plan = plan
         self.lost = dict(lost or {})
+        self.unresolved = unresolved
         self._leases = list(leases)
 
     def close(self) -> None:
@@ -145,13 +148,18 @@ def plan_from_store(
     prefix = needs.uses_prefix and not (limit and len(array) > limit)
     if statistics is None:
         statistics = type(policy).rank_candidate is not RowPolicy.rank_candidate
-    matches = client.resolve(
-        engine.model_id,
-        array,
-        prefix=prefix,
-        chunks=needs.uses_chunks and movable,
-        statistics=statistics,
-    )
+    matches: Sequence[Match] = ()
+    unresolved: QuireError | None = None
+    try:
+        matches = client.resolve(
+            engine.model_id,
+            array,
+            prefix=prefix,
+            chunks=needs.uses_chunks and movable,
+            statistics=statistics,
+        )
+    except (Busy, DeadlineExceeded) as error:
+        unresolved = error
     usable = [
         match
         for match in matches
@@ -209,7 +217,9 @@ def plan_from_store(
         lead = choice.lead_of(match, segments)
         return StoredKv(lease.data, engine.model, stats, lead, check=lease.check)
 
-    return StorePlan(plan_of_segments(array, segments, source_of, question_tokens), held, lost)
+    return StorePlan(
+        plan_of_segments(array, segments, source_of, question_tokens), held, lost, unresolved
+    )
 
 
 def _acquired(client: Client, ids: Sequence[bytes]) -> dict[bytes, Lease | QuireError]:

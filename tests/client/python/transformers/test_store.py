@@ -203,6 +203,26 @@ def test_bytes_whose_lease_has_ended_are_not_used(llama: Engine, server: str) ->
                 llama.prefill(plan=found.plan, policy=policy)
 
 
+def test_a_store_that_cannot_look_is_done_without(
+    llama: Engine, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = random_input(llama, n_chunk=48, seed=SEED)
+
+    def resolve(*_: object, **__: object) -> list[quire.Match]:
+        raise error
+
+    monkeypatch.setattr(quire.Client, "resolve", resolve)
+    with quire.connect(server) as client:
+        for error in (quire.Busy("queues are full"), quire.DeadlineExceeded("too slow")):
+            found = plan_from_store(llama, client, given.tokens, parse_policy("reuse"), question_tokens=9)
+            assert found.unresolved is error and not found.lost
+            with found as plan:
+                assert len(plan.fresh) == len(given.tokens)
+        error = quire.Unavailable("gone")
+        with pytest.raises(quire.Unavailable):
+            plan_from_store(llama, client, given.tokens, parse_policy("reuse"), question_tokens=9)
+
+
 def test_the_store_is_not_asked_for_what_cannot_move(tiny: Callable[[str], Engine], server: str) -> None:
     engine = tiny("llama-dynamic")
     tokens = np.arange(100, dtype=np.uint32)
