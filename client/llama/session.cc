@@ -50,6 +50,11 @@ Expected<Acquired> acquire(KvSource& source, const reuse::Plan& plan) {
   return acquired;
 }
 
+// Whether the store is there, but has no room or time now.
+bool is_under_pressure(const Status& status) {
+  return status.code() == StatusCode::kBusy || status.code() == StatusCode::kDeadlineExceeded;
+}
+
 }  // namespace
 
 LogitDistance logit_distance(const std::vector<std::vector<float>>& p,
@@ -151,11 +156,6 @@ struct LlamaSession::Loaded {
   uint32_t lost_representations = 0;
   Status lost;
 };
-
-// Whether the store is there, but has no room or time now.
-bool is_under_pressure(const Status& status) {
-  return status.code() == StatusCode::kBusy || status.code() == StatusCode::kDeadlineExceeded;
-}
 
 // What is lost is planned around: a store under pressure makes answers slower, never fail.
 Expected<LlamaSession::Loaded> LlamaSession::load(const ChunkedPrompt& prompt,
