@@ -46,8 +46,8 @@ class AttentionGathering {
   std::string failure_;
 };
 
-// From the softmax of the given layers (ascending), mean over heads. A layer that does
-// not show its softmax in each graph is a failure.
+// From the softmax of the given layers (ascending), mean over heads. A layer that does not show its
+// softmax in each graph is a failure.
 class SoftmaxGathering : public AttentionGathering {
  public:
   bool wants(const ggml_tensor* node) override;
