@@ -101,6 +101,7 @@ Expected<uint32_t> Client::hint(std::span<const Digest> representations, const U
   request.next_use_ms = hint.next_use_ms.value_or(0);
   request.priority = hint.priority.value_or(request.priority);
   uint32_t applied = 0;
+  const Deadline deadline = Deadline::after_ms(session_->timeout_ms());
   while (!representations.empty()) {
     const auto part =
         representations.first(std::min<size_t>(representations.size(), wire::kHintIdsMax));
@@ -109,7 +110,7 @@ Expected<uint32_t> Client::hint(std::span<const Digest> representations, const U
     ByteWriter body;
     body.write(request);
     for (const Digest& id : part) body.write(id.bytes);
-    QUIRE_ASSIGN_OR_RETURN(auto turn, session_->turn());
+    QUIRE_ASSIGN_OR_RETURN(auto turn, session_->turn(deadline));
     QUIRE_ASSIGN_OR_RETURN(const auto reply,
                            turn.call_for<wire::HintReply>(wire::Op::kHint, body.bytes()));
     applied += reply.applied;
@@ -149,6 +150,7 @@ Expected<uint32_t> Client::feedback(std::span<const UseFeedback> uses) {
       return invalid("a deviation is finite and not negative");
   }
   uint32_t applied = 0;
+  const Deadline deadline = Deadline::after_ms(session_->timeout_ms());
   while (!uses.empty()) {
     const auto part = uses.first(std::min<size_t>(uses.size(), wire::kFeedbackItemsMax));
     uses = uses.subspan(part.size());
@@ -162,7 +164,7 @@ Expected<uint32_t> Client::feedback(std::span<const UseFeedback> uses) {
                    (use.deviation ? wire::kFeedbackDeviation : 0u);
       body.write(item);
     }
-    QUIRE_ASSIGN_OR_RETURN(auto turn, session_->turn());
+    QUIRE_ASSIGN_OR_RETURN(auto turn, session_->turn(deadline));
     QUIRE_ASSIGN_OR_RETURN(const auto reply,
                            turn.call_for<wire::FeedbackReply>(wire::Op::kFeedback, body.bytes()));
     applied += reply.applied;
@@ -258,7 +260,8 @@ Expected<Lease> Client::accept_lease(const wire::AcquireReply& reply, uint64_t a
   return lease;
 }
 
-Status Client::acquire_some(std::span<const Digest> ids, std::vector<Expected<Lease>>& leases) {
+Status Client::acquire_some(std::span<const Digest> ids, const Deadline& deadline,
+                            std::vector<Expected<Lease>>& leases) {
   const size_t first = leases.size();
   for (size_t i = 0; i < ids.size(); ++i)
     leases.emplace_back(Status(StatusCode::kInternal, "no answer for this id"));
@@ -266,7 +269,7 @@ Status Client::acquire_some(std::span<const Digest> ids, std::vector<Expected<Le
   body.write(wire::AcquireRequest{.n_ids = static_cast<uint32_t>(ids.size()), .lease_ms = 0});
   for (const Digest& id : ids) body.write(id.bytes);
 
-  QUIRE_ASSIGN_OR_RETURN(auto turn, session_->turn());
+  QUIRE_ASSIGN_OR_RETURN(auto turn, session_->turn(deadline));
   const uint64_t asked_ns = system_clock().now_ns();
   std::vector<bool> answered(ids.size());
   size_t n_answered = 0;
@@ -310,9 +313,17 @@ Status Client::acquire_some(std::span<const Digest> ids, std::vector<Expected<Le
 Expected<std::vector<Expected<Lease>>> Client::acquire(std::span<const Digest> representations) {
   std::vector<Expected<Lease>> leases;
   leases.reserve(representations.size());
-  for (size_t i = 0; i < representations.size(); i += wire::kAcquireIdsMax) {
-    const size_t count = std::min<size_t>(wire::kAcquireIdsMax, representations.size() - i);
-    QUIRE_RETURN_IF_ERROR(acquire_some(representations.subspan(i, count), leases));
+  const Deadline deadline = Deadline::after_ms(session_->timeout_ms());
+  while (leases.size() < representations.size()) {
+    const size_t begin = leases.size();
+    const auto rest = representations.subspan(begin);
+    const auto part = rest.first(std::min<size_t>(wire::kAcquireIdsMax, rest.size()));
+    const Status acquired = acquire_some(part, deadline, leases);
+    const bool others_are_held = begin > 0 && (acquired.code() == StatusCode::kDeadlineExceeded ||
+                                               acquired.code() == StatusCode::kBusy);
+    if (!others_are_held) QUIRE_RETURN_IF_ERROR(acquired);
+    if (!acquired.is_ok())
+      std::fill(leases.begin() + static_cast<ptrdiff_t>(begin), leases.end(), acquired);
   }
   return leases;
 }

@@ -69,6 +69,7 @@ struct ResolveOptions {
 };
 
 class Client;
+struct Deadline;
 
 // A pinned, read-only object in the server's slab; released on destruction.
 class Lease {
@@ -195,7 +196,8 @@ class Client {
   explicit Client(std::unique_ptr<Session> session);
   Expected<Lease> accept_lease(const wire::AcquireReply& reply, uint64_t asked_ns);
   // At most wire::kAcquireIdsMax ids in one request; appends one entry per id.
-  Status acquire_some(std::span<const Digest> ids, std::vector<Expected<Lease>>& leases);
+  Status acquire_some(std::span<const Digest> ids, const Deadline& deadline,
+                      std::vector<Expected<Lease>>& leases);
   std::unique_ptr<Session> session_;
 };
 

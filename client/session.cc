@@ -155,11 +155,12 @@ Status Client::Session::healthy() const {
   return Status::ok();
 }
 
-Expected<Client::Session::Turn> Client::Session::turn() {
-  Turn turn(*this, Deadline::after_ms(timeout_ms_));
+Expected<Client::Session::Turn> Client::Session::turn(const Deadline& deadline) {
+  Turn turn(*this, deadline);
   // The realtime clock, since sanitizers do not know glibc's monotonic lock call.
-  turn.lock_ = std::unique_lock(
-      request_mutex_, std::chrono::system_clock::now() + std::chrono::milliseconds(timeout_ms_));
+  turn.lock_ =
+      std::unique_lock(request_mutex_, std::chrono::system_clock::now() +
+                                           std::chrono::milliseconds(deadline.remaining_ms()));
   if (!turn.lock_.owns_lock())
     return Status(StatusCode::kDeadlineExceeded, "requests of other threads took all of the time");
   {

@@ -82,7 +82,8 @@ class Client::Session {
     std::unique_lock<std::timed_mutex> lock_;
   };
   // kDeadlineExceeded: other threads' requests took all of the time. kUnavailable: session over.
-  Expected<Turn> turn();
+  Expected<Turn> turn() { return turn(Deadline::after_ms(timeout_ms_)); }
+  Expected<Turn> turn(const Deadline& deadline);
 
   // A frame whose reply nobody waits for; errors do not matter to the caller.
   void send_and_forget(wire::Op op, uint32_t flags, ByteSpan body);

@@ -114,6 +114,28 @@ TEST(Acquire, WhatIsLateDoesNotCostTheRest) {
   EXPECT_EQ(released, 1);
 }
 
+TEST(Acquire, APageThatIsLateOrRefusedDoesNotCostThoseBefore) {
+  for (const StatusCode code : {StatusCode::kDeadlineExceeded, StatusCode::kBusy}) {
+    std::atomic<int> requests{0};
+    FakeServer server([&](FakeServer& self, const Request& request) {
+      if (request.op() != Op::kAcquire) return;
+      if (++requests == 1) return grant_leases(self, request);
+      if (code == StatusCode::kBusy) self.reply_error(request, code, "too many wait");
+    });
+    const auto client = server.connect(500);
+    ASSERT_TRUE(client.is_ok());
+    const std::vector<Digest> ids(2 * wire::kAcquireIdsMax + 1, id_of(1));
+    const auto leases = (*client)->acquire(ids);
+    ASSERT_TRUE(leases.is_ok()) << leases.status().to_string();
+    ASSERT_EQ(leases->size(), ids.size());
+    for (size_t i = 0; i < ids.size(); ++i)
+      EXPECT_EQ((*leases)[i].status().code(), i < wire::kAcquireIdsMax ? StatusCode::kOk : code)
+          << i;
+    // All pages share one deadline: nothing is asked for behind it.
+    EXPECT_EQ(requests, code == StatusCode::kBusy ? 3 : 2);
+  }
+}
+
 TEST(Acquire, RefusalOfTheWholeRequest) {
   FakeServer server([](FakeServer& self, const Request& request) {
     self.reply_error(request, StatusCode::kUnavailable,
