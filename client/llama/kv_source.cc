@@ -142,7 +142,9 @@ class ServerSource final : public KvSource {
   Expected<std::unique_ptr<HeldKv>> acquire(std::span<const Digest> representations) override {
     auto leases = client_.acquire(representations);
     auto held = std::make_unique<HeldLeases>();
-    if (leases.status().code() == StatusCode::kDeadlineExceeded) {
+    const StatusCode code = leases.status().code();
+    if (code == StatusCode::kDeadlineExceeded || code == StatusCode::kUnavailable ||
+        code == StatusCode::kBusy) {
       held->bytes.resize(representations.size());
       held->lost = leases.status();
       return std::unique_ptr<HeldKv>(std::move(held));

@@ -26,7 +26,8 @@ class HeldKv {
   virtual ~HeldKv() = default;
   // In the order of the ids asked for; empty where it could not be had.
   std::vector<ByteSpan> bytes;
-  // Why one of those could not, kDeadlineExceeded before all else; OK where all are here.
+  // Why one of those could not, kDeadlineExceeded or kUnavailable before all else: no more can be
+  // had then. OK where all are here.
   Status lost;
   // OK while what was read can be trusted (leases not expired); ask after the last read.
   virtual Status check() const { return Status::ok(); }
@@ -40,7 +41,7 @@ class KvSource {
   virtual Digest scope() const { return {}; }
   virtual Expected<std::vector<Match>> resolve(const Digest& model,
                                                std::span<const TokenId> tokens) = 0;
-  // Fails where nothing can be asked. What is gone, too slow, or finds no room is lost alone.
+  // What is gone, too slow, or finds no room is lost alone; all of it where the server is gone.
   virtual Expected<std::unique_ptr<HeldKv>> acquire(std::span<const Digest> representations) = 0;
   // Stores what an engine captured. header: ids filled in.
   virtual Expected<reuse::PutResult> put(const RepresentationHeader& header,

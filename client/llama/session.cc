@@ -15,7 +15,7 @@ uint64_t since_us(uint64_t start_ns) {
   return (system_clock().now_ns() - start_ns) / 1000;
 }
 
-// Plans that lose what they wanted, before one without anything stored.
+// Plans that lose what they wanted, before one of nothing but what the last of them held.
 constexpr uint32_t kPlanTriesMax = 4;
 // Starts whose bytes turn out to be unusable while they load, before one without anything stored.
 constexpr uint32_t kLoadTriesMax = 2;
@@ -50,9 +50,15 @@ Expected<Acquired> acquire(KvSource& source, const reuse::Plan& plan) {
   return acquired;
 }
 
-// Whether the store is there, but has no room or time now.
-bool is_under_pressure(const Status& status) {
-  return status.code() == StatusCode::kBusy || status.code() == StatusCode::kDeadlineExceeded;
+// Whether the store has no time for this prompt, or is gone: nothing more is asked of it.
+bool is_last_word(const Status& status) {
+  return status.code() == StatusCode::kDeadlineExceeded ||
+         status.code() == StatusCode::kUnavailable;
+}
+
+// Whether a prompt is to be answered without what the store has.
+bool can_do_without(const Status& status) {
+  return status.code() == StatusCode::kBusy || is_last_word(status);
 }
 
 }  // namespace
@@ -157,7 +163,8 @@ struct LlamaSession::Loaded {
   Status lost;
 };
 
-// What is lost is planned around: a store under pressure makes answers slower, never fail.
+// What is lost is planned around: a store under pressure, or gone, makes answers slower, never
+// fail.
 Expected<LlamaSession::Loaded> LlamaSession::load(const ChunkedPrompt& prompt,
                                                   const reuse::RowPolicy& policy, bool from_store,
                                                   AnswerTimeline& times) {
@@ -170,7 +177,7 @@ Expected<LlamaSession::Loaded> LlamaSession::load(const ChunkedPrompt& prompt,
     auto found = source_->resolve(engine_->model_id(), prompt.tokens);
     if (found) {
       matches = std::move(*found);
-    } else if (is_under_pressure(found.status())) {
+    } else if (can_do_without(found.status())) {
       loaded.lost = found.status();
     } else {
       return found.status();
@@ -194,14 +201,14 @@ Expected<LlamaSession::Loaded> LlamaSession::load(const ChunkedPrompt& prompt,
     begin_ns = system_clock().now_ns();
     if (loaded.lost.is_ok()) loaded.lost = acquired.held->lost;
     loaded.lost_representations += static_cast<uint32_t>(acquired.lost.size());
-    if (tries >= kPlanTriesMax) matches.clear();
-    // A deadline has passed: there is no time for another, so no more than what came by then.
-    const bool late = acquired.held->lost.code() == StatusCode::kDeadlineExceeded;
-    const std::vector<Digest>& listed = late ? acquired.had : acquired.lost;
+    if (tries > kPlanTriesMax) matches.clear();
+    // No more than what is held, where there is no time for another deadline, or no end of this.
+    const bool settle = tries == kPlanTriesMax || is_last_word(acquired.held->lost);
+    const std::vector<Digest>& listed = settle ? acquired.had : acquired.lost;
     std::erase_if(matches, [&](const Match& match) {
       const bool is_listed =
           std::find(listed.begin(), listed.end(), match.representation) != listed.end();
-      return is_listed != late;
+      return is_listed != settle;
     });
   }
 }
@@ -241,7 +248,8 @@ Expected<PolicyRun> LlamaSession::ask(const ChunkedPrompt& prompt, const reuse::
   const Status first = started.status();
   const auto unusable = [&] {
     const StatusCode code = started.status().code();
-    return code == StatusCode::kStaleLease || code == StatusCode::kCorrupt;
+    return code == StatusCode::kStaleLease || code == StatusCode::kCorrupt ||
+           code == StatusCode::kUnavailable;
   };
   for (uint32_t tries = 1; tries <= kLoadTriesMax && unusable(); ++tries)
     started = start(prompt, policy, tries < kLoadTriesMax);

@@ -43,7 +43,8 @@ struct PolicyRun {
   uint32_t prefix_tokens = 0;  // loaded exactly
   uint32_t chunk_tokens = 0;   // loaded from elsewhere
   // Found in the store, but not to be had or not usable, so computed: how many could not be had,
-  // and the first reason (or why the store could not look).
+  // and the first reason (or why the store could not look). kUnavailable: the server is gone;
+  // answers go on without it, connect again.
   uint32_t lost_representations = 0;
   Status lost;
   double ttft_ms() const { return static_cast<double>(start.timeline.total_us) / 1000.0; }

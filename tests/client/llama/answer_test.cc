@@ -117,9 +117,11 @@ class FailingSource final : public KvSource {
     if (!inner) return inner.status();
     ++acquires;
     auto held = std::make_unique<Held>(*this, std::move(*inner));
-    for (size_t i = 0; i < held->bytes.size(); ++i) {
-      if (refuse == 0) break;
-      --refuse;
+    uint32_t& refusals = refuse_first > 0 ? refuse_first : refuse;
+    const size_t n_refused = refuse_first > 0 ? 1 : held->bytes.size();
+    for (size_t i = 0; i < n_refused; ++i) {
+      if (refusals == 0) break;
+      --refusals;
       held->bytes[i] = {};
       if (held->lost.is_ok()) held->lost = Status(refusal, "not now");
     }
@@ -130,10 +132,12 @@ class FailingSource final : public KvSource {
     return inner_.put(header, model, capture);
   }
 
-  uint32_t refuse = 0;  // so many representations from now on
+  uint32_t refuse = 0;        // so many representations from now on
+  uint32_t refuse_first = 0;  // before that, the first one of so many acquires
   StatusCode refusal = StatusCode::kBusy;
   Status resolved;      // of every resolve
-  uint32_t expire = 0;  // so many loads end with a stale lease
+  uint32_t expire = 0;  // so many loads end with a lease that has ended
+  StatusCode ended = StatusCode::kStaleLease;
   uint32_t resolves = 0, acquires = 0, checks = 0;
   bool checked_too_late = false;  // behind what was computed
 
@@ -148,7 +152,7 @@ class FailingSource final : public KvSource {
       source_.checked_too_late |= source_.engine_.logits().is_ok();
       if (source_.expire == 0) return Status::ok();
       --source_.expire;
-      return {StatusCode::kStaleLease, "it expired"};
+      return {source_.ended, "it expired, or the server has gone"};
     }
     FailingSource& source_;
     std::unique_ptr<HeldKv> inner_;
@@ -184,6 +188,14 @@ TEST_P(Answers, WhatTheStoreCannotGiveIsComputed) {
   EXPECT_EQ(without_prefix->prefix_tokens, 0u);
   EXPECT_EQ(without_prefix->chunk_tokens, all->chunk_tokens);
 
+  // One after another: what the fourth plan holds is used.
+  ASSERT_EQ(chunks_.size(), 4u);
+  failing.refuse_first = 4;
+  const auto held = session->ask(*prompt, **reuse);
+  ASSERT_TRUE(held.is_ok()) << held.status().to_string();
+  EXPECT_EQ(held->lost_representations, 4u);
+  EXPECT_EQ(held->chunk_tokens, chunks_.back().size());
+
   // Everything, for good.
   failing.refuse = 1'000'000;
   const auto nothing = session->ask(*prompt, **reuse);
@@ -208,6 +220,30 @@ TEST_P(Answers, WhatTheStoreCannotGiveIsComputed) {
   ASSERT_TRUE(unseen.is_ok()) << unseen.status().to_string();
   EXPECT_EQ(unseen->lost.code(), StatusCode::kBusy);
   EXPECT_EQ(unseen->answer_tokens, whole->answer_tokens);
+
+  // A server that has gone fails no prompt, wherever it is noticed.
+  failing.resolved = Status(StatusCode::kUnavailable, "gone");
+  const auto gone = session->ask(*prompt, **reuse);
+  failing.resolved = Status::ok();
+  ASSERT_TRUE(gone.is_ok()) << gone.status().to_string();
+  EXPECT_EQ(gone->lost.code(), StatusCode::kUnavailable);
+  EXPECT_EQ(gone->answer_tokens, whole->answer_tokens);
+  failing.refuse = 1'000'000;
+  failing.refusal = StatusCode::kUnavailable;
+  failing.acquires = 0;
+  const auto gone_at_acquire = session->ask(*prompt, **reuse);
+  failing.refuse = 0;
+  ASSERT_TRUE(gone_at_acquire.is_ok()) << gone_at_acquire.status().to_string();
+  EXPECT_EQ(failing.acquires, 1u);
+  EXPECT_EQ(gone_at_acquire->answer_tokens, whole->answer_tokens);
+  failing.expire = 1'000'000;
+  failing.ended = StatusCode::kUnavailable;
+  const auto gone_at_load = session->ask(*prompt, **reuse);
+  failing.expire = 0;
+  failing.ended = StatusCode::kStaleLease;
+  ASSERT_TRUE(gone_at_load.is_ok()) << gone_at_load.status().to_string();
+  EXPECT_EQ(gone_at_load->lost.code(), StatusCode::kUnavailable);
+  EXPECT_EQ(gone_at_load->answer_tokens, whole->answer_tokens);
 
   // Leases that end meanwhile: once more, then without the store.
   failing.expire = 1;

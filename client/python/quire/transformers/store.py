@@ -12,7 +12,7 @@ import torch
 
 from .. import kv, reuse
 from ..client import Client
-from ..errors import Busy, DeadlineExceeded, FailedPrecondition, QuireError
+from ..errors import Busy, DeadlineExceeded, FailedPrecondition, QuireError, Unavailable
 from ..ids import PositionFrame, Tokens, as_tokens
 from ..kv import Packed, Put
 from ..lease import Ack, Lease
@@ -27,7 +27,10 @@ from .sources import ChunkKv, StoredKv, abi_dtype, plane_views
 from .stored_variants import UNKNOWN, VariantChoice, read_statistics
 
 DEFAULT_CODEC = "int8-channel"
-PLAN_TRIES_MAX = 4  # plans that lose what they wanted, before one without anything stored
+# Plans that lose what they wanted, before one of nothing but what the last of them held.
+PLAN_TRIES_MAX = 4
+# The store has no time for this prompt, or is gone: nothing more is asked of it.
+_LAST_WORDS = (DeadlineExceeded, Unavailable)
 
 
 def _arguments(engine: Engine, chunk: ChunkKv, frame: PositionFrame) -> dict[str, Any]:
@@ -83,11 +86,13 @@ def put(
 
 class StorePlan:
     """A plan over leased objects. Use it in a ``with`` block: the bytes are pinned inside, until
-    their leases expire; a prefill that comes later raises StaleLease.
+    their leases expire; a prefill that comes later raises StaleLease (Unavailable: the server has
+    gone); plan again.
 
     lost: what resolve listed and acquire could not have (evicted, no room, too slow), by
     representation; planned around, so it is computed. unresolved: why the store could not look at
-    all (busy, too slow); nothing of it is used then.
+    all (busy, too slow, gone); nothing of it is used then. Behind Unavailable in either, connect
+    again for the next prompt.
     """
 
     def __init__(
@@ -136,8 +141,8 @@ def plan_from_store(
     cannot. fixed_prefixes: prefix digests whose variants fit, best first. statistics: read the
     stored statistics of the candidates, and use the variant of a chunk that the policy ranks first;
     None does so for policies that rank candidates (query-value, Cache-Craft, combinations, ...). A
-    representation that acquire cannot have (evicted, no room, too slow) is planned around, so many
-    times that a store under pressure is given up for this prompt.
+    representation that acquire cannot have (evicted, no room, too slow, the server gone) is planned
+    around; at most PLAN_TRIES_MAX times, then with what is held alone.
     """
     if chunks and engine.shape.immovable:
         raise RopeCannotMove(f"{engine.shape.immovable}: only exact prefixes can be reused")
@@ -158,7 +163,7 @@ def plan_from_store(
             chunks=needs.uses_chunks and movable,
             statistics=statistics,
         )
-    except (Busy, DeadlineExceeded) as error:
+    except (Busy, *_LAST_WORDS) as error:
         unresolved = error
     usable = [
         match
@@ -200,10 +205,9 @@ def plan_from_store(
         lost.update(failed)
         for lease in held:
             lease.release()
-        if tries >= PLAN_TRIES_MAX:
+        if tries > PLAN_TRIES_MAX:
             usable = []
-        elif any(isinstance(error, DeadlineExceeded) for error in failed.values()):
-            # There is no time for another deadline: no more than what came by this one.
+        elif tries == PLAN_TRIES_MAX or any(isinstance(e, _LAST_WORDS) for e in failed.values()):
             usable = [m for m in usable if isinstance(leases.get(m.representation), Lease)]
         else:
             usable = [m for m in usable if m.representation not in lost]
@@ -227,7 +231,7 @@ def _acquired(client: Client, ids: Sequence[bytes]) -> dict[bytes, Lease | Quire
     if ids:
         try:
             found = client.acquire_many(ids)
-        except DeadlineExceeded as error:  # nothing came in time
+        except (Busy, *_LAST_WORDS) as error:
             found = [error] * len(ids)
     return dict(zip(ids, found, strict=True))
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .. import ids, statistics
 from ..client import Client
-from ..errors import DeadlineExceeded, QuireError
+from ..errors import Busy, DeadlineExceeded, QuireError, Unavailable
 from ..ids import Context, ContextKind, Phase
 from ..kv import describe
 from ..lease import Lease
@@ -96,7 +96,7 @@ def read_statistics(client: Client, matches: Sequence[Match]) -> dict[bytes, Sto
     by_id = {m.representation: m.variant for m in matches if m.codec == statistics.CODEC}
     try:
         leases = client.acquire_many(list(by_id)) if by_id else []
-    except DeadlineExceeded:
+    except (Busy, DeadlineExceeded, Unavailable):
         return found
     for variant, lease in zip(by_id.values(), leases, strict=True):
         if not isinstance(lease, Lease):

@@ -26,6 +26,7 @@ from quire.transformers import (
 from quire.transformers.gates import random_input
 from quire.transformers.policies import FullReuse, parse_policy
 from quire.transformers.store import PLAN_TRIES_MAX
+from support import run_server
 
 SEED = 21
 CODECS = {
@@ -167,7 +168,16 @@ def test_what_cannot_be_had_is_computed(llama: Engine, server: str, monkeypatch:
             for codec in ("raw-f32", "raw-f16", "int8-channel"):
                 put(llama, client, captured, codec=codec)
         n_loaded = sum(map(len, given.chunks))
-        for refusals, n_reused, n_tries in ((0, n_loaded, 1), (1, n_loaded, 2), (100, 0, PLAN_TRIES_MAX)):
+        # The first id is refused: three times the first chunk's, then the second's, and what that
+        # plan held is what remains.
+        n_held = sum(map(len, given.chunks[2:]))
+        assert n_held
+        for refusals, n_reused, n_tries in (
+            (0, n_loaded, 1),
+            (1, n_loaded, 2),
+            (PLAN_TRIES_MAX, n_held, PLAN_TRIES_MAX + 1),
+            (100, 0, PLAN_TRIES_MAX + 1),
+        ):
             tries = 0
             found = plan_from_store(llama, client, given.tokens, policy, question_tokens=9)
             assert [type(error) for error in found.lost.values()] == [quire.Busy] * min(refusals, n_tries)
@@ -213,14 +223,37 @@ def test_a_store_that_cannot_look_is_done_without(
 
     monkeypatch.setattr(quire.Client, "resolve", resolve)
     with quire.connect(server) as client:
-        for error in (quire.Busy("queues are full"), quire.DeadlineExceeded("too slow")):
+        for error in (
+            quire.Busy("queues are full"),
+            quire.DeadlineExceeded("too slow"),
+            quire.Unavailable("gone"),
+        ):
             found = plan_from_store(llama, client, given.tokens, parse_policy("reuse"), question_tokens=9)
             assert found.unresolved is error and not found.lost
             with found as plan:
                 assert len(plan.fresh) == len(given.tokens)
-        error = quire.Unavailable("gone")
+
+
+def test_a_server_that_goes_fails_no_prompt(llama: Engine, tmp_path_factory: pytest.TempPathFactory) -> None:
+    given = random_input(llama, n_chunk=48, seed=SEED)
+    policy = parse_policy("query-value:0.15")
+    running = run_server(tmp_path_factory)
+    with quire.connect(next(running)) as client:
+        client.register_model("tiny-llama", llama.model)
+        for chunk in given.chunks:
+            put(llama, client, llama.capture(chunk))
+        found = plan_from_store(llama, client, given.tokens, policy, question_tokens=9)
+        assert len(found.plan.reusable) == sum(map(len, given.chunks))
+        next(running, None)
         with pytest.raises(quire.Unavailable):
-            plan_from_store(llama, client, given.tokens, parse_policy("reuse"), question_tokens=9)
+            llama.prefill(plan=found.plan, policy=policy)
+        found.close()
+        found = plan_from_store(llama, client, given.tokens, policy, question_tokens=9)
+        assert isinstance(found.unresolved, quire.Unavailable)
+        with found as plan:
+            done = llama.prefill(plan=plan, policy=policy)
+        wanted = llama.prefill(given.tokens, policy=parse_policy("full"))
+        assert float((done.logits - wanted.logits).abs().max()) < 1e-4
 
 
 def test_the_store_is_not_asked_for_what_cannot_move(tiny: Callable[[str], Engine], server: str) -> None:
