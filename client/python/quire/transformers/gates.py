@@ -75,6 +75,11 @@ def random_input(
     return GateInput(run(n_prefix), tuple(run(n_chunk + i) for i in range(n_chunks)), run(9), seed)
 
 
+def _worst(*values: float) -> float:
+    """The greatest; NaN where any is, which max() would lose behind a number."""
+    return float(np.max(values))
+
+
 def _difference(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max())
 
@@ -88,7 +93,7 @@ def _own_forward(engine: Engine, given: GateInput) -> tuple[float, float]:
     ours = engine.prefill(given.tokens)
     all_rows = engine.all_logits(given.tokens)
     theirs = engine.model_logits(given.tokens)
-    value = max(_difference(all_rows, theirs), _difference(ours.logits, theirs[-1]))
+    value = _worst(_difference(all_rows, theirs), _difference(ours.logits, theirs[-1]))
     return value, float(theirs.std())
 
 
@@ -132,7 +137,7 @@ def gate_layer0(engine: Engine, given: GateInput, *, through_store: bool = False
     value = 0.0
     for begin, end in _chunk_cells(given):
         for moved, wanted in ((old.keys[0], full.keys[0]), (old.values[0], full.values[0])):
-            value = max(value, _relative(moved[:, begin:end], wanted[:, begin:end]))
+            value = _worst(value, _relative(moved[:, begin:end], wanted[:, begin:end]))
     name = "G2 layer 0 moves exactly" + (" (through the store)" if through_store else "")
     return GateResult(name, value, KV_RELATIVE_ERROR_MAX)
 
@@ -173,7 +178,7 @@ def gate_exact_cache(
     value = _difference(logits, full.logits)
     for layer in range(engine.shape.n_layers):
         planes = (after.keys, full.state.keys), (after.values, full.state.values)
-        value = max(
+        value = _worst(
             value, *(_relative(new[layer][:, :n], old[layer][:, :n]) for new, old in planes)
         )
     name = "G3 exact cache, " + ("rows shrinking by depth" if shrinking else "scattered rows")

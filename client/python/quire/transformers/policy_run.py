@@ -68,6 +68,8 @@ def question_pass(
     for; what they write is thrown away.
     """
     layers = policy.question_layers(plan, engine.shape)
+    if any(not 0 <= layer < engine.shape.n_layers for layer in layers):
+        raise InvalidArgument(f"{policy.name}: the model has {engine.shape.n_layers} layers")
     if not layers or not len(plan.reusable):
         return {}, []
     positions = torch.from_numpy(plan.positions).to(engine.device)

@@ -240,6 +240,13 @@ def test_rows_that_break_the_rules(llama: Engine, first: list[int], later: list[
         llama.prefill(plan=plan, policy=Probing(first, later))
 
 
+def test_layers_that_the_model_has_not(llama: Engine) -> None:
+    plan = reuse_plan(llama, random_input(llama, seed=SEED))
+    for text in ("query:0.1@2,99", "relay:99", "cachecraft:1,99"):
+        with pytest.raises(quire.InvalidArgument, match="the model has 6 layers"):
+            llama.prefill(plan=plan, policy=parse_policy(text))
+
+
 class WithFixup(FullReuse):
     def __init__(self, change: Fixup) -> None:
         self.change = change

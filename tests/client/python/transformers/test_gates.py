@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from quire.transformers import Engine
+from quire.transformers import Engine, gates
 from quire.transformers.gates import GATES, gate_names, random_input, run_gates
 from quire.transformers.mutants import MUTANTS, WINDOW_MUTANTS, caught, mutant
+from quire.transformers.state import OldKv
 from quire.transformers.tiny import TINY_KINDS
 
 SEED = 4
@@ -52,6 +53,20 @@ def test_an_immovable_rope_still_has_gates(tiny: Callable[[str], Engine]) -> Non
     assert "G5" in gate_names(engine) and "G2" not in gate_names(engine)
     for name in ("leaked mask", "stale row", "off-by-one position"):
         assert caught(engine, given, name)
+
+
+def test_what_is_no_number_fails(llama: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = random_input(llama, seed=SEED)
+    real = gates.compose
+
+    def broken(*arguments: object) -> OldKv:
+        old = real(*arguments)  # type: ignore[arg-type]
+        old.keys[0][:, len(given.prefix)] = float("nan")
+        return old
+
+    monkeypatch.setattr(gates, "compose", broken)
+    (result,) = run_gates(llama, given, ["G2"])
+    assert np.isnan(result.value) and not result.passed
 
 
 def test_mutants_leave_nothing_behind(llama: Engine) -> None:

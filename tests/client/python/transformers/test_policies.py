@@ -246,6 +246,7 @@ def test_names_round_trip() -> None:
         "query:1.5",
         "query:nan",
         "random:",
+        "random:0.1:-1",
         "reuse:1",
         "cacheblend-v:0.1,2",
     ],

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...errors import InvalidArgument
 from ..shape import ModelShape
 from .base import PolicyInput, PolicyNeeds, RowPolicy, Rows, checked_share
 
 
 class RandomRows(RowPolicy):
     def __init__(self, share: float, seed: int = 0) -> None:
+        if seed < 0:
+            raise InvalidArgument(f"a seed must not be negative, not {seed}")
         self.share, self.seed = checked_share(share), seed
 
     @property
