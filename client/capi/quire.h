@@ -217,9 +217,9 @@ typedef struct quire_lease quire_lease;
  * expiry (quire_lease_check() after a long read). */
 QUIRE_API quire_status quire_acquire(quire_client* client, const quire_id* representation,
                                      quire_lease** lease, const void** data, uint64_t* bytes);
-/* Many under one deadline. leases[i] is NULL where statuses[i] is not QUIRE_OK. The result is the status
- * of the call as a whole; QUIRE_DEADLINE_EXCEEDED is a single status where others came in time. At
- * most 1,000,000 ids. */
+/* Many under one deadline. leases[i] is NULL where statuses[i] is not QUIRE_OK. The result is the
+ * status of the call as a whole; QUIRE_DEADLINE_EXCEEDED is a single status where others came in
+ * time. At most 1,000,000 ids. */
 QUIRE_API quire_status quire_acquire_many(quire_client* client, const quire_id* representations,
                                           size_t n_representations, quire_lease** leases,
                                           quire_status* statuses);
