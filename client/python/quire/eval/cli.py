@@ -333,8 +333,9 @@ def gates(
 
 
 @app.command(
-    epilog="Examples:  quire-eval gate qwen.gguf   quire-eval gate qwen.gguf --verdict qwen.json "
-    "&& quirectl verdict set qwen --file qwen.json"
+    # With ; and not &&: a verdict that is no yes is to be set, too, and ends in exit code 1.
+    epilog="Examples:  quire-eval gate qwen.gguf   quire-eval gate qwen.gguf --verdict qwen.json; "
+    "quirectl verdict set qwen --file qwen.json"
 )
 def gate(
     model: ModelArgument,
@@ -358,11 +359,15 @@ def gate(
         if form not in ("text", "json"):
             raise InvalidArgument(f"--output {form}: text or json")
         from ..transformers.policies import DEFAULT_POLICY
-        from .gate import judge, refused
+        from .gate import check_judged, judge, refused
         from .loading import load_engine, parse_layout, subject_of
         from .showing import print_verdict
-        from .verdict_file import write_verdict
+        from .verdict_file import make_way, write_verdict
 
+        judged = policy or DEFAULT_POLICY
+        check_judged(judged)
+        if verdict_file is not None:
+            make_way(verdict_file)
         engine = load_engine(model, dtype, device, threads)
         verdict = refused(engine)
         if verdict is None:
@@ -374,7 +379,7 @@ def gate(
                 task = bar.add_task("judging", total=prompts * 4 + 2)
                 verdict = judge(
                     subject,
-                    policy=policy or DEFAULT_POLICY,
+                    policy=judged,
                     n_prompts=prompts,
                     progress=lambda what: bar.update(task, advance=1, description=what),
                 )

@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InvalidArgument
 from ..transformers import Engine
 from ..transformers.gates import GateInput, GateResult, random_input, run_gates
 from ..transformers.mutants import MUTANTS, WINDOW_MUTANTS, caught
-from ..transformers.policies import DEFAULT_POLICY
-from .cells import FULL, UNCODED, Cell
+from ..transformers.policies import DEFAULT_POLICY, ExactPrefix, FullPrefill
+from .cells import make_cells, parse_cell_policy
 from .exact import codec_kl
 from .loading import Subject
 from .records import Line
-from .runner import Leads, Options, PromptRun
+from .runner import Leads, Options, PromptRun, needs_anchors, needs_stats
 
 CONTROL = "random:0.15"
 CODECS = ("int4-channel64", "int8-channel")  # the smallest first
@@ -106,12 +107,13 @@ def mutants_caught(
 
 @dataclass(frozen=True)
 class QualityPoint:
-    """Per prompt: mean KL of each cell; answers right of all."""
+    """Per prompt: mean KL of each policy; answers right of all. variant: of the chunks of each."""
 
     kl: dict[str, list[float]]
     right: dict[str, float]
     charge: dict[str, float]
     n_questions: int
+    variant: dict[str, str] = field(default_factory=dict)
 
     def holds(self, one: str, other: str) -> int:
         """In how many prompts one is nearer to full prefill than the other, or near enough."""
@@ -132,14 +134,23 @@ def quality_point(
     task: str = "needle",
     progress: Callable[[str], None] = lambda name: None,
 ) -> QualityPoint:
-    """A few prompts of a task under some policies; the first questions of each (two-hop)."""
-    cells = [Cell(FULL, "-", UNCODED), *(Cell(policy, variant, UNCODED) for policy in policies)]
+    """A few prompts of a task under some policies, each once; the first questions of each prompt
+    (two-hop). A policy that refuses the variant gets the one it asks for."""
+    cells = make_cells(policies, [variant])
     lines: dict[str, list[list[Line]]] = {cell.policy: [] for cell in cells}
-    leads = Leads(subject.engine)
+    leads, with_stats = Leads(subject.engine), needs_stats(cells, subject.engine.shape)
     for index in range(n_prompts):
         prompt = subject.generator.prompt(task, index)
         short = type(prompt)(**{**prompt.__dict__, "questions": prompt.questions[:n_questions]})
-        run = PromptRun(subject.engine, subject.encoder, short, Options(), leads)
+        run = PromptRun(
+            subject.engine,
+            subject.encoder,
+            short,
+            Options(),
+            leads,
+            with_stats=with_stats,
+            with_anchors=needs_anchors(cells),
+        )
         for cell in cells:
             lines[cell.policy].append(run.run(cell).results)
             progress(f"{prompt.id} {cell.policy}")
@@ -148,7 +159,15 @@ def quality_point(
         {p: float(np.mean([x["right"] for of in runs for x in of])) for p, runs in lines.items()},
         {p: float(np.mean([x["charge"] for of in runs for x in of])) for p, runs in lines.items()},
         n_prompts * n_questions,
+        {cell.policy: cell.variant for cell in cells},
     )
+
+
+def check_judged(policy: str) -> None:
+    """Raises InvalidArgument for what is no policy, or none that reuses chunks."""
+    parsed = parse_cell_policy(policy)
+    if parsed is None or isinstance(parsed, (FullPrefill, ExactPrefix)):
+        raise InvalidArgument(f"--policy {policy}: no chunks are reused by it")
 
 
 def _decide(
@@ -164,6 +183,10 @@ def _decide(
     if near == n and point.median("reuse") <= point.median(policy):
         why = f"plain reuse is near to full prefill in {n} prompts, and {policy} is no nearer"
         return "yes", why, "reuse", codec
+    charge = point.charge.get(policy, 0.0)
+    if charge >= 1.0:
+        why = f"{policy} is charged {charge:.0%}: no less than a full prefill"
+        return "prefix-only", why, "prefix", codec
     against_reuse, against_random = point.holds(policy, "reuse"), point.holds(policy, CONTROL)
     need = math.ceil(WINS_MIN * n)
     if min(against_reuse, against_random) < need:
@@ -204,7 +227,8 @@ def judge(
     n_prompts: int = DEFAULT_PROMPTS,
     progress: Callable[[str], None] = lambda name: None,
 ) -> Verdict:
-    """Gates, then the quality point, then codecs."""
+    """Gates, then the quality point, then codecs. Raises as check_judged() does."""
+    check_judged(policy)
     engine = subject.engine
     results = run_gates(engine, gate_input(engine))
     gates = [_as_dict(result) for result in results]
@@ -229,6 +253,5 @@ def judge(
         "charge": point.charge,
         "codec_kl": {name: float(np.median(values)) for name, values in codecs.items()},
     }
-    return Verdict(
-        safe, reason, chosen, "sys", point.charge.get(chosen, 0.0), codec, figures, gates
-    )
+    variant, budget = point.variant.get(chosen, "-"), point.charge.get(chosen, 0.0)
+    return Verdict(safe, reason, chosen, variant, budget, codec, figures, gates)

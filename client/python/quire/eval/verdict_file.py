@@ -52,6 +52,16 @@ def stored_verdict(verdict: Verdict, model_id: bytes, measured_wall_ms: int) -> 
     }
 
 
+def make_way(path: Path) -> None:
+    """Removes an earlier verdict, so that none is taken for one that was never reached. Raises
+    OSError where write_verdict() could not write: before minutes of measuring, not after."""
+    if path.exists() and not path.is_file():
+        return  # /dev/stdout
+    with path.open("w"):
+        pass
+    path.unlink()
+
+
 def write_verdict(path: Path, verdict: Verdict, model_id: bytes) -> None:
     """Replaces the file."""
     fields = stored_verdict(verdict, model_id, time.time_ns() // 1_000_000)

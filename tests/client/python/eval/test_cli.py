@@ -146,6 +146,38 @@ def test_verdict_on_a_random_model(program: Callable[..., tuple[int, str, str]])
     assert all(g["passed"] for g in verdict["gates"])
 
 
+@pytest.mark.parametrize("policy", ["reuse", "random:0.15", "link0", "cachecraft"])
+def test_any_policy_can_be_judged(program: Callable[..., tuple[int, str, str]], policy: str) -> None:
+    code, said, _ = program("gate", "m", "-n", "3", "-o", "json", "--chunk-tokens", "150", "--policy", policy)
+    verdict = json.loads(said)
+    assert code in (0, 1) and set(verdict["figures"]["kl_median"]) == {"full", "reuse", "random:0.15", policy}
+    # Over chunks that it uses: one that computes what it refuses is as right as full prefill.
+    assert verdict["figures"]["charge"][policy] < 1
+    if verdict["policy"] == policy == "link0":
+        assert verdict["variant"] == "sink:4"
+
+
+@pytest.mark.parametrize("policy", ["full", "prefix", "no-documents", "nothing"])
+def test_what_cannot_be_judged(
+    program: Callable[..., tuple[int, str, str]], tmp_path: Path, policy: str
+) -> None:
+    code, said, error = program("gate", "m", "--policy", policy)
+    assert code == 2 and not said and ("no chunks" in error or "unknown policy" in error)
+
+
+def test_a_verdict_is_not_left_from_before(
+    program: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    file = tmp_path / "verdict.json"
+    file.write_text("an earlier one")
+    assert program("gate", "m", "--verdict", str(file), "--chunk-tokens", "5")[0] == 2
+    assert not file.exists()
+    code, _, said = program("gate", "m", "--verdict", str(tmp_path / "no" / "folder.json"))
+    assert code == 2 and "folder.json" in said
+    assert program("gate", "m", "--verdict", str(file), kind="llama-dynamic")[0] == 1
+    assert json.loads(file.read_text())["chunks"] is False
+
+
 @pytest.mark.parametrize(
     ("policy", "reuse", "random", "codecs", "wanted"),
     [
@@ -191,6 +223,14 @@ def test_decisions(
     measured = dict(zip(gate.CODECS, ([value] * 2 for value in codecs), strict=True))
     safe, _, chosen, codec = gate._decide(point, measured, "query:0.15")
     assert (safe, chosen, codec) == wanted
+
+
+def test_what_costs_a_full_prefill_is_no_reuse() -> None:
+    kl = {"query:1": [0.0] * 5, "reuse": [0.5] * 5, "random:0.15": [0.4] * 5}
+    measured = {codec: [1e-5] * 5 for codec in gate.CODECS}
+    point = gate.QualityPoint(kl, {}, {"query:1": 1.06}, 5)
+    safe, reason, chosen, _ = gate._decide(point, measured, "query:1")
+    assert (safe, chosen) == ("prefix-only", "prefix") and "106%" in reason
 
 
 def test_codecs_alone(subject: Subject) -> None:
