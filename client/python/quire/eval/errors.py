@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import FailedPrecondition, InvalidArgument
+from ..errors import Corrupt, FailedPrecondition, InvalidArgument
 
 
 class TokenizerMissing(FailedPrecondition):
@@ -19,3 +19,11 @@ class PromptTooLong(InvalidArgument):
 
 class RunMismatch(FailedPrecondition):
     """A folder holds results of other prompts or another model."""
+
+
+class RunInUse(FailedPrecondition):
+    """Another process writes a run into the folder."""
+
+
+class RunDamaged(Corrupt):
+    """A file of a run's folder cannot be read."""

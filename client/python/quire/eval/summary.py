@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from .bootstrap import DRAWS, Bootstrap, Interval, PerPrompt
 from .cells import FULL
 from .errors import DocumentsMissing
-from .records import DEVIATION, RESULTS, SETTINGS, Line, read_lines
+from .records import DEVIATION, RESULTS, Line, read_lines, read_settings
 from .tasks import CROSS_CHUNK_KINDS, OPEN_KINDS
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -171,11 +170,11 @@ def _deviation(folder: Path) -> dict[str, list[float | None]]:
 
 
 def summarise(folder: Path, draws: int = DRAWS) -> Summary:
-    """Raises DocumentsMissing where the folder has no results."""
+    """Raises DocumentsMissing where the folder has no results, RunDamaged."""
     lines = list(read_lines(folder / RESULTS))
     if not lines:
         raise DocumentsMissing(f"{folder} has no results: quire-eval run --out {folder}")
-    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    settings = read_settings(folder)
     groups: dict[str, list[Row]] = {}
     for name, kinds in GROUPS.items():
         mine = [line for line in lines if line["kind"] in kinds]

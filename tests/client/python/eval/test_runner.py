@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,12 +14,13 @@ import torch
 from quire.errors import InvalidArgument, NonFinite
 from quire.eval.anchors import anchor_context_tokens
 from quire.eval.cells import Cell, make_cells, split_policies
-from quire.eval.errors import PromptTooLong, RunMismatch
+from quire.eval.errors import PromptTooLong, RunDamaged, RunMismatch
 from quire.eval.loading import Subject
 from quire.eval.measure import Oracle, compare, rows_digest, runs_of, says
 from quire.eval.records import RunFolder, read_lines
 from quire.eval.runner import Options, PromptRun
 from quire.eval.session import run_session
+from quire.eval.summary import summarise
 from quire.eval.variants import parse_variant, recipe_of
 from quire.transformers import Engine
 from quire.transformers.policies import PolicyNeeds
@@ -185,6 +188,48 @@ def test_a_folder_of_another_run_is_refused(subject: Subject, tmp_path: Path) ->
     RunFolder(tmp_path, subject.settings("m"))
     with pytest.raises(RunMismatch, match="another seed"):
         RunFolder(tmp_path, {**subject.settings("m"), "seed": 8})
+
+
+DAMAGED = [
+    ("results.jsonl", b"{not json\n", "line 2 is damaged"),
+    ("results.jsonl", b"[1, 2]\n", "line 2 is damaged"),
+    ("results.jsonl", b"\0\0\0\0\n", "line 2 is damaged"),
+    ("results.jsonl", b'{"prompt": "\xff"}\n', "line 2 is damaged"),
+    ("timings.jsonl", b"\n", "line 2 is damaged"),
+    ("run.json", b"{", "missing or damaged"),
+]
+
+
+@pytest.mark.parametrize(("name", "added", "message"), DAMAGED)
+def test_damaged_files_are_named(tmp_path: Path, name: str, added: bytes, message: str) -> None:
+    line = {"prompt": "p", "cell": "c", "n_questions": 1, "kind": "single"}
+    RunFolder(tmp_path, {"model": "m"}).add([line], timings=[{"prompt": "p", "cell": "c"}])
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole + added)
+    with pytest.raises(RunDamaged, match=message):
+        RunFolder(tmp_path, {"model": "m"})
+    if name != "timings.jsonl":
+        with pytest.raises(RunDamaged, match=message):
+            summarise(tmp_path)
+    (tmp_path / name).write_bytes(whole)
+    assert RunFolder(tmp_path, {"model": "m"}).done == {("p", "c")}
+    # Of which model and prompts they are is not guessed from the next command.
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(RunDamaged, match="missing"):
+        RunFolder(tmp_path, {"model": "another"})
+
+
+def test_one_process_writes_at_a_time(tmp_path: Path) -> None:
+    held = RunFolder(tmp_path, {"model": "m"})
+    code = (
+        "import sys; from pathlib import Path; from quire.eval.records import RunFolder\n"
+        "RunFolder(Path(sys.argv[1]), {'model': 'm'})"
+    )
+    other = [sys.executable, "-c", code, str(tmp_path)]
+    found = subprocess.run(other, capture_output=True, text=True, check=False)
+    assert found.returncode != 0 and "RunInUse: " in found.stderr, found.stderr
+    del held
+    subprocess.run(other, check=True)
 
 
 def test_one_refusal_stops_no_other_cell(subject: Subject, tmp_path: Path) -> None:
