@@ -21,9 +21,13 @@ def main() -> int:
         return 2
     os.environ.setdefault("TQDM_DISABLE", "1")  # bars of other libraries
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from .cli import run_program
+    try:
+        from .cli import run_program  # torch and all: seconds, in which Ctrl-C may come
 
-    return run_program()
+        return run_program()
+    except KeyboardInterrupt:
+        print("quire-eval: interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -70,6 +70,15 @@ Chunks = Annotated[str, typer.Option(help="chunks of a prompt: 5, or from-to")]
 ChunkTokens = Annotated[int, typer.Option(help="tokens of a chunk, about")]
 
 
+Form = Annotated[str, typer.Option("--output", "-o", help="text or json")]
+
+
+def check_form(form: str) -> None:
+    """Raises InvalidArgument."""
+    if form not in ("text", "json"):
+        raise InvalidArgument(f"--output {form}: text or json")
+
+
 @contextmanager
 def reporting() -> Iterator[None]:
     """Errors as one line and an exit code."""
@@ -194,7 +203,8 @@ def run(
         ),
     ] = None,
     variants: Annotated[
-        str, typer.Option(help="iso, sys, sink:N, filler, neighbours:N, beside:N")
+        str,
+        typer.Option(help="iso, sys, sink:N, filler, neighbours:N, similar:N, beside:N, anew; A&B"),
     ] = "sys",
     codecs: Annotated[str, typer.Option(help="none, or names of codecs, by commas")] = UNCODED,
     budgets: Annotated[str, typer.Option(help="what B stands for")] = ",".join(
@@ -300,9 +310,10 @@ def report(
             output.print(str(path), markup=False, soft_wrap=True)
 
 
-@app.command(epilog="Examples:  quire-eval gates qwen.gguf   quire-eval gates model/ --no-mutants")
+@app.command(epilog="Examples:  quire-eval gates qwen.gguf   quire-eval gates model/ -o json")
 def gates(
     model: ModelArgument,
+    form: Form = "text",
     mutants: Annotated[bool, typer.Option(help="check that defects are caught, too")] = True,
     seed: Seed = 0,
     dtype: Dtype = "fp32",
@@ -311,23 +322,38 @@ def gates(
 ) -> None:
     """Exactness gates of reuse, and whether they catch defects put in on purpose."""
     with reporting():
+        check_form(form)
         from ..transformers.gates import run_gates
-        from .gate import gate_input, mutants_caught
+        from .gate import as_dict, gate_input, mutants_caught
         from .loading import load_engine
+
+        def say(text: str) -> None:
+            if form == "text":
+                output.print(text, markup=False, soft_wrap=True)
 
         engine = load_engine(model, dtype, device, threads)
         given = gate_input(engine, seed)
         results = run_gates(engine, given)
         for result in results:
-            output.print(str(result), markup=False)
-        good = all(result.passed for result in results)
+            say(str(result))
+        found: dict[str, list[str]] = {}
         if engine.shape.immovable:
-            output.print(f"chunks are refused: {engine.shape.immovable}", markup=False)
+            say(f"chunks are refused: {engine.shape.immovable}")
         elif mutants:
-            for name, by in mutants_caught(engine, given).items():
-                verdict = "caught" if by else "MISSED"
-                output.print(f"{verdict} {name}: {', '.join(by)}", markup=False)
-                good = good and bool(by)
+            found = mutants_caught(engine, given)
+        for name, by in found.items():
+            say(f"{'caught' if by else 'MISSED'} {name}: {', '.join(by)}")
+        good = all(result.passed for result in results) and all(found.values())
+        if form == "json":
+            shown = {
+                "model": Path(model).name,
+                "model_id": engine.model_id.hex(),
+                "passed": good,
+                "chunks_refused": engine.shape.immovable,
+                "gates": [as_dict(result) for result in results],
+                "mutants": found,
+            }
+            sys.stdout.write(json.dumps(shown, indent=1) + "\n")
         if not good:
             raise typer.Exit(EXIT_FAILED)
 
@@ -339,7 +365,7 @@ def gates(
 )
 def gate(
     model: ModelArgument,
-    form: Annotated[str, typer.Option("--output", "-o", help="text or json")] = "text",
+    form: Form = "text",
     verdict_file: Annotated[
         Path | None,
         typer.Option("--verdict", help="write what `quirectl verdict set` takes to this file"),
@@ -356,8 +382,7 @@ def gate(
 ) -> None:
     """Two minutes: may chunks be reused with this model, and how? Exit code 0: yes, 1: no."""
     with reporting():
-        if form not in ("text", "json"):
-            raise InvalidArgument(f"--output {form}: text or json")
+        check_form(form)
         from ..transformers.policies import DEFAULT_POLICY
         from .gate import check_judged, judge, refused
         from .loading import load_engine, parse_layout, subject_of

@@ -65,7 +65,8 @@ class Verdict:
         return asdict(self)
 
 
-def _as_dict(result: GateResult) -> dict[str, Any]:
+def as_dict(result: GateResult) -> dict[str, Any]:
+    """For JSON, which has no NaN."""
     value = float(result.value)
     return {
         "gate": result.name,
@@ -231,7 +232,7 @@ def judge(
     check_judged(policy)
     engine = subject.engine
     results = run_gates(engine, gate_input(engine))
-    gates = [_as_dict(result) for result in results]
+    gates = [as_dict(result) for result in results]
     progress("gates")
     failed = [result for result in results if not result.passed]
     if failed:

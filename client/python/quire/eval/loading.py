@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..errors import InvalidArgument
+from ..errors import InvalidArgument, Unsupported
 from ..transformers import Engine
 from .tasks import Corpus, Encoder, Generator, Layout, read_corpus
 
@@ -31,13 +31,27 @@ def find_model(name: str) -> str:
     return name
 
 
+def _checked_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InvalidArgument(f"--device {name}: cpu, cuda or cuda:NUMBER") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InvalidArgument(f"--device {name}: cpu, cuda or cuda:NUMBER")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        n = torch.cuda.device_count()
+        raise Unsupported(f"--device {name}: torch finds {n} CUDA devices on this machine")
+    return device
+
+
 def load_engine(model: str, dtype: str = "fp32", device: str = "cpu", threads: int = 0) -> Engine:
-    """threads: of the CPU; 0 leaves torch's choice. Raises NotFound, ModelUnsupported, ..."""
+    """threads: of the CPU; 0 leaves torch's choice. Raises NotFound, ModelUnsupported,
+    Unsupported (no such device), ..."""
     if dtype not in DTYPES:
         raise InvalidArgument(f"unknown dtype {dtype!r}: one of {', '.join(DTYPES)}")
     if threads > 0:
         torch.set_num_threads(threads)
-    return Engine.load(find_model(model), DTYPES[dtype], device)
+    return Engine.load(find_model(model), DTYPES[dtype], _checked_device(device))
 
 
 def parse_layout(chunks: str, chunk_tokens: int) -> Layout:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.abc
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from quire.eval import cli, gate, loading
+from quire.eval.__main__ import main
 from quire.eval.cli import app
 from quire.eval.exact import codec_kl
 from quire.eval.loading import Subject
 from quire.transformers import Engine
 from quire.transformers.gates import GATES, GateResult
+from quire.transformers.mutants import MUTANTS
 from quire.transformers.policies import DEFAULT_POLICY
 from quire.transformers.tiny import tiny_model
 from tiny_texts import Characters, make_corpus
@@ -62,6 +66,20 @@ def test_interrupted(
     assert code == 130 and "goes on" in said
 
 
+def test_interrupted_while_libraries_load(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupting(importlib.abc.MetaPathFinder):
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "quire.eval.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "quire.eval.cli")
+    monkeypatch.delattr("quire.eval.cli", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    assert main() == 130 and capsys.readouterr().err == "quire-eval: interrupted\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -102,6 +120,9 @@ def test_errors_of_models_and_documents(tmp_path: Path) -> None:
     assert result.exit_code == 2 and "needs a model" in result.stderr
     result = run.invoke(app, ["report", str(tmp_path)])
     assert result.exit_code == 2 and "no results" in result.stderr
+    for device in ("moon", "meta", "cuda:99"):
+        result = run.invoke(app, ["gates", str(tmp_path / "tiny"), "--device", device])
+        assert result.exit_code == 2 and f"--device {device}" in result.stderr, result.output
     assert run.invoke(app, ["run"]).exit_code == 2
     assert run.invoke(app, ["tasks"]).exit_code == 0
 
@@ -116,6 +137,11 @@ def test_gates_and_mutants(program: Callable[..., tuple[int, str, str]]) -> None
     code, said, _ = program("gates", "m", kind="gemma3")
     assert code == 0 and "FAIL" not in said and "MISSED" not in said
     assert "caught off-by-one position" in said and "caught ignored window" in said
+    code, said, _ = program("gates", "m", "-o", "json")
+    found = json.loads(said)
+    assert code == 0 and found["passed"] and all(g["passed"] for g in found["gates"])
+    assert set(found["mutants"]) == set(MUTANTS) and all(found["mutants"].values())
+    assert program("gates", "m", "-o", "xml")[0] == 2
 
 
 def test_a_rope_that_cannot_move_is_refused(program: Callable[..., tuple[int, str, str]]) -> None:
