@@ -52,11 +52,17 @@ class Bootstrap:
         return means
 
     def _interval(self, value: float, drawn: NDArray[np.float64]) -> Interval:
-        drawn = drawn[np.isfinite(drawn)]
+        drawn = drawn[~np.isnan(drawn)]
         if not len(drawn):
             return Interval(value, float("nan"), float("nan"))
         tail = 50 * (1 - COVERAGE)
-        low, high = np.percentile(drawn, [tail, 100 - tail])
+        # Something over nothing is beyond any bound: without such draws intervals of few prompts
+        # would end too soon. Between a number and infinity there is nothing to interpolate.
+        ends = [tail, 100 - tail]
+        if np.isfinite(drawn).all():
+            low, high = np.percentile(drawn, ends)
+        else:
+            low, high = np.percentile(drawn, ends, method="inverted_cdf")
         return Interval(value, float(low), float(high))
 
     def mean(self, what: PerPrompt) -> Interval:
@@ -68,7 +74,7 @@ class Bootstrap:
         return self._interval(_mean(one) - _mean(other), drawn)
 
     def ratio(self, one: PerPrompt, other: PerPrompt) -> Interval:
-        """one / other; NaN where the other's mean is 0."""
+        """one / other; NaN where the other's mean is 0, in draws infinite where one's is not."""
         below = _mean(other)
         value = _mean(one) / below if below else float("nan")
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -139,12 +139,12 @@ def markdown(summary: Summary, plots: list[str], draws: int = DRAWS) -> str:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
-    """NaN has no place in JSON."""
+    """NaN and infinity have no place in JSON."""
     if isinstance(value, dict):
         return {key: _plain(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_report(folder: Path, draws: int = DRAWS, *, plots: bool = True) -> list[Path]:

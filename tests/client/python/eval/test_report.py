@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from quire.eval.bootstrap import Bootstrap, PerPrompt
 from quire.eval.claims import claim_of
 from quire.eval.errors import DocumentsMissing
-from quire.eval.report import write_report
+from quire.eval.report import _plain, write_report
 from quire.eval.summary import summarise
 
 GOLDEN = Path(__file__).parent / "data" / "report.md"
@@ -61,6 +62,14 @@ def test_nothing_to_compare() -> None:
     assert math.isnan(draw.mean(PerPrompt.of([[], []])).low)
     with pytest.raises(ValueError, match="nothing"):
         Bootstrap(0)
+
+
+def test_a_ratio_may_have_no_upper_bound() -> None:
+    # A third of the draws has two right of none: the interval does not end at what is left.
+    one, other = PerPrompt.of([[1], [1], [1]]), PerPrompt.of([[1], [0], [0]])
+    found = Bootstrap(3).ratio(one, other)
+    assert (found.value, found.low, found.high) == (3.0, 1.0, math.inf)
+    assert _plain(asdict(found)) == {"value": 3.0, "low": 1.0, "high": None}
 
 
 def line(
