@@ -36,7 +36,8 @@ def plan_of_variants(
     prefix: KvSource | None = None,
 ) -> ReusePlan:
     """As plan_of_parts(), where a part may be several variants of one chunk: the one of least
-    rank_candidate() is used, of equals the first; a chunk whose variants are all refused is fresh.
+    rank_candidate() is used, of equals the first. A chunk whose variants are all refused keeps the
+    first of them: the prefill computes it anew, and charges for it, since it could be reused.
     """
     segments: list[PlanSegment] = []
     at = 0
@@ -71,11 +72,7 @@ def plan_of_variants(
     for index, sources in offered.items():
         begin = segments[index].token_begin
         ranks = [policy.rank_candidate(candidate_of(plan, begin, source)) for source in sources]
-        best = int(np.argmin(ranks))
         chosen = segments[index]
-        segments[index] = (
-            PlanSegment(SegmentKind.FRESH, begin, chosen.n_tokens)
-            if not np.isfinite(ranks[best])
-            else PlanSegment(SegmentKind.CHUNK, begin, chosen.n_tokens, sources[best])
-        )
+        best = sources[int(np.argmin(ranks))]
+        segments[index] = PlanSegment(SegmentKind.CHUNK, begin, chosen.n_tokens, best)
     return ReusePlan(plan.tokens, tuple(segments), plan.question_begin)

@@ -116,6 +116,14 @@ def test_codecs_are_the_real_ones(subject: Subject) -> None:
     assert abs(kl["int2-kivi"] / kl["none"] - 1) > 0.001
 
 
+@pytest.mark.parametrize("task", ["edit", "relay"])
+def test_chunks_that_a_policy_refuses_are_charged(subject: Subject, task: str) -> None:
+    # They have a context of their own, whatever the variant.
+    run = PromptRun(subject.engine, subject.encoder, subject.generator.prompt(task, 0))
+    for line in run.run(Cell("link0", "sink:4", "none")).results:
+        assert line["kl"] < 1e-8 and line["charge"] == 1.0
+
+
 @pytest.mark.parametrize("policy", ["reuse", "epic:4", "random:0.3"])
 def test_shared_prefills_equal_separate_ones(
     subject: Subject, monkeypatch: pytest.MonkeyPatch, policy: str

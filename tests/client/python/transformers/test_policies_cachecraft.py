@@ -22,6 +22,8 @@ from policy_examples import (
 from quire.transformers import (
     ChunkStats,
     Engine,
+    ReusePlan,
+    behind_dummies,
     behind_neighbours,
     behind_prefix,
     in_context,
@@ -194,10 +196,12 @@ def test_variants_are_chosen_with_the_prompt_in_view(llama: Engine) -> None:
     alone = llama.capture(three, isolated(), stats=True)
     firsts = [llama.capture(chunk, behind_prefix(given.prefix), stats=True) for chunk in (one, two)]
 
-    def pick(name: str, variants: list, order: tuple[int, int] = (0, 1)) -> object:
+    def planned(name: str, variants: list, order: tuple[int, int] = (0, 1)) -> ReusePlan:
         parts = [firsts[i] for i in order]
-        plan = plan_of_variants([*parts, variants, given.question], parse_policy(name), prefix=prefix)
-        return plan.segments[3].source
+        return plan_of_variants([*parts, variants, given.question], parse_policy(name), prefix=prefix)
+
+    def pick(name: str, variants: list, order: tuple[int, int] = (0, 1)) -> object:
+        return planned(name, variants, order).segments[3].source
 
     variants = [alone, plain, turned, half, here]
     assert pick("cachecraft", variants) is here
@@ -208,7 +212,14 @@ def test_variants_are_chosen_with_the_prompt_in_view(llama: Engine) -> None:
     assert pick("fusionrag:0.1", [alone, plain, half]) is half
     assert pick("least-cfo/query:0.1", [plain, half]) is half
     assert pick("reuse", variants) is alone  # no preference: the first
-    assert pick("link0", variants) is None  # refused, all of them: computed
+    # Refused, all of them: computed, which is not free.
+    done = llama.prefill(plan=planned("link0", variants), policy=parse_policy("link0"))
+    assert done.plan is not None and not done.plan.chunks and done.charge.total == 1.0
+    mixed = [behind_dummies([1] * 4), behind_prefix(given.prefix)]
+    parts = [llama.capture(chunk, recipe) for chunk, recipe in zip((one, two), mixed, strict=True)]
+    plan = plan_of_variants([*parts, given.question], parse_policy("link0"), prefix=prefix)
+    done = llama.prefill(plan=plan, policy=parse_policy("link0"))
+    assert done.charge.total == pytest.approx(len(two) / (len(one) + len(two)))
     with pytest.raises(quire.InvalidArgument, match="different tokens"):
         pick("reuse", [alone, firsts[0]])
 
