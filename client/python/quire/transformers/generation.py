@@ -98,10 +98,10 @@ def generate(
         observers: tuple[ColumnMass, ...] = ()
         if wants_hook and policy is not None and start.plan is not None:
             view = DecodeView(step, mass, stale.cpu().numpy(), start.plan, notes)
-            again = torch.from_numpy(np.asarray(policy.on_decode(view), dtype=np.int64))
-            again = again.to(engine.device)
-            if not bool(torch.isin(again, torch.from_numpy(start.plan.reusable)).all()):
+            chosen = np.asarray(policy.on_decode(view), dtype=np.int64)
+            if not np.isin(chosen, start.plan.reusable).all():
                 raise InvalidArgument(f"{policy.name}: decode rows outside reused tokens")
+            again = torch.from_numpy(chosen).to(engine.device)
             refreshed += again.numel()
             stale = stale[~torch.isin(stale, again)]
             rows = torch.cat([again.unique(), rows])

@@ -21,12 +21,13 @@ class OldKv:
     """KV that exists before a forward, at its positions in the prompt; never written.
 
     keys, values: per layer [kv head][cell][dim], keys rotated. loaded: [cell], where they mean
-    something.
+    something. exact: False where a cell is known to be an approximation of a full prefill's.
     """
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
     loaded: Tensor
+    exact: bool = True
 
 
 @dataclass
@@ -59,7 +60,8 @@ class KvState:
         dtype: torch.dtype,
         positions: Tensor | None = None,
     ) -> KvState:
-        """Cells for ``tokens`` with the old KV as what they hold."""
+        """Cells for ``tokens`` with the old KV as what they hold, and as exact as that is known to
+        be: who computes over an approximation cannot make it exact."""
         n, device = tokens.numel(), tokens.device
         if old is None:
             keys = [
@@ -75,7 +77,8 @@ class KvState:
         if positions is None:
             positions = torch.arange(n, device=device)
         owned = [old is None] * shape.n_layers
-        return cls(shape, tokens, positions, keys, values, n_prompt=n, _owned=owned)
+        exact = old is None or old.exact
+        return cls(shape, tokens, positions, keys, values, exact, n_prompt=n, _owned=owned)
 
     @property
     def n_cells(self) -> int:
@@ -134,6 +137,7 @@ class KvState:
             tuple(keys[:, :n] for keys in self.keys),
             tuple(values[:, :n] for values in self.values),
             torch.ones(n, dtype=torch.bool, device=self.tokens.device),
+            self.exact,
         )
 
 

@@ -12,6 +12,7 @@ import torch
 from quire.transformers import (
     ChunkKv,
     Engine,
+    KvState,
     ModelUnsupported,
     ReusePlan,
     RopeCannotMove,
@@ -358,8 +359,10 @@ def test_bad_input(llama: Engine) -> None:
     with pytest.raises(quire.InvalidArgument, match="policy"):
         llama.prefill(plan=plan)
     approximate = llama.prefill(plan=plan_of_parts([given.prefix, chunk, given.question]), policy=FullReuse())
-    with pytest.raises(quire.FailedPrecondition, match="exact"):
-        llama.capture(given.chunks[1], in_context(approximate.state.tokens), lead=approximate.state)
+    again = KvState.over(llama.shape, approximate.state.tokens, approximate.state.as_old(), llama.dtype)
+    for state in (approximate.state, approximate.state.fork(), again):
+        with pytest.raises(quire.FailedPrecondition, match="exact"):
+            llama.capture(given.chunks[1], in_context(approximate.state.tokens), lead=state)
 
 
 def test_capture_behind_a_ready_prefix(llama: Engine) -> None:
