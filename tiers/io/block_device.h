@@ -37,9 +37,9 @@ class BlockDevice {
  public:
   virtual ~BlockDevice() = default;
 
-  // Whole or failed: OK means all bytes were transferred. Memory stays valid until `done` ran.
-  // Errors: kInvalidArgument (alignment, range), kIoError, kNoSpace, kBusy (kQueuedOpsMax waiting).
-  // Operations in flight at the same time on the same range have no order.
+  // Whole or failed: OK means all bytes were transferred. Memory stays valid until `done` has run
+  // or is destroyed. Errors: kInvalidArgument (alignment, range), kIoError, kNoSpace, kBusy
+  // (kQueuedOpsMax waiting). Operations in flight at one time on the same range have no order.
   virtual void read(uint64_t offset, MutableByteSpan target, DeviceCallback done) = 0;
   virtual void write(uint64_t offset, ByteSpan source, DeviceCallback done) = 0;
   // Makes every write whose callback ran before this call durable. After a failure nothing may be

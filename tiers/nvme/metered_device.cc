@@ -4,7 +4,7 @@ namespace quire::nvme {
 
 MeteredDevice::Operation* MeteredDevice::take(Direction& direction, uint64_t written_bytes,
                                               DeviceCallback done) {
-  if (free_ == nullptr) free_ = &operations_.emplace_back();
+  if (free_ == nullptr) free_ = &operations_->emplace_back();
   Operation* operation = std::exchange(free_, free_->next);
   operation->direction = &direction;
   operation->written_bytes = written_bytes;
@@ -33,19 +33,22 @@ void MeteredDevice::finish(Operation* operation, const Status& status) {
 
 void MeteredDevice::read(uint64_t offset, MutableByteSpan target, DeviceCallback done) {
   Operation* operation = take(reads_, 0, std::move(done));
-  device_->read(offset, target,
-                [this, operation](const Status& status) { finish(operation, status); });
+  device_->read(offset, target, [this, operation, alive = operations_](const Status& status) {
+    finish(operation, status);
+  });
 }
 
 void MeteredDevice::write(uint64_t offset, ByteSpan source, DeviceCallback done) {
   Operation* operation = take(writes_, source.size(), std::move(done));
-  device_->write(offset, source,
-                 [this, operation](const Status& status) { finish(operation, status); });
+  device_->write(offset, source, [this, operation, alive = operations_](const Status& status) {
+    finish(operation, status);
+  });
 }
 
 void MeteredDevice::sync(DeviceCallback done) {
   Operation* operation = take(writes_, 0, std::move(done));
-  device_->sync([this, operation](const Status& status) { finish(operation, status); });
+  device_->sync(
+      [this, operation, alive = operations_](const Status& status) { finish(operation, status); });
 }
 
 bool MeteredDevice::has_no_progress(const Direction& direction) const {

@@ -77,8 +77,11 @@ class MeteredDevice final : public BlockDevice {
   uint64_t stuck_after_ns_;
   uint64_t written_bytes_ = 0;
   Direction reads_;
-  Direction writes_;                  // and syncs
-  std::deque<Operation> operations_;  // as many as were ever in flight at one time
+  Direction writes_;  // and syncs
+  // As many as were ever in flight at one time. Shared with those in flight: a callback owns the
+  // memory of its operation, which the kernel may still write when the tier is gone.
+  const std::shared_ptr<std::deque<Operation>> operations_ =
+      std::make_shared<std::deque<Operation>>();
   Operation* free_ = nullptr;
   // Destroyed first: no callback runs afterwards.
   std::unique_ptr<BlockDevice> device_;

@@ -104,7 +104,7 @@ void Reclaimer::choose(const SegmentContents& contents) {
 void Reclaimer::move_next() {
   const bool may_move = keepers_.empty() || context_.health.check_writable().is_ok();
   if (!context_.health.can_reclaim() || !may_move) {
-    buffer_ = AlignedBuffer();
+    buffer_.reset();
     abandon(SegmentState::kSealed);
     return;
   }
@@ -121,9 +121,12 @@ void Reclaimer::move_next() {
   keepers_.pop_back();
   keeper_bytes_ -= object_bytes(entry.payload_bytes);  // the writer has counted it
   const uint64_t bytes = align_up(entry.payload_bytes, kBlockBytes);
-  if (buffer_.size() < bytes) buffer_ = AlignedBuffer(bytes);
-  reader_.read(entry.key, location_of(entry), entry.checksum, buffer_.span().first(bytes),
-               [this, entry](const Status& status) { moved_read(entry, status); });
+  if (buffer_ == nullptr || buffer_->size() < bytes) {
+    buffer_ = std::make_shared<AlignedBuffer>(bytes);
+  }
+  reader_.read(
+      entry.key, location_of(entry), entry.checksum, buffer_->span().first(bytes),
+      [this, entry, buffer = buffer_](const Status& status) { moved_read(entry, status); });
 }
 
 void Reclaimer::moved_read(const FooterEntry& entry, const Status& status) {
@@ -132,9 +135,10 @@ void Reclaimer::moved_read(const FooterEntry& entry, const Status& status) {
     move_next();
     return;
   }
-  writer_.write_moved(
-      entry.key, buffer_.span().first(entry.payload_bytes), entry.checksum,
-      [this, entry](const Expected<NvmeLocation>& result) { moved_written(entry, result); });
+  writer_.write_moved(entry.key, buffer_->span().first(entry.payload_bytes), entry.checksum,
+                      [this, entry, buffer = buffer_](const Expected<NvmeLocation>& result) {
+                        moved_written(entry, result);
+                      });
 }
 
 void Reclaimer::moved_written(const FooterEntry& entry, const Expected<NvmeLocation>& result) {
@@ -152,7 +156,7 @@ void Reclaimer::moved_written(const FooterEntry& entry, const Expected<NvmeLocat
 }
 
 void Reclaimer::finish_moving() {
-  buffer_ = AlignedBuffer();
+  buffer_.reset();
   writer_.set_moved_bytes_left(0);
   if (!moved_any_) {
     free_victim();

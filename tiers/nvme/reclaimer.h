@@ -56,7 +56,7 @@ class Reclaimer {
   std::vector<FooterEntry> keepers_;  // the next one is at the back
   uint64_t keeper_bytes_ = 0;
   std::vector<FooterEntry> evicted_;
-  AlignedBuffer buffer_;
+  std::shared_ptr<AlignedBuffer> buffer_;  // also of the I/O in flight, which may outlive the tier
 };
 
 }  // namespace quire::nvme

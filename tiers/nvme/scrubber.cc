@@ -23,7 +23,7 @@ void Scrubber::start(ScrubOptions options) {
         measured > 0 ? static_cast<uint64_t>(measured * kDuty) : kScrubBytesPerSecondDefault;
   }
   bytes_per_second_ = std::max<uint64_t>(bytes_per_second_, 1);
-  if (buffer_.empty()) buffer_ = AlignedBuffer(kScrubChunkBytes);
+  if (buffer_ == nullptr) buffer_ = std::make_shared<AlignedBuffer>(kScrubChunkBytes);
   discard_ = busy_;
   entries_.clear();
   entry_ = 0;
@@ -137,14 +137,15 @@ bool Scrubber::read_chunk() {
   busy_ = true;
   read_ns_ = context_.clock.now_ns();
   allowance_bytes_ -= static_cast<double>(bytes);
-  context_.device->read(offset, buffer_.span().first(bytes),
-                        [this, bytes](const Status& status) { chunk_read(bytes, status); });
+  context_.device->read(
+      offset, buffer_->span().first(bytes),
+      [this, bytes, buffer = buffer_](const Status& status) { chunk_read(bytes, status); });
   return true;
 }
 
 bool Scrubber::header_holds() const {
   const FooterEntry& entry = entries_[entry_];
-  const auto header = decode_object_header(buffer_.span().first(kBlockBytes));
+  const auto header = decode_object_header(buffer_->span().first(kBlockBytes));
   return header.is_ok() &&
          check_object_header(*header, context_.geometry, stats_.segment, generation_, entry.offset)
              .is_ok() &&
@@ -169,7 +170,7 @@ void Scrubber::chunk_read(uint64_t bytes, const Status& status) {
   }
   stats_.bytes += bytes;
   const FooterEntry& entry = entries_[entry_];
-  ByteSpan payload = buffer_.span().first(bytes);
+  ByteSpan payload = buffer_->span().first(bytes);
   uint64_t payload_begin = position_ - kBlockBytes;
   bool good = true;
   if (position_ == 0) {

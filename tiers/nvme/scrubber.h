@@ -3,6 +3,7 @@
 #define QUIRE_TIERS_NVME_SCRUBBER_H_
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "base/hash.h"
@@ -55,7 +56,7 @@ class Scrubber {
   size_t entry_ = 0;
   uint64_t position_ = 0;  // in the object, from its header
   Xxh3Stream hash_;
-  AlignedBuffer buffer_;
+  std::shared_ptr<AlignedBuffer> buffer_;  // also of the read in flight, which may outlive the tier
 };
 
 }  // namespace quire::nvme
