@@ -258,7 +258,7 @@ Expected<std::unique_ptr<Manifest>> Manifest::open(const std::string& path,
   if (fd < 0) return io_error(path, "cannot open");
   std::unique_ptr<Manifest> manifest(new Manifest(path, fd));
   if (flock(fd, LOCK_EX | LOCK_NB) != 0)
-    return Status(StatusCode::kUnavailable, path + ": another quire-warm is writing it");
+    return Status(StatusCode::kBusy, path + ": another quire-warm is writing it");
   QUIRE_RETURN_IF_ERROR(manifest->load(header));
   return manifest;
 }

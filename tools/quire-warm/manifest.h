@@ -92,7 +92,7 @@ std::string chunk_key(std::string_view document, uint64_t chunk);
 class Manifest {
  public:
   // Opens or makes the file. A last line that was cut off is removed. Errors: those of
-  // parse_manifest() (but kNotFound) and check_same_run(), kUnavailable (another process has it),
+  // parse_manifest() (but kNotFound) and check_same_run(), kBusy (another process has it),
   // kIoError.
   static Expected<std::unique_ptr<Manifest>> open(const std::string& path,
                                                   const ManifestHeader& header);

@@ -183,7 +183,7 @@ TEST_F(ManifestTest, OneWriterAtATime) {
   ASSERT_TRUE(first.is_ok());
   const auto second = Manifest::open(path_, header_of_test());
   ASSERT_FALSE(second);
-  EXPECT_EQ(second.status().code(), StatusCode::kUnavailable);
+  EXPECT_EQ(second.status().code(), StatusCode::kBusy);
 }
 
 TEST_F(ManifestTest, BadLinesAreSkippedAndLaterLinesWin) {
