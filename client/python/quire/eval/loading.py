@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..errors import InvalidArgument, Unsupported
+from ..errors import InvalidArgument, NotFound, Unsupported
 from ..transformers import Engine
 from .tasks import Corpus, Encoder, Generator, Layout, read_corpus
 
@@ -18,13 +18,17 @@ CHUNKS_MAX = 512
 CHUNK_TOKENS_MIN, CHUNK_TOKENS_MAX = 40, 8192
 
 
+def _cached_models() -> Path:
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quire"
+    return Path(os.environ.get("QUIRE_CACHE", default)) / "models"
+
+
 def find_model(name: str) -> str:
     """A path, a file in Quire's cache of models, or a hub's name."""
     path = Path(name).expanduser()
     if path.exists():
         return str(path)
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quire"
-    models = Path(os.environ.get("QUIRE_CACHE", default)) / "models"
+    models = _cached_models()
     for candidate in (models / name, models / f"{name}.gguf"):
         if candidate.exists():
             return str(candidate)
@@ -51,7 +55,13 @@ def load_engine(model: str, dtype: str = "fp32", device: str = "cpu", threads: i
         raise InvalidArgument(f"unknown dtype {dtype!r}: one of {', '.join(DTYPES)}")
     if threads > 0:
         torch.set_num_threads(threads)
-    return Engine.load(find_model(model), DTYPES[dtype], _checked_device(device))
+    where = _checked_device(device)
+    try:
+        return Engine.load(find_model(model), DTYPES[dtype], where)
+    except NotFound as error:
+        known = sorted(path.name for path in _cached_models().glob("*.gguf"))
+        hint = f"; Quire's cache has {', '.join(known)}" if known else ""
+        raise NotFound(f"{error.args[0]}{hint}") from error
 
 
 def parse_layout(chunks: str, chunk_tokens: int) -> Layout:

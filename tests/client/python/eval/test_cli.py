@@ -103,10 +103,15 @@ def test_wrong_use(
     assert (code == 1) == (message == "zip")
 
 
-def test_errors_of_models_and_documents(tmp_path: Path) -> None:
+def test_errors_of_models_and_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = CliRunner()
+    monkeypatch.setenv("QUIRE_CACHE", str(tmp_path / "cache"))
     result = run.invoke(app, ["gate", str(tmp_path / "no.gguf")])
-    assert result.exit_code == 2 and "no model at" in result.stderr
+    assert result.exit_code == 2 and "no model at" in result.stderr and "cache has" not in result.stderr
+    (tmp_path / "cache" / "models").mkdir(parents=True)
+    (tmp_path / "cache" / "models" / "gemma-q4.gguf").touch()
+    result = run.invoke(app, ["gate", "gemma"])
+    assert result.exit_code == 2 and "Quire's cache has gemma-q4.gguf" in result.stderr
     (tmp_path / "no.gguf").write_bytes(b"nothing at all")
     result = run.invoke(app, ["gates", str(tmp_path / "no.gguf")])
     assert result.exit_code == 2 and "not a GGUF file" in result.stderr
