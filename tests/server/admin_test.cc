@@ -9,7 +9,7 @@ namespace quire::server {
 namespace {
 
 using AdminTest = ServerTest;
-constexpr uint32_t kDeadlineMs = 10'000;
+constexpr uint32_t kDeadlineMs = kPatienceMs;
 
 TEST_F(AdminTest, ListPagesThroughEverythingOnce) {
   start();

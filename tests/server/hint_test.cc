@@ -6,7 +6,7 @@
 namespace quire::server {
 namespace {
 
-constexpr uint32_t kDeadlineMs = 20'000;
+constexpr uint32_t kDeadlineMs = kPatienceMs;
 
 class HintTest : public ServerTest {
  protected:

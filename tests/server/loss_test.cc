@@ -12,7 +12,7 @@ namespace quire::server {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr uint32_t kDeadlineMs = 20'000;
+constexpr uint32_t kDeadlineMs = kPatienceMs;
 
 class LossTest : public ServerTest {
  protected:

@@ -11,7 +11,7 @@ namespace quire::server {
 namespace {
 
 constexpr uint32_t kTokens = 64;
-constexpr uint32_t kDeadlineMs = 10'000;
+constexpr uint32_t kDeadlineMs = kPatienceMs;
 
 TestObject make_statistics(const ModelDescriptor& model, const TestObject& of,
                            const VariantContext& context, const TenantSalt& salt = {}) {

@@ -19,8 +19,6 @@
 namespace quire::server {
 namespace {
 
-constexpr int kExitWaitMsMax = 20'000;
-
 std::string read_text(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   std::ostringstream out;
@@ -189,7 +187,7 @@ std::pair<int, std::string> run_quired(const std::vector<std::string>& arguments
   const pid_t pid = spawn_quired({arguments, {}, nullptr, 0}, log_path);
   // One that came up instead of refusing must not hang the test.
   int status = 0;
-  for (int waited_ms = 0; waited_ms < kExitWaitMsMax; waited_ms += 10) {
+  for (int waited_ms = 0; waited_ms < kPatienceMs; waited_ms += 10) {
     if (::waitpid(pid, &status, WNOHANG) == pid) {
       return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
               read_text(log_path)};

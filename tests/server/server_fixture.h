@@ -61,7 +61,7 @@ struct SpawnOptions {
   // Runs in the child before quired does (limits, filters, mounts); false ends the child with
   // kSpawnRefused. Only what is safe after a fork.
   std::function<bool()> before_exec;
-  int ready_wait_ms = 20'000;
+  int ready_wait_ms = kPatienceMs;
 };
 inline constexpr int kSpawnRefused = 126;
 

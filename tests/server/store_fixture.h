@@ -43,15 +43,15 @@ class ServerTest : public testing::Test {
   // put with retries while BUSY.
   Status put_patiently(TestClient& client, const TestObject& object,
                        wire::AckLevel ack = wire::AckLevel::kMemory) {
-    Status status;
-    for (int i = 0; i < 500; ++i) {
-      status = client.put(object.id, object.bytes, ack);
-      if (status.code() != StatusCode::kBusy) return status;
+    const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(kPatienceMs);
+    Status status = client.put(object.id, object.bytes, ack);
+    while (status.code() == StatusCode::kBusy && std::chrono::steady_clock::now() < until) {
       std::this_thread::sleep_for(std::chrono::milliseconds(status.retry_after_ms()));
+      status = client.put(object.id, object.bytes, ack);
     }
     return status;
   }
-  ServerStats stats() { return *server_->admin().stats(10'000); }
+  ServerStats stats() { return *server_->admin().stats(kPatienceMs); }
   uint64_t tier_objects(wire::TierId tier) {
     for (const TierStats& row : stats().tiers) {
       if (row.tier == tier) return row.objects;
@@ -59,7 +59,7 @@ class ServerTest : public testing::Test {
     return 0;
   }
   template <typename Condition>
-  bool eventually(Condition condition, int timeout_ms = 10'000) {
+  bool eventually(Condition condition, int timeout_ms = kPatienceMs) {
     for (int waited = 0; waited < timeout_ms; waited += 5) {
       if (condition()) return true;
       std::this_thread::sleep_for(std::chrono::milliseconds(5));

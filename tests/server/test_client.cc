@@ -204,8 +204,10 @@ Expected<wire::AcquireReply> TestClient::acquire(const Digest& id, uint32_t leas
 }
 
 Expected<wire::AcquireReply> TestClient::acquire_patiently(const Digest& id) {
+  const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(kPatienceMs);
   auto lease = acquire(id);
-  for (int i = 0; !lease && lease.status().code() == StatusCode::kBusy && i < 500; ++i) {
+  while (!lease && lease.status().code() == StatusCode::kBusy &&
+         std::chrono::steady_clock::now() < until) {
     std::this_thread::sleep_for(std::chrono::milliseconds(lease.status().retry_after_ms()));
     lease = acquire(id);
   }

@@ -17,6 +17,10 @@
 
 namespace quire::server {
 
+// How long a test waits for what must happen: longer than a slow disk or a loaded machine takes, so
+// that only a hang ends it.
+inline constexpr int kPatienceMs = 60'000;
+
 struct TestReply {
   wire::FrameHeader header;
   std::vector<std::byte> body;
@@ -38,7 +42,7 @@ struct TestReply {
 
 // A sound request frame.
 std::vector<std::byte> make_frame(wire::Op op, ByteSpan body, uint64_t request_id = 1,
-                                  uint32_t deadline_ms = 10'000, uint32_t flags = 0);
+                                  uint32_t deadline_ms = kPatienceMs, uint32_t flags = 0);
 // Makes the checksums of a frame that was tampered with right again.
 void reseal(std::vector<std::byte>& frame);
 
@@ -60,8 +64,8 @@ class TestClient {
   int fd() const { return fd_; }
   bool send(ByteSpan frame);
   // The next frame; code kUnavailable where the server closed, kDeadlineExceeded after timeout_ms.
-  Expected<TestReply> receive(int timeout_ms = 20'000);
-  Expected<TestReply> call(wire::Op op, ByteSpan body, uint32_t deadline_ms = 10'000);
+  Expected<TestReply> receive(int timeout_ms = kPatienceMs + 10'000);
+  Expected<TestReply> call(wire::Op op, ByteSpan body, uint32_t deadline_ms = kPatienceMs);
   Status hello(const std::string& tenant, uint64_t staging_bytes);
 
   Status register_model(const ModelDescriptor& model, const std::string& name = "test");
@@ -70,7 +74,7 @@ class TestClient {
   // reserve, copy, commit.
   Status put(const Digest& id, ByteSpan bytes, wire::AckLevel ack = wire::AckLevel::kMemory);
   Expected<wire::AcquireReply> acquire(const Digest& id, uint32_t lease_ms = 0,
-                                       uint32_t deadline_ms = 10'000);
+                                       uint32_t deadline_ms = kPatienceMs);
   // acquire with retries while BUSY, as while memory is full of objects still being written below.
   Expected<wire::AcquireReply> acquire_patiently(const Digest& id);
   Status release(uint64_t lease_id);

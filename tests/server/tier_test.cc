@@ -120,8 +120,8 @@ TEST_F(TierTest, RemovedObjectsStayRemovedAfterACrash) {
   start();
   const auto large = put_many(3, 1024);
   const auto small = put_many(3, 64);
-  ASSERT_TRUE(server_->admin().remove(large[0].id, false, 5000).is_ok());
-  ASSERT_TRUE(server_->admin().remove(small[0].id, false, 5000).is_ok());
+  ASSERT_TRUE(server_->admin().remove(large[0].id, false, kPatienceMs).is_ok());
+  ASSERT_TRUE(server_->admin().remove(small[0].id, false, kPatienceMs).is_ok());
   crash();
   start();
   EXPECT_EQ(client_->acquire(large[0].id).status().code(), StatusCode::kNotFound);
@@ -224,14 +224,14 @@ TEST_F(TierTest, PinnedObjectsOutliveEviction) {
   start();
   const TestObject object = make_object(model_, 1, 1024);
   ASSERT_TRUE(client_->put(object.id, object.bytes).is_ok());
-  ASSERT_TRUE(server_->admin().pin(object.id, 0, 5000).is_ok());
+  ASSERT_TRUE(server_->admin().pin(object.id, 0, kPatienceMs).is_ok());
   for (int i = 0; i < 20; ++i) {
     ASSERT_TRUE(put_patiently(*client_, make_object(model_, 50 + i, 1024)).is_ok());
   }
   expect_stored(*client_, object);
-  EXPECT_EQ(server_->admin().remove(object.id, false, 5000).code(),
+  EXPECT_EQ(server_->admin().remove(object.id, false, kPatienceMs).code(),
             StatusCode::kFailedPrecondition);
-  EXPECT_TRUE(server_->admin().remove(object.id, true, 5000).is_ok());
+  EXPECT_TRUE(server_->admin().remove(object.id, true, kPatienceMs).is_ok());
   EXPECT_EQ(client_->acquire(object.id).status().code(), StatusCode::kNotFound);
 }
 
@@ -242,7 +242,7 @@ TEST_F(TierTest, ModelsAndTenantsSurvive) {
   stop();
   start();
   EXPECT_EQ(TestClient::connect(config_.socket_path, "blue")->hello_reply().salt, salt);
-  const auto models = server_->admin().models(5000);
+  const auto models = server_->admin().models(kPatienceMs);
   ASSERT_EQ(models->size(), 1u);
   EXPECT_EQ(models->front().name, "test");
   stop();

@@ -46,7 +46,7 @@ class UpgradeTest : public testing::Test {
     for (const Stored& object : stored_) {
       auto client = TestClient::connect(config_.socket_path, object.tenant);
       ASSERT_NE(client, nullptr) << object.tenant;
-      auto lease = client->acquire(object.id);
+      auto lease = client->acquire_patiently(object.id);
       ASSERT_TRUE(lease.is_ok()) << object.id.to_hex() << " " << lease.status().to_string();
       ASSERT_EQ(lease->bytes, object.bytes);
       EXPECT_EQ(xxh3_64(client->leased(*lease)), object.xxh3);
@@ -64,8 +64,8 @@ class UpgradeTest : public testing::Test {
         EXPECT_FALSE(found->empty()) << object.id.to_hex();
       }
     }
-    EXPECT_EQ(server.admin().stats(20'000)->objects, stored_.size());
-    EXPECT_EQ(server.admin().stats(20'000)->corruptions, 0u);
+    EXPECT_EQ(server.admin().stats(kPatienceMs)->objects, stored_.size());
+    EXPECT_EQ(server.admin().stats(kPatienceMs)->corruptions, 0u);
   }
 
   TempDirectory directory_;
