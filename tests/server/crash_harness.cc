@@ -55,9 +55,8 @@ void CrashHarness::stop() {
   threads_.clear();
 }
 
-void CrashHarness::note_kill() {
-  const std::lock_guard lock(mutex_);
-  killed_us_ = now_us();
+void CrashHarness::wait_for_durable() const {
+  for (int waited = 0; durable_puts_ == 0 && waited < kPatienceMs; waited += 5) pause_ms(5);
 }
 
 void CrashHarness::write(bool durable) {
@@ -84,9 +83,11 @@ void CrashHarness::write(bool durable) {
       objects_[index].checksum = xxh3_128(object.bytes);
     }
     const auto ack = durable ? wire::AckLevel::kDurable : wire::AckLevel::kMemory;
+    uint64_t begun_us = now_us();
     Status status = client->put(object.id, object.bytes, ack);
     for (int i = 0; status.code() == StatusCode::kBusy && i < kBusyRetries && !stop_; ++i) {
       pause_ms(status.retry_after_ms());
+      begun_us = now_us();
       status = client->put(object.id, object.bytes, ack);
     }
     if (status.code() == StatusCode::kUnavailable) return;
@@ -94,6 +95,10 @@ void CrashHarness::write(bool durable) {
     const std::lock_guard lock(mutex_);
     objects_[index].acknowledged_us = now_us();
     objects_[index].durable = durable;
+    if (!durable) continue;
+    ++durable_puts_;
+    uint64_t& last_us = durable_begun_us_[tier_of(objects_[index])];
+    last_us = std::max(last_us, begun_us);
   }
 }
 
@@ -134,9 +139,8 @@ VerifyReport CrashHarness::verify(bool durable_is_forever) {
   for (TriedObject& object : objects_) {
     if (object.bytes == 0) continue;  // its writer was stopped before it knew
     const bool expected = object.found || object.acknowledged_us != 0;
-    const bool settled =
-        expected && (object.found || object.durable ||
-                     object.acknowledged_us + kSettleUs < std::max(killed_us_, kSettleUs));
+    const bool settled = expected && (object.found || object.durable ||
+                                      object.acknowledged_us < durable_begun_us_[tier_of(object)]);
     object.acknowledged_us = 0;  // from now on it counts where it is found
     ++report.tried;
     report.durable += object.durable;

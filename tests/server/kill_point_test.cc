@@ -21,7 +21,6 @@
 namespace quire::server {
 namespace {
 
-constexpr int kReachWaitMsMax = 15'000;
 constexpr int kKilled = 128 + SIGKILL;
 
 enum class Scenario : uint8_t {
@@ -152,7 +151,7 @@ class KillPointTest : public testing::TestWithParam<Row> {
       ASSERT_TRUE(server.ready()) << server.log();
       harness.start();
       std::this_thread::sleep_for(std::chrono::milliseconds(150));
-      harness.note_kill();
+      harness.wait_for_durable();
       server.kill();
       harness.stop();
     }
@@ -239,10 +238,9 @@ TEST_P(KillPointTest, LosesNothing) {
   {
     ServerProcess server(config_, armed);
     provoke(harness, server);
-    EXPECT_EQ(server.wait_for_exit(kReachWaitMsMax), kKilled)
+    EXPECT_EQ(server.wait_for_exit(kPatienceMs), kKilled)
         << armed.environment[0] << " was not reached\n"
         << server.log();
-    harness.note_kill();
     server.kill();
     harness.stop();
   }
