@@ -216,7 +216,9 @@ Status Store::renew(StoreSession& session, uint64_t lease_id, uint32_t lease_ms)
   if (lease == nullptr || lease->expires_ns <= now_ns) {
     return Status(StatusCode::kStaleLease, "lease expired, released before, or never granted here");
   }
-  leases_.renew(*lease, now_ns + uint64_t{lease_ms_within_limits(lease_ms)} * 1'000'000);
+  // Never sooner than it was: the client goes on reading by the longer time that it knows.
+  const uint64_t expires_ns = now_ns + uint64_t{lease_ms_within_limits(lease_ms)} * 1'000'000;
+  leases_.renew(*lease, std::max(lease->expires_ns, expires_ns));
   return Status::ok();
 }
 
