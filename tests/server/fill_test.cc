@@ -229,7 +229,7 @@ TEST_F(FillTest, AProgressWordThatLies) {
 
 TEST_F(FillTest, ExpiryWithAPartCopied) {
   stop();
-  config_.reservation_ms = 100;
+  config_.reservation_ms = 2000;  // long enough for the puts of a loaded machine
   start();
   const TestObject object = make_object(model_, 10, 500);
   auto window = client_->reserve(object.id, object.bytes.size());

@@ -74,7 +74,7 @@ class GpuPlacementTest : public testing::Test {
     for (uint32_t i = 0; i < kGpuPromoteAfterAcquires; ++i) placement_->note_ask(entry);
   }
   template <typename Condition>
-  bool run(Condition condition, int rounds = 2000) {
+  bool run(Condition condition, int rounds = 60'000) {  // of a millisecond
     for (int i = 0; i < rounds; ++i) {
       if (condition()) return true;
       loop_->run_once(1'000'000);

@@ -191,23 +191,18 @@ TEST_F(StoreTest, AbortAndDeathFreeTheReservation) {
   ASSERT_TRUE(client_->reserve(object.id, object.bytes.size()).is_ok());
   client_.reset();
   client_ = TestClient::connect(config_.socket_path);
-  Status status(StatusCode::kBusy, "");
-  for (int i = 0; i < 100 && status.code() == StatusCode::kBusy; ++i) {
-    status = client_->put(object.id, object.bytes);
-  }
+  const Status status = put_patiently(*client_, object);
   EXPECT_TRUE(status.is_ok()) << status.to_string();
-  EXPECT_EQ(server_->admin().stats(5000)->reservations, 0u);
+  EXPECT_EQ(stats().reservations, 0u);
 }
 
 TEST_F(StoreTest, ReservationExpires) {
-  config_.reservation_ms = 100;
+  config_.reservation_ms = 2000;  // long enough for the put of a loaded machine
   start();
   const TestObject object = make_object(model_, 1, 300);
   auto window = client_->reserve(object.id, object.bytes.size());
   ASSERT_TRUE(window.is_ok());
-  for (int i = 0; i < 200 && server_->admin().stats(5000)->reservations != 0; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
+  EXPECT_TRUE(eventually([&] { return stats().reservations == 0; }));
   EXPECT_EQ(client_->commit(window->reservation_id, object.bytes).code(), StatusCode::kNotFound);
   EXPECT_TRUE(client_->put(object.id, object.bytes).is_ok());
 }
