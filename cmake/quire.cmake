@@ -53,8 +53,10 @@ function(quire_test name)
   if(NOT arg_LABELS)
     set(arg_LABELS unit)
   endif()
+  # Ends what hangs. A loaded machine with a slow disk takes ten times as long as a quiet one, and the
+  # sanitizers as much again.
   if(NOT arg_TIMEOUT)
-    set(arg_TIMEOUT 120)
+    set(arg_TIMEOUT 600)
   endif()
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT}
