@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -234,10 +235,12 @@ def test_one_process_writes_at_a_time(tmp_path: Path) -> None:
         "RunFolder(Path(sys.argv[1]), {'model': 'm'})"
     )
     other = [sys.executable, "-c", code, str(tmp_path)]
-    found = subprocess.run(other, capture_output=True, text=True, check=False)
+    # The package is where this process finds it, installed or not.
+    where = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    found = subprocess.run(other, capture_output=True, text=True, check=False, env=where)
     assert found.returncode != 0 and "RunInUse: " in found.stderr, found.stderr
     del held
-    subprocess.run(other, check=True)
+    subprocess.run(other, check=True, env=where)
 
 
 def test_one_refusal_stops_no_other_cell(subject: Subject, tmp_path: Path) -> None:
