@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -69,16 +71,39 @@ def _cached_snapshot(name: str) -> Path:
         raise NotFound(f"no model at {name}, nor in the local cache of the hub") from error
 
 
+def _complete(loaded: Any) -> Any:  # noqa: ANN401
+    """The model of (model, loading info). Weights that the files lack are random ones, anew at
+    every load: no gate could tell, and their KV would be stored under the files' id."""
+    model, info = loaded
+    # A key, or with shapes: (key, the file's, the model's).
+    absent = [*info["missing_keys"], *info["mismatched_keys"]]
+    names = sorted(str(key if isinstance(key, str) else key[0]) for key in absent)
+    if names:
+        raise ValueError(f"the files lack {len(names)} of the model's weights ({names[0]}, ...)")
+    return model
+
+
 def _load_folder(path: Path, dtype: torch.dtype, device: str | torch.device) -> LoadedModel:
     weights = sorted(path.glob("*.safetensors"))
     if not weights or not (path / "config.json").is_file():
         raise InvalidArgument(f"{path} has no config.json or no safetensors")
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
-    except (ValueError, KeyError) as error:
+        model = _complete(
+            AutoModelForCausalLM.from_pretrained(
+                path,
+                dtype=dtype,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # _complete() refuses them, by name
+            )
+        )
+    except (ValueError, KeyError, SafetensorError) as error:
         raise ModelUnsupported(f"{path}: {error}") from error
     files = [path / name for name in _TOKENIZER_FILES if (path / name).is_file()]
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True) if files else None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True) if files else None
+    except Exception as error:  # tokenizers raises nothing narrower for a damaged file
+        raise InvalidArgument(f"{path}: the tokenizer cannot be read: {error}") from error
     digest = file_digest(files) if files else bytes(32)
     return LoadedModel(model.to(device), tokenizer, file_digest(weights), digest)
 
@@ -137,8 +162,15 @@ def _load_gguf(path: Path, dtype: torch.dtype, device: str | torch.device) -> Lo
             raise InvalidArgument(f"{path} is not a GGUF file")
     try:
         with _parsing_once():
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                path.parent, gguf_file=path.name, dtype=dtype, local_files_only=True
+            model = _complete(
+                AutoModelForCausalLM.from_pretrained(
+                    path.parent,
+                    gguf_file=path.name,
+                    dtype=dtype,
+                    local_files_only=True,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,
+                )
             )
             tokenizer = AutoTokenizer.from_pretrained(
                 path.parent, gguf_file=path.name, local_files_only=True
@@ -147,6 +179,8 @@ def _load_gguf(path: Path, dtype: torch.dtype, device: str | torch.device) -> Lo
         raise Unsupported(f"GGUF files need the packages gguf and accelerate: {error}") from error
     except (ValueError, KeyError, NotImplementedError) as error:
         raise ModelUnsupported(f"{path.name}: {error}") from error
+    except (struct.error, IndexError) as error:
+        raise InvalidArgument(f"{path} ends early or is damaged: {error}") from error
     # A GGUF carries its tokenizer; llama.cpp's connector names both by the file, too.
     digest = file_digest([path])
     return LoadedModel(model.to(device), tokenizer, digest, digest)
