@@ -64,4 +64,5 @@ class DecodeRecorder:
             stats,
             (run_digest(prompt),),
             exact,
+            salt,
         )

@@ -256,6 +256,7 @@ class Engine:
     ) -> ChunkKv:
         """KV of a chunk computed behind a recipe's tokens: keys before rope, values, statistics.
 
+        salt: the tenant's (``client.salt``), for the ids in the chunk's context.
         lead: the recipe's tokens, prefilled already, to compute many chunks behind one prefix.
         """
         recipe = isolated() if recipe is None else recipe
@@ -302,6 +303,7 @@ class Engine:
             if stats
             else None,
             tuple(run_digest(run) for run in recipe.runs),
+            salt=salt,
         )
 
 

@@ -67,7 +67,8 @@ class ChunkKv:
 
     context says behind what it was computed; its first token was at base_position. lead_runs: the
     digests of the runs of tokens in front of it. exact: False where it was computed over KV that
-    was itself an approximation: such a chunk is never stored.
+    was itself an approximation: such a chunk is never stored. salt: the tenant's that the ids in
+    context are made with; None where that is not known.
     """
 
     tokens: NDArray[np.uint32]
@@ -78,6 +79,7 @@ class ChunkKv:
     stats: ChunkStats | None = None
     lead_runs: tuple[bytes, ...] = ()
     exact: bool = True
+    salt: bytes | None = None
 
     @property
     def lossless(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from types import TracebackType
 from typing import Any
@@ -12,8 +13,15 @@ import torch
 
 from .. import kv, reuse
 from ..client import Client
-from ..errors import Busy, DeadlineExceeded, FailedPrecondition, QuireError, Unavailable
-from ..ids import PositionFrame, Tokens, as_tokens
+from ..errors import (
+    Busy,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    QuireError,
+    Unavailable,
+)
+from ..ids import ContextKind, Phase, PositionFrame, Tokens, as_tokens
 from ..kv import Packed, Put
 from ..lease import Ack, Lease
 from ..reuse import Match, MatchKind
@@ -31,6 +39,8 @@ DEFAULT_CODEC = "int8-channel"
 PLAN_TRIES_MAX = 4
 # The store has no time for this prompt, or is gone: nothing more is asked of it.
 _LAST_WORDS = (DeadlineExceeded, Unavailable)
+_BOUND = (ContextKind.SYNTHETIC, ContextKind.DELTA_OF)
+_WITH_REFERENCE = (ContextKind.FIXED_PREFIX, ContextKind.CONTEXTUAL, *_BOUND)
 
 
 def _arguments(engine: Engine, chunk: ChunkKv, frame: PositionFrame) -> dict[str, Any]:
@@ -80,7 +90,18 @@ def put(
     frame: PositionFrame = PositionFrame.LOCAL,
     ack: Ack = Ack.MEMORY,
 ) -> Put:
-    """Encodes a captured chunk into the server's memory; the model must be registered."""
+    """Encodes a captured chunk into the server's memory; the model must be registered. A variant
+    that is bound to a scope (synthetic, delta, decode) goes into the session's.
+
+    Raises InvalidArgument for a chunk whose context was named with another salt than the tenant's:
+    nobody would find it.
+    """
+    context = chunk.context
+    names_others = context.neighbours or context.kind in _WITH_REFERENCE
+    if names_others and chunk.salt is not None and chunk.salt != client.salt:
+        raise InvalidArgument("captured with another salt than the tenant's: pass salt=client.salt")
+    if (context.kind in _BOUND or context.phase == Phase.DECODE) and not any(context.scope):
+        chunk = replace(chunk, context=replace(context, scope=client.scope))
     return client.put_arrays(engine.model, codec=codec, ack=ack, **_arguments(engine, chunk, frame))
 
 
@@ -221,9 +242,13 @@ def plan_from_store(
         lead = choice.lead_of(match, segments)
         return StoredKv(lease.data, engine.model, stats, lead, check=lease.check)
 
-    return StorePlan(
-        plan_of_segments(array, segments, source_of, question_tokens), held, lost, unresolved
-    )
+    try:
+        plan = plan_of_segments(array, segments, source_of, question_tokens)
+    except BaseException:
+        for lease in held:
+            lease.release()
+        raise
+    return StorePlan(plan, held, lost, unresolved)
 
 
 def _acquired(client: Client, ids: Sequence[bytes]) -> dict[bytes, Lease | QuireError]:

@@ -234,6 +234,40 @@ def test_a_store_that_cannot_look_is_done_without(
                 assert len(plan.fresh) == len(given.tokens)
 
 
+def test_bound_variants_go_into_the_session_s_scope(llama: Engine, server: str) -> None:
+    given = random_input(llama, n_chunk=48, seed=SEED + 2)
+    policy = parse_policy("query-value:0.15")
+    recipe = behind_neighbours(given.chunks[1:], given.prefix)
+    with quire.connect(server, scope="agents") as client, quire.connect(server) as tenant:
+        client.register_model("tiny-llama", llama.model)
+        chunk = llama.capture(given.chunks[0], recipe, salt=client.salt)
+        assert put(llama, client, chunk).stored
+        wanted = len(given.chunks[0])
+        for session, n_reused in ((client, wanted), (tenant, 0)):
+            with plan_from_store(llama, session, given.tokens, policy, question_tokens=9) as plan:
+                assert len(plan.reusable) == n_reused
+        # Named with a salt that is not this tenant's, nobody would find it.
+        with pytest.raises(quire.InvalidArgument, match=r"salt=client\.salt"):
+            put(llama, client, llama.capture(given.chunks[0], recipe, salt=bytes(16)))
+        assert put(llama, client, llama.capture(given.chunks[0], salt=bytes(16))).stored
+
+
+def test_what_cannot_be_planned_keeps_no_lease(
+    llama: Engine, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = random_input(llama, n_chunk=48, seed=SEED + 3)
+    released: list[object] = []
+    release = quire.Lease.release
+    monkeypatch.setattr(quire.Lease, "release", lambda self: (released.append(self), release(self)))
+    with quire.connect(server) as client:
+        client.register_model("tiny-llama", llama.model)
+        put(llama, client, llama.capture(given.chunks[0]))
+        with pytest.raises(quire.InvalidArgument) as caught:
+            plan_from_store(llama, client, given.tokens, parse_policy("reuse"), question_tokens=0)
+        # Not by the garbage collector: the traceback keeps the frames.
+        assert caught.tb is not None and released
+
+
 def test_a_server_that_goes_fails_no_prompt(llama: Engine, tmp_path_factory: pytest.TempPathFactory) -> None:
     given = random_input(llama, n_chunk=48, seed=SEED)
     policy = parse_policy("query-value:0.15")

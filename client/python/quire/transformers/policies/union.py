@@ -6,7 +6,9 @@ the tokens it scores highest among those not taken yet, until all that is taken 
 shares up to and with its own. So epic:8+query:0.10 computes a tenth of the chunks (or all heads,
 where they are more), and query:0.05+query-last:0.05 a tenth, half of it by either.
 At a probe layer the probing part chooses anew, the others keep what they have.
-Variants are those of the first part that wants any; positions and fix-ups follow one another.
+The variant asked for is that of the first part that wants any. Of stored ones the sum of all
+ranks decides: parts that refuse each other's variants (psr+fusionrag) refuse every one, and all is
+computed. Positions and fix-ups follow one another.
 """
 
 from __future__ import annotations
