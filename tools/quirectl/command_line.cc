@@ -96,10 +96,9 @@ void add_reading_commands(CLI::App& app, Arguments& arguments, Action& action) {
                               "  quirectl verdict set qwen --file verdict.json\n"
                               "  quirectl verdict clear qwen");
   verdict->require_subcommand(1);
-  auto* set =
-      add_command(*verdict, "set", "Store a verdict that was measured",
-                  "  quirectl verdict set qwen --file verdict.json\n"
-                  "  quire-eval gate model.gguf --json | quirectl verdict set qwen --file -");
+  auto* set = add_command(*verdict, "set", "Store a verdict that was measured",
+                          "  quire-eval gate model.gguf --verdict verdict.json; "
+                          "quirectl verdict set qwen --file verdict.json");
   set->add_option("MODEL", arguments.model, "Model: name, id, or its first digits")->required();
   set->add_option("--file", arguments.verdict_path, "JSON (- reads standard input)")->required();
   set->callback([&] {

@@ -269,10 +269,15 @@ def show_tasks(
     chunks: Chunks = "4-7",
     chunk_tokens: ChunkTokens = 200,
     documents: Documents = None,
-    json_lines: Annotated[bool, typer.Option("--json", help="as JSON lines")] = False,
+    form: Form = "text",
 ) -> None:
     """The kinds of prompts; with --show and a model, the prompts themselves."""
     with reporting():
+        check_form(form)
+        if not show and form == "json":
+            for name, text in TASKS.items():
+                sys.stdout.write(json.dumps({"task": name, "asked": text}) + "\n")
+            return
         if not show:
             table = Table("task", "what is asked", box=None)
             for name, text in TASKS.items():
@@ -290,7 +295,7 @@ def show_tasks(
         generator = Generator(read_corpus(documents), encoder, layout, seed)
         for task in chosen_tasks(show):
             made = generator.text(task, prompt)
-            if json_lines:
+            if form == "json":
                 sys.stdout.write(made.to_json() + "\n")
             else:
                 print_prompt(output, encoder.prompt(made), encoder)

@@ -14,6 +14,7 @@ from quire.eval.__main__ import main
 from quire.eval.cli import app
 from quire.eval.exact import codec_kl
 from quire.eval.loading import Subject
+from quire.eval.tasks import TASKS
 from quire.transformers import Engine
 from quire.transformers.gates import GATES, GateResult
 from quire.transformers.mutants import MUTANTS
@@ -130,6 +131,8 @@ def test_errors_of_models_and_documents(tmp_path: Path, monkeypatch: pytest.Monk
         assert result.exit_code == 2 and f"--device {device}" in result.stderr, result.output
     assert run.invoke(app, ["run"]).exit_code == 2
     assert run.invoke(app, ["tasks"]).exit_code == 0
+    listed = run.invoke(app, ["tasks", "-o", "json"])
+    assert {json.loads(line)["task"] for line in listed.output.splitlines()} == set(TASKS)
 
 
 def test_help_has_examples() -> None:
