@@ -112,7 +112,7 @@ class Teardown : public testing::Test {
 
 TEST_F(Teardown, WhileWritingAndReclaiming) {
   bool was_late = true;
-  for (uint64_t operations = 0; was_late; operations += 3) {
+  for (uint64_t operations = 0; was_late; operations += 7) {
     was_late = run(operations, [&](TierHarness& store) {
       NvmeTier::ReclaimHooks hooks;
       hooks.keep = [](const Digest& key, const NvmeLocation&) { return key.bytes[0] % 2 == 0; };
