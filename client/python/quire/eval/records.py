@@ -107,8 +107,9 @@ class RunFolder:
         """The open file whose lock ends with this process."""
         file = (self.path / SETTINGS).open("r+b")
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
+            # Not lockf(): that lock ends when this process has read the file and closes it.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
             file.close()
             raise RunInUse(f"another quire-eval run writes into {self.path}") from error
         return file

@@ -40,7 +40,7 @@ PLAN_TRIES_MAX = 4
 # The store has no time for this prompt, or is gone: nothing more is asked of it.
 _LAST_WORDS = (DeadlineExceeded, Unavailable)
 _BOUND = (ContextKind.SYNTHETIC, ContextKind.DELTA_OF)
-_WITH_REFERENCE = (ContextKind.FIXED_PREFIX, ContextKind.CONTEXTUAL, *_BOUND)
+_NAMED_BY_IDS = (ContextKind.FIXED_PREFIX, ContextKind.CONTEXTUAL, *_BOUND)
 
 
 def _arguments(engine: Engine, chunk: ChunkKv, frame: PositionFrame) -> dict[str, Any]:
@@ -97,8 +97,8 @@ def put(
     nobody would find it.
     """
     context = chunk.context
-    names_others = context.neighbours or context.kind in _WITH_REFERENCE
-    if names_others and chunk.salt is not None and chunk.salt != client.salt:
+    salted = context.kind in _NAMED_BY_IDS and chunk.salt is not None
+    if salted and chunk.salt != client.salt:
         raise InvalidArgument("captured with another salt than the tenant's: pass salt=client.salt")
     if (context.kind in _BOUND or context.phase == Phase.DECODE) and not any(context.scope):
         chunk = replace(chunk, context=replace(context, scope=client.scope))

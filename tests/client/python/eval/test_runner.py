@@ -18,7 +18,7 @@ from quire.eval.cells import Cell, make_cells, split_policies
 from quire.eval.errors import PromptTooLong, RunDamaged, RunMismatch
 from quire.eval.loading import Subject
 from quire.eval.measure import Oracle, compare, rows_digest, runs_of, says
-from quire.eval.records import RunFolder, read_lines
+from quire.eval.records import RunFolder, read_lines, read_settings
 from quire.eval.runner import Options, PromptRun
 from quire.eval.session import run_session
 from quire.eval.summary import summarise
@@ -230,6 +230,7 @@ def test_damaged_files_are_named(tmp_path: Path, name: str, added: bytes, messag
 
 def test_one_process_writes_at_a_time(tmp_path: Path) -> None:
     held = RunFolder(tmp_path, {"model": "m"})
+    read_settings(tmp_path)  # a reader in the same process does not end its lock
     code = (
         "import sys; from pathlib import Path; from quire.eval.records import RunFolder\n"
         "RunFolder(Path(sys.argv[1]), {'model': 'm'})"
