@@ -223,10 +223,12 @@ TEST_P(Answers, WhatTheStoreCannotGiveIsComputed) {
 
   // A server that has gone fails no prompt, wherever it is noticed.
   failing.resolved = Status(StatusCode::kUnavailable, "gone");
+  failing.resolves = 0;
   const auto gone = session->ask(*prompt, **reuse);
   failing.resolved = Status::ok();
   ASSERT_TRUE(gone.is_ok()) << gone.status().to_string();
   EXPECT_EQ(gone->lost.code(), StatusCode::kUnavailable);
+  EXPECT_EQ(failing.resolves, 1u);  // nor is it asked again
   EXPECT_EQ(gone->answer_tokens, whole->answer_tokens);
   failing.refuse = 1'000'000;
   failing.refusal = StatusCode::kUnavailable;
